@@ -1,0 +1,55 @@
+//! One cache line handed to and fro: the limit for spinning.
+//!
+//! The line carries nothing but a number. Whatever two processes tell each other by polling needs at least these two
+//! transfers. The number's lowest bit says whose turn it is. The loops poll without a pause instruction, which costs
+//! more than a transfer on current processors.
+
+use std::sync::atomic::Ordering;
+
+use crate::{
+    Result,
+    payload::LAST,
+    scenario::Scenario,
+    side::{Role, Side},
+    systems::System,
+};
+
+pub(crate) struct CacheLine;
+
+/// The asker's last word; it is nobody's turn after it.
+const END: u64 = LAST;
+
+impl System for CacheLine {
+    fn name(&self) -> &'static str {
+        "cache-line"
+    }
+
+    fn offers(&self, scenario: Scenario) -> bool {
+        scenario == Scenario::RoundTripSpinning
+    }
+
+    fn take_side(&self, side: &Side) -> Result<()> {
+        let line = side.memory().word(0);
+        side.meet()?;
+        match side.role() {
+            Role::Asker => {
+                side.measure_trips(|sequence| {
+                    line.store(2 * sequence + 1, Ordering::Release);
+                    while line.load(Ordering::Acquire) != 2 * sequence + 2 {}
+                    Ok(())
+                })?;
+                line.store(END, Ordering::Release);
+            }
+            Role::Answerer => loop {
+                let seen = line.load(Ordering::Acquire);
+                if seen == END {
+                    break;
+                }
+                if seen & 1 == 1 {
+                    line.store(seen + 1, Ordering::Release);
+                }
+            },
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,377 @@
+//! Why a lawful request was refused. Each reason has a name, a stable number, an errno and the figures of the case.
+//!
+//! A denial changes nothing: the state after it is the state before it.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    handle::{Badge, Handle, LaneId, MappingId, Ticket},
+    name::Name,
+    rights::{Kind, Rights},
+};
+
+/// What is counted against an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Quota {
+    /// Capabilities held.
+    Handles,
+    /// Objects made.
+    Objects,
+    /// Lanes open.
+    Lanes,
+    /// Bytes of shared memory.
+    Bytes,
+    /// Descriptors that the broker keeps.
+    Descriptors,
+    /// Mappings open.
+    Mappings,
+    /// Capabilities in escrow on one lane.
+    Escrow,
+    /// Processes watched.
+    Watches,
+    /// Names published.
+    Names,
+    /// Broker pages.
+    Pages,
+    /// Sessions of one user.
+    Sessions,
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Quota::Handles => "capabilities",
+            Quota::Objects => "objects",
+            Quota::Lanes => "lanes",
+            Quota::Bytes => "bytes of shared memory",
+            Quota::Descriptors => "descriptors",
+            Quota::Mappings => "mappings",
+            Quota::Escrow => "capabilities in escrow",
+            Quota::Watches => "watched processes",
+            Quota::Names => "published names",
+            Quota::Pages => "broker pages",
+            Quota::Sessions => "sessions",
+        })
+    }
+}
+
+/// Who has a share of a queue's lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Sharer {
+    /// One running process, over all its sessions.
+    Process,
+    /// One user, over all its processes.
+    User,
+}
+
+impl fmt::Display for Sharer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Sharer::Process => "process",
+            Sharer::User => "user",
+        })
+    }
+}
+
+/// A lawful request, refused. The session lives on.
+///
+/// [`Denial::number`] is stable: it is what other languages and logs use.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum Denial {
+    /// The handle was never given out in the asker's table.
+    #[error("no capability has the handle {handle} in this process; use a handle that the broker gave to it")]
+    UnknownHandle {
+        /// What was asked for.
+        handle: Handle,
+    },
+    /// The handle named a capability that has been deleted, moved or revoked.
+    #[error("the capability {handle} is gone: it was deleted, moved or revoked; ask its grantor for another")]
+    StaleHandle {
+        /// What was asked for.
+        handle: Handle,
+    },
+    /// The capability names an object of another kind.
+    #[error("{handle} names a {found}, the request needs a {needed}")]
+    WrongKind {
+        /// What was asked for.
+        handle: Handle,
+        /// The kind that the request acts on.
+        needed: Kind,
+        /// The kind of the object.
+        found: Kind,
+    },
+    /// The capability lacks a right.
+    #[error("{handle} has the rights {held}, the request needs {needed}; ask its grantor for more")]
+    MissingRights {
+        /// What was asked for.
+        handle: Handle,
+        /// Rights that the request needs.
+        needed: Rights,
+        /// Rights that the capability has.
+        held: Rights,
+    },
+    /// A derived capability was to have a right that its parent lacks.
+    #[error("cannot derive {asked} from a capability that has {held}; rights only shrink")]
+    RightsExceeded {
+        /// Rights that were asked for.
+        asked: Rights,
+        /// Rights that the parent has.
+        held: Rights,
+    },
+    /// A badge was to be fixed on a capability that has one.
+    #[error("the capability carries the badge {held} and cannot carry {asked}; badge one that has none")]
+    BadgeFixed {
+        /// The badge asked for.
+        asked: Badge,
+        /// The badge that is there.
+        held: Badge,
+    },
+    /// The derivation would be deeper than the limit.
+    #[error("derived {depth} deep, the limit is {depth_max}; derive from an earlier capability")]
+    DepthExceeded {
+        /// How deep it would be.
+        depth: u8,
+        /// How deep it can be.
+        depth_max: u8,
+    },
+    /// The receive right cannot leave the process that made the queue.
+    #[error("the receive right stays with the process that made the queue; leave it out")]
+    ReceiveBound,
+    /// A limit of the asker's account is reached.
+    #[error("{used} {quota} in use, {asked} more asked for, the limit is {max}; give some back first")]
+    QuotaExceeded {
+        /// What is limited.
+        quota: Quota,
+        /// How much more was asked for.
+        asked: u64,
+        /// How much is in use.
+        used: u64,
+        /// How much can be in use.
+        max: u64,
+    },
+    /// A size is zero, absurd or not what such a thing can have.
+    #[error(
+        "{asked} bytes asked for; a ring has a power of two, a region whole pages, here {min} to {max} are possible"
+    )]
+    InvalidSize {
+        /// What was asked for.
+        asked: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// A count is zero or above its limit.
+    #[error("a count of {asked} asked for, 1 to {max} are possible")]
+    InvalidCount {
+        /// What was asked for.
+        asked: u64,
+        /// The most.
+        max: u64,
+    },
+    /// The object of the capability has ended.
+    #[error("the {kind} that the capability names has ended")]
+    ObjectEnded {
+        /// Its kind.
+        kind: Kind,
+    },
+    /// The process has ended.
+    #[error("the process has ended")]
+    ProcessEnded,
+    /// The queue has as many senders as it may have.
+    #[error("the queue has its {senders_max} senders; try again when one has closed")]
+    SendersExceeded {
+        /// How many it may have.
+        senders_max: u16,
+    },
+    /// The asker's process, or its user, has its share of the queue's lanes; the others are for others.
+    #[error("this {who} has its {share} of the queue's {senders_max} lanes; close one first")]
+    ShareExceeded {
+        /// Whose share: `process` or `user`.
+        who: Sharer,
+        /// How many lanes that is.
+        share: u16,
+        /// How many lanes the queue takes.
+        senders_max: u16,
+    },
+    /// The receiver has laid in no acknowledgement memory, or used it up.
+    #[error("the queue's receiver has no acknowledgement memory in stock; try again when it has topped up")]
+    StockEmpty,
+    /// The receiver could not hold one more capability.
+    #[error("the queue's receiver is at a limit of its own ({quota}) and can take no further lane")]
+    ReceiverFull {
+        /// The limit.
+        quota: Quota,
+    },
+    /// Someone has published the name.
+    #[error("the name {name} is taken")]
+    NameTaken {
+        /// The name.
+        name: Name,
+    },
+    /// Nobody has published the name.
+    #[error("nobody has published the name {name}; is the service running?")]
+    NameUnknown {
+        /// The name.
+        name: Name,
+    },
+    /// The publisher does not let the asker look the name up.
+    #[error("the name {name} is not for this user")]
+    NameRefused {
+        /// The name.
+        name: Name,
+    },
+    /// The asker is not an end of such a lane.
+    #[error("this process is no end of lane {lane}")]
+    UnknownLane {
+        /// What was asked for.
+        lane: LaneId,
+    },
+    /// Only the lane's other end may ask for this.
+    #[error("this process is the wrong end of lane {lane} for this")]
+    WrongEnd {
+        /// What was asked for.
+        lane: LaneId,
+    },
+    /// The lane has ended.
+    #[error("lane {lane} has ended")]
+    LaneEnded {
+        /// What was asked for.
+        lane: LaneId,
+    },
+    /// The memory was said to be mapped before.
+    #[error("this memory was declared mapped before")]
+    AlreadyMapped,
+    /// There is no such mapping in this process.
+    #[error("this process has no mapping {mapping}")]
+    UnknownMapping {
+        /// What was asked for.
+        mapping: MappingId,
+    },
+    /// The region's writer has not mapped it yet, so nobody can read it.
+    #[error("the region's writer has not mapped it yet; try again after it has")]
+    RegionUnwritten,
+    /// The region has its writer.
+    #[error("the region has its one writer already; map it for reading")]
+    WriterTaken,
+    /// The lane holds no such ticket.
+    #[error(
+        "lane {lane} holds no capability under ticket {ticket}: never deposited, withdrawn, taken or dropped"
+    )]
+    UnknownTicket {
+        /// The lane.
+        lane: LaneId,
+        /// What was asked for.
+        ticket: Ticket,
+    },
+    /// Everything derived from the capability is being taken back at this moment.
+    #[error("{handle} is being revoked; wait for the answer to that")]
+    Revoking {
+        /// What was asked for.
+        handle: Handle,
+    },
+    /// Linux refused the broker something that the request needs.
+    #[error("the system refused the broker what this needs (errno {errno})")]
+    SystemRefused {
+        /// What Linux said.
+        errno: i32,
+    },
+    /// The broker does not speak a version that the process offers.
+    #[error(
+        "the process speaks protocol versions {version_min} to {version_max}, the broker speaks {version}; update the older one"
+    )]
+    VersionUnsupported {
+        /// The oldest that the process speaks.
+        version_min: u16,
+        /// The newest that the process speaks.
+        version_max: u16,
+        /// What the broker speaks.
+        version: u16,
+    },
+}
+
+impl Denial {
+    /// The number that names this reason in every language, log and version.
+    pub fn number(&self) -> u32 {
+        match self {
+            Denial::UnknownHandle { .. } => 1,
+            Denial::StaleHandle { .. } => 2,
+            Denial::WrongKind { .. } => 3,
+            Denial::MissingRights { .. } => 4,
+            Denial::RightsExceeded { .. } => 5,
+            Denial::BadgeFixed { .. } => 6,
+            Denial::DepthExceeded { .. } => 7,
+            Denial::ReceiveBound => 8,
+            Denial::QuotaExceeded { .. } => 9,
+            Denial::InvalidSize { .. } => 10,
+            Denial::InvalidCount { .. } => 11,
+            Denial::ObjectEnded { .. } => 12,
+            Denial::ProcessEnded => 13,
+            Denial::SendersExceeded { .. } => 14,
+            Denial::StockEmpty => 15,
+            Denial::ReceiverFull { .. } => 16,
+            Denial::NameTaken { .. } => 17,
+            Denial::NameUnknown { .. } => 18,
+            Denial::NameRefused { .. } => 19,
+            Denial::UnknownLane { .. } => 20,
+            Denial::WrongEnd { .. } => 21,
+            Denial::LaneEnded { .. } => 22,
+            Denial::AlreadyMapped => 23,
+            Denial::UnknownMapping { .. } => 24,
+            Denial::RegionUnwritten => 25,
+            Denial::WriterTaken => 26,
+            Denial::UnknownTicket { .. } => 27,
+            Denial::Revoking { .. } => 28,
+            Denial::SystemRefused { .. } => 29,
+            Denial::VersionUnsupported { .. } => 30,
+            Denial::ShareExceeded { .. } => 31,
+        }
+    }
+
+    /// The errno that a C caller sees, as the IPC document has them (Linux numbers).
+    pub fn errno(&self) -> i32 {
+        const EPERM: i32 = 1;
+        const ENOENT: i32 = 2;
+        const ESRCH: i32 = 3;
+        const EAGAIN: i32 = 11;
+        const ENOMEM: i32 = 12;
+        const EACCES: i32 = 13;
+        const EBUSY: i32 = 16;
+        const EEXIST: i32 = 17;
+        const EINVAL: i32 = 22;
+        const EPIPE: i32 = 32;
+        const EPROTONOSUPPORT: i32 = 93;
+        match self {
+            Denial::MissingRights { .. } | Denial::ReceiveBound | Denial::RightsExceeded { .. } => EPERM,
+            Denial::NameRefused { .. } | Denial::WriterTaken => EACCES,
+            Denial::NameUnknown { .. } => ENOENT,
+            Denial::ProcessEnded => ESRCH,
+            Denial::StockEmpty
+            | Denial::SendersExceeded { .. }
+            | Denial::ShareExceeded { .. }
+            | Denial::ReceiverFull { .. }
+            | Denial::RegionUnwritten => EAGAIN,
+            Denial::QuotaExceeded { .. } => ENOMEM,
+            Denial::NameTaken { .. } => EEXIST,
+            Denial::Revoking { .. } => EBUSY,
+            Denial::LaneEnded { .. } | Denial::ObjectEnded { .. } => EPIPE,
+            Denial::VersionUnsupported { .. } => EPROTONOSUPPORT,
+            Denial::SystemRefused { errno } => *errno,
+            Denial::UnknownHandle { .. }
+            | Denial::StaleHandle { .. }
+            | Denial::WrongKind { .. }
+            | Denial::BadgeFixed { .. }
+            | Denial::DepthExceeded { .. }
+            | Denial::InvalidSize { .. }
+            | Denial::InvalidCount { .. }
+            | Denial::UnknownLane { .. }
+            | Denial::WrongEnd { .. }
+            | Denial::AlreadyMapped
+            | Denial::UnknownMapping { .. }
+            | Denial::UnknownTicket { .. } => EINVAL,
+        }
+    }
+}

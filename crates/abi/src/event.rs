@@ -1,0 +1,129 @@
+//! What the broker tells a process without having been asked.
+//!
+//! Once an event is in the process's socket, its event word ([`EVENT_WORD`](crate::layout::EVENT_WORD)) grows, so that a
+//! process that sleeps on memory wakes to read it.
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    farewell::Farewell,
+    handle::{Badge, Handle, LaneId, ProcessNumber, WordPlace},
+    rights::{Kind, Rights},
+};
+
+/// Who is at the other end of a lane, as Linux told the broker. Nothing in it is what the process says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerIdentity {
+    /// The kernel's number: the same for all lanes of a session, never given again.
+    pub process: ProcessNumber,
+    /// The pid. For people; it may be another's once the process has ended.
+    pub pid: u32,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The executable's path when the session began.
+    pub executable: String,
+}
+
+/// For whom a lane's badge was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum BadgeBearer {
+    /// The directory made the badge for the very process that opened the lane.
+    Opener,
+    /// The directory made the badge for another process, which passed the capability on.
+    Other,
+    /// The badge was not made by the directory, or there is none.
+    Unnamed,
+}
+
+/// Why a lane has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LaneEnd {
+    /// The other side closed it.
+    Closed,
+    /// The other side has died.
+    PeerDead,
+    /// The capability through which it was opened was taken back.
+    Revoked,
+    /// The queue was deleted.
+    QueueDeleted,
+}
+
+/// Something that happened to a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A sender has opened a lane into a queue of this process; its ring (read-only) is beside this frame.
+    LaneOpened {
+        /// The queue: the handle that made it.
+        queue: Handle,
+        /// The lane.
+        lane: LaneId,
+        /// The acknowledgement memory that it uses.
+        ack: u32,
+        /// Bytes of its ring.
+        ring_bytes: u32,
+        /// The badge of the capability through which it was opened.
+        badge: Option<Badge>,
+        /// For whom the badge was made.
+        bearer: BadgeBearer,
+        /// Who opened it.
+        peer: PeerIdentity,
+        /// A capability to watch that process.
+        peer_handle: Handle,
+        /// The receiver's broker word for the lane.
+        word: WordPlace,
+    },
+    /// A sender used an acknowledgement memory up and ended before its lane was open. The receiver unmaps it and may
+    /// lay in another.
+    AckDropped {
+        /// The queue: the handle that made it.
+        queue: Handle,
+        /// The acknowledgement memory.
+        ack: u32,
+    },
+    /// A lane of this process has ended.
+    LaneEnded {
+        /// The lane.
+        lane: LaneId,
+        /// Why.
+        why: LaneEnd,
+    },
+    /// Another process has put a capability into this one's table.
+    CapabilityReceived {
+        /// Its handle.
+        handle: Handle,
+        /// The kind of the object.
+        kind: Kind,
+        /// What it may do.
+        rights: Rights,
+        /// Its badge.
+        badge: Option<Badge>,
+        /// Who granted it.
+        from: ProcessNumber,
+    },
+    /// A capability of this process was taken back, or its object has ended.
+    CapabilityLost {
+        /// Its handle, stale from now on.
+        handle: Handle,
+    },
+    /// A watched process has ended.
+    ProcessEnded {
+        /// The capability with which it was watched.
+        process: Handle,
+    },
+    /// A further broker page is beside this frame.
+    PageAdded {
+        /// Its number.
+        page: u32,
+    },
+    /// No word of this broker page will ever change again.
+    PageDropped {
+        /// Its number.
+        page: u32,
+    },
+    /// The session is over; the socket closes after this frame.
+    Farewell(Farewell),
+}

@@ -1,0 +1,75 @@
+//! Every bound of the control plane, by name. A request beyond one is a [`Denial`](crate::Denial), never a surprise.
+//!
+//! LIMIT: each loop and each queue of the kernel and the broker names the constant here that ends it.
+
+/// Bytes of a control frame's header.
+pub const FRAME_HEADER_BYTES: usize = 16;
+/// Bytes of a whole control frame, header included.
+pub const FRAME_BYTES_MAX: usize = 8192;
+/// Descriptors beside one frame. Linux itself allows 253.
+pub const FRAME_DESCRIPTORS_MAX: usize = 16;
+
+/// Capabilities that one process can hold.
+pub const HANDLES_MAX: u32 = 4096;
+/// Queues, regions, devices, names and unstarted children that one process can have made and not yet ended.
+pub const OBJECTS_MAX: u32 = 1024;
+/// Lanes that one process can have open, as sender or as receiver.
+pub const LANES_MAX: u32 = 1024;
+/// Memory that one process can have charged, in bytes.
+pub const PROCESS_BYTES_MAX: u64 = 1 << 30;
+/// Memory that the processes of one user can have charged together, in bytes.
+pub const USER_BYTES_MAX: u64 = 4 << 30;
+/// Objects of the processes of one user together.
+pub const USER_OBJECTS_MAX: u32 = 16 * OBJECTS_MAX;
+/// Capabilities of the processes of one user together.
+pub const USER_HANDLES_MAX: u32 = 16 * HANDLES_MAX;
+/// Mappings of the processes of one user together.
+pub const USER_MAPPINGS_MAX: u32 = 16 * MAPPINGS_MAX;
+/// Published names of the processes of one user together.
+pub const USER_NAMES_MAX: u32 = 16 * NAMES_MAX;
+/// Lanes of the processes of one user together.
+pub const USER_LANES_MAX: u32 = 16 * LANES_MAX;
+/// Descriptors that the broker holds for one process: acknowledgement memories in stock, regions, devices.
+pub const DESCRIPTORS_MAX: u32 = 2048;
+/// Descriptors that the broker holds for the processes of one user together.
+pub const USER_DESCRIPTORS_MAX: u32 = 8192;
+/// Sessions of one user, bound or not.
+pub const USER_SESSIONS_MAX: u32 = 256;
+
+/// How deep capabilities may be derived from one another. A check walks at most so many parents.
+pub const DERIVATION_DEPTH_MAX: u8 = 64;
+/// Capabilities that one step of a revocation takes back; the broker serves everybody between two steps.
+pub const SWEEP_STEP: usize = 256;
+/// Lanes into one queue.
+pub const QUEUE_SENDERS_MAX: u16 = 120;
+/// Lanes of one process into another's queue, at least; a large queue gives each process a quarter of its lanes.
+pub const QUEUE_SHARE_MIN: u16 = 8;
+/// Acknowledgement memories that one request can lay in stock.
+pub const STOCK_MAX: u8 = 8;
+/// Bytes of a ring when the sender does not choose.
+pub const RING_BYTES_DEFAULT: u32 = 1 << 16;
+/// Bytes of a region, at most. A region is a whole number of pages.
+pub const REGION_BYTES_MAX: u64 = 1 << 30;
+/// Mappings of one process that are open at a time.
+pub const MAPPINGS_MAX: u32 = 1024;
+/// Capabilities that one message can carry.
+pub const MESSAGE_CAPABILITIES_MAX: usize = 16;
+/// Capabilities in escrow on one lane.
+pub const ESCROW_MAX: usize = 64;
+/// Processes that one process can watch.
+pub const WATCHES_MAX: usize = 1024;
+/// Free broker words below which a process is given a further page.
+pub const BROKER_WORDS_RESERVE: usize = 32;
+/// Broker pages of one process.
+pub const BROKER_PAGES_MAX: usize = 64;
+/// Published names of one process.
+pub const NAMES_MAX: u32 = 64;
+/// Entries of one listing reply; the next one begins after the last.
+pub const LISTING_ENTRIES_MAX: usize = 24;
+/// Bytes of an executable's path that the kernel keeps.
+pub const EXECUTABLE_BYTES_MAX: usize = 128;
+/// Frames that wait in the broker for a process that does not read. One more ends its session.
+pub const OUTBOX_FRAMES_MAX: usize = 256;
+
+/// The longest that anyone sleeps before it looks whether the broker is still there, in nanoseconds.
+pub const SLEEP_NS_MAX: u64 = 500_000_000;

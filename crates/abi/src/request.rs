@@ -1,0 +1,338 @@
+//! Everything that a process can ask of the kernel. One struct an operation, one opcode a struct.
+//!
+//! Opcodes are stable. Each request has exactly one reply with its request number; which one is said at each struct.
+//! Every request can be answered with [`Reply::Denied`](crate::Reply::Denied).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket},
+    name::Name,
+    rights::Rights,
+};
+
+macro_rules! requests {
+    ($( $opcode:literal $name:ident $(#[$doc:meta])* { $( $(#[$fdoc:meta])* $field:ident: $type:ty ),* $(,)? } )*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+            pub struct $name { $( $(#[$fdoc])* pub $field: $type ),* }
+
+            impl From<$name> for Request {
+                fn from(request: $name) -> Self {
+                    Request::$name(request)
+                }
+            }
+
+            impl $name {
+                /// The number of this operation in a frame's header.
+                pub const OPCODE: u16 = $opcode;
+            }
+        )*
+
+        /// One request. The kernel's dispatch is one match over it.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Request {
+            $( #[doc = concat!("See [`", stringify!($name), "`].")] $name($name) ),*
+        }
+
+        impl Request {
+            /// The number of the operation in a frame's header.
+            pub fn opcode(&self) -> u16 {
+                match self { $( Request::$name(_) => $opcode ),* }
+            }
+
+            /// The operation's name, for logs and refusals.
+            pub fn operation(&self) -> &'static str {
+                match self { $( Request::$name(_) => stringify!($name) ),* }
+            }
+        }
+
+        /// Calls `$callback!` with the list of all operations: `callback! { 1 Hello, 2 CreateQueue, .. }`.
+        #[macro_export]
+        macro_rules! for_each_request {
+            ($callback:ident) => { $callback! { $( $opcode $name, )* } };
+        }
+    };
+}
+
+/// Who may look a published name up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Audience {
+    /// Every process that holds the directory with the right `lookup`.
+    Everyone,
+    /// Only processes of root and of the publisher's own user.
+    OwnUserAndRoot,
+}
+
+/// What a mapping is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum MapAccess {
+    /// Read what the region's writer writes.
+    Read,
+    /// Become the region's one writer.
+    Write,
+}
+
+/// How a capability travels in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EscrowHow {
+    /// A derived capability with these rights travels; the sender keeps its own.
+    Copy(Rights),
+    /// The capability itself travels; the sender has it no more once the receiver has taken it.
+    Move,
+}
+
+requests! {
+    1 Hello
+    /// The first frame of a session. Reply: [`Reply::Welcome`](crate::Reply::Welcome) with the first broker page beside it.
+    {
+        /// The oldest protocol version that the process speaks.
+        version_min: u16,
+        /// The newest protocol version that the process speaks.
+        version_max: u16,
+    }
+    2 CreateQueue
+    /// Makes a queue whose receiver is the asker. Reply: [`Reply::Queue`](crate::Reply::Queue), with one writable
+    /// acknowledgement memory a piece of stock beside it; the receiver maps them and says so with [`AcksMapped`].
+    {
+        /// Bytes of the largest ring that a sender may ask for.
+        ring_bytes_max: u32,
+        /// Lanes that the queue takes at a time.
+        senders_max: u16,
+        /// Acknowledgement memories to lay in stock now.
+        stock: u8,
+    }
+    3 TopUp
+    /// Lays in more acknowledgement memories. Reply: [`Reply::Acks`](crate::Reply::Acks).
+    {
+        /// The queue, with the right `receive`.
+        queue: Handle,
+        /// How many.
+        count: u8,
+    }
+    4 AcksMapped
+    /// Says that acknowledgement memories are mapped, so that the broker seals them. Reply: `Done`.
+    {
+        /// The queue, with the right `receive`.
+        queue: Handle,
+        /// The first of them.
+        first: u32,
+        /// How many.
+        count: u8,
+    }
+    5 LaneMapped
+    /// Says that the sender has mapped a lane's ring. Once the reply (`Done`) is there, the lane can be used.
+    {
+        /// The lane.
+        lane: LaneId,
+    }
+    6 RegionMapped
+    /// Says that the writer has mapped and populated a region. Once the reply (`Done`) is there, others can read it.
+    {
+        /// The writer's mapping.
+        mapping: MappingId,
+    }
+    7 Delete
+    /// Drops one's own capability. What was derived from it stays with its holders. Dropping the capability that made
+    /// a queue ends the queue; dropping a service name withdraws the name. Reply: `Done`.
+    {
+        /// The capability.
+        handle: Handle,
+    }
+    8 Derive
+    /// Makes an equal or weaker capability in one's own table. Needs `derive`. Reply: [`Reply::Capability`](crate::Reply::Capability).
+    {
+        /// The parent.
+        from: Handle,
+        /// Rights of the child, a part of the parent's.
+        rights: Rights,
+        /// The badge to fix, if the parent has none.
+        badge: Option<Badge>,
+    }
+    9 Grant
+    /// Makes an equal or weaker capability in another process's table. Needs `grant` on the parent and `endow` on the
+    /// process. Reply: [`Reply::Capability`](crate::Reply::Capability), with the handle in the *other* table.
+    {
+        /// The parent.
+        from: Handle,
+        /// The process.
+        to: Handle,
+        /// Rights of the child, a part of the parent's.
+        rights: Rights,
+        /// The badge to fix, if the parent has none.
+        badge: Option<Badge>,
+    }
+    10 Revoke
+    /// Takes back everything derived from a capability, in every process. Reply, once all of it is gone:
+    /// [`Reply::Revoked`](crate::Reply::Revoked).
+    {
+        /// The capability, which stays.
+        handle: Handle,
+    }
+    11 Publish
+    /// Publishes a service name. Needs `publish` on the directory and `grant` on the queue. Reply:
+    /// [`Reply::Capability`](crate::Reply::Capability), the name itself: deleting it withdraws the name.
+    {
+        /// The directory.
+        directory: Handle,
+        /// The name.
+        name: Name,
+        /// The queue that those who look up may reach.
+        queue: Handle,
+        /// What they may do with it.
+        rights: Rights,
+        /// Who may look it up.
+        audience: Audience,
+    }
+    12 Lookup
+    /// Derives a capability to a published queue, with a badge that is fixed for this process and name. Needs `lookup`.
+    /// Reply: [`Reply::Capability`](crate::Reply::Capability).
+    {
+        /// The directory.
+        directory: Handle,
+        /// The name.
+        name: Name,
+        /// A process, with the right `endow`, that is to receive the capability instead of the asker, with a badge of its own.
+        on_behalf_of: Option<Handle>,
+    }
+    13 OpenLane
+    /// Opens a lane to a queue. Needs `send`. Reply: [`Reply::LaneOpening`](crate::Reply::LaneOpening), with the ring
+    /// (writable) and the acknowledgement memory (read-only) beside it; then the sender maps both and says [`LaneMapped`].
+    {
+        /// The queue.
+        queue: Handle,
+        /// Bytes of the ring: a power of two, within the queue's bound.
+        ring_bytes: u32,
+    }
+    14 CloseLane
+    /// Closes one's end of a lane. What a sender had committed can still be received. Reply: `Done`.
+    {
+        /// The lane.
+        lane: LaneId,
+    }
+    15 CreateRegion
+    /// Makes shared memory of whole pages. Reply: [`Reply::Capability`](crate::Reply::Capability).
+    {
+        /// Its size.
+        bytes: u64,
+    }
+    16 MapRegion
+    /// Asks for a region's memory, to map it. Needs `map`, or `write`. Reply:
+    /// [`Reply::Mapping`](crate::Reply::Mapping) with the memory beside it.
+    {
+        /// The region.
+        region: Handle,
+        /// For what.
+        access: MapAccess,
+    }
+    17 Unmap
+    /// Says that a mapping is gone. Reply: `Done`.
+    {
+        /// The mapping.
+        mapping: MappingId,
+    }
+    18 OpenDeposit
+    /// Asks for a socket on which descriptors can be handed to the broker. Needs `deposit` on one's own process. Reply:
+    /// `Done` with the socket beside it.
+    {
+        /// One's own process.
+        process: Handle,
+    }
+    19 Deposit
+    /// Hands one descriptor to the broker, on the socket that [`OpenDeposit`] gave. Reply, on that socket:
+    /// [`Reply::Capability`](crate::Reply::Capability), a device.
+    {
+        /// What people see of it in listings.
+        label: Name,
+    }
+    20 Claim
+    /// Asks for a device's descriptor. Needs `claim`. Reply: `Done` with the descriptor beside it.
+    {
+        /// The device.
+        device: Handle,
+    }
+    21 EscrowPut
+    /// Puts a capability into escrow for a message on a lane, before the message is committed. Needs `grant`. Reply:
+    /// [`Reply::Ticket`](crate::Reply::Ticket).
+    {
+        /// The lane, of which the asker is the sender.
+        lane: LaneId,
+        /// The capability.
+        from: Handle,
+        /// How it travels.
+        how: EscrowHow,
+    }
+    22 EscrowWithdraw
+    /// Takes a capability back out of escrow; lawful only before the message is committed. Reply: `Done`.
+    {
+        /// The lane, of which the asker is the sender.
+        lane: LaneId,
+        /// The ticket.
+        ticket: Ticket,
+    }
+    23 EscrowTake
+    /// Takes a capability that a message carried; those with lower tickets on this lane are dropped. Reply:
+    /// [`Reply::Taken`](crate::Reply::Taken).
+    {
+        /// The lane, of which the asker is the receiver.
+        lane: LaneId,
+        /// The ticket that the message carried.
+        ticket: Ticket,
+    }
+    24 Watch
+    /// Asks to be told when a process ends. Needs `watch`. Reply: `Done`; later
+    /// [`Event::ProcessEnded`](crate::Event::ProcessEnded), at once if it has ended already.
+    {
+        /// The process.
+        process: Handle,
+    }
+    25 ListOwn
+    /// Lists one's own capabilities in the order of slots. Reply: [`Reply::Listing`](crate::Reply::Listing).
+    {
+        /// Begin after this one; [`Handle::NONE`] begins at the beginning.
+        after: Handle,
+    }
+    26 StartChild
+    /// Makes a process that is to be started confined, with an empty table, and its end of an inherited socket. Needs
+    /// `start` on one's own process. Reply: [`Reply::Capability`](crate::Reply::Capability), the process, with the
+    /// socket beside it.
+    {
+        /// One's own process.
+        process: Handle,
+    }
+    27 ListProcesses
+    /// Lists all processes. Needs `inspect` on the directory. Reply: [`Reply::Listing`](crate::Reply::Listing).
+    {
+        /// The directory.
+        directory: Handle,
+        /// Begin after this one.
+        after: Option<ProcessNumber>,
+    }
+    28 ListCapabilities
+    /// Lists the capabilities of a process. Needs `inspect` on the directory. Reply: [`Reply::Listing`](crate::Reply::Listing).
+    {
+        /// The directory.
+        directory: Handle,
+        /// Whose.
+        process: ProcessNumber,
+        /// Begin after this one.
+        after: Handle,
+    }
+    29 ListQueues
+    /// Lists all queues. Needs `inspect` on the directory. Reply: [`Reply::Listing`](crate::Reply::Listing).
+    {
+        /// The directory.
+        directory: Handle,
+        /// Begin after this queue number.
+        after: Option<u64>,
+    }
+    30 ListLanes
+    /// Lists all lanes. Needs `inspect` on the directory. Reply: [`Reply::Listing`](crate::Reply::Listing).
+    {
+        /// The directory.
+        directory: Handle,
+        /// Begin after this one.
+        after: Option<LaneId>,
+    }
+}

@@ -1,0 +1,42 @@
+//! Who a process is, as Linux says. Nothing here is what a process says of itself.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use keyway_kernel::Identity;
+use keyway_sys::{Error, process, socket, socket::Credentials};
+
+/// A process, named by the kernel of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) executable: String,
+    pub(crate) key: (u64, u64),
+}
+
+impl Who {
+    /// Who connected to, or made, this socket.
+    pub(crate) fn of_peer(fd: impl AsFd) -> Result<(Who, OwnedFd), Error> {
+        let pidfd = socket::peer_pidfd(&fd)?;
+        let credentials = socket::peer_credentials(&fd)?;
+        Ok((Who::of(credentials, &pidfd)?, pidfd))
+    }
+
+    /// The process of a pidfd, whose credentials came with it.
+    pub(crate) fn of(credentials: Credentials, pidfd: &OwnedFd) -> Result<Who, Error> {
+        let key = process::process_key(pidfd)?;
+        // A path that cannot be read (another user's process, without the right to trace it) is no reason to refuse.
+        let executable = process::executable(pidfd).ok().flatten();
+        let executable = executable.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        let Credentials { pid, uid, gid } = credentials;
+        Ok(Who { pid, uid, gid, executable, key: (key.0, key.1) })
+    }
+}
+
+impl From<Who> for Identity {
+    fn from(who: Who) -> Identity {
+        let Who { pid, uid, gid, executable, key } = who;
+        Identity { pid, uid, gid, executable, account: key }
+    }
+}

@@ -1,0 +1,357 @@
+//! The loop: readiness, kernel, effects.
+//!
+//! Each turn handles at most one frame of each session that has one, and one step of the revocations under way, so
+//! that no session starves another.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender},
+    },
+    time::Duration,
+};
+
+use keyway_abi::{Farewell, Fault, Malformed, ProcessNumber, Request, limits::FRAME_BYTES_MAX};
+use keyway_kernel::{Answer, Arrival, Call, Door, Effect, Effects, Kernel};
+use keyway_sys::{
+    Errno, Error, clock,
+    epoll::{Epoll, EventFd, Interest, Ready},
+    frame::{self, Received, Reception, Waiting},
+    socket,
+    terminations::Terminations,
+};
+
+use crate::{
+    deposits::{Arrived, Deposits},
+    hands::{Hands, Watched},
+    identity::Who,
+    policy::Policy,
+    session::{Bound, Session},
+    socket::Listener,
+};
+
+/// A broker that is ready to run.
+#[derive(Debug)]
+pub struct Broker {
+    kernel: Kernel,
+    hands: Hands,
+    policy: Policy,
+    listener: Option<Listener>,
+    bell: Arc<EventFd>,
+    orders: Option<Receiver<Order>>,
+    answers: VecDeque<Answer>,
+    /// A descriptor in reserve, see `turn_away`.
+    spare: Option<File>,
+}
+
+/// What the program asks of the broker's thread.
+pub(crate) enum Order {
+    /// Begin a session of this very process.
+    Connect(Sender<Result<OwnedFd, Error>>),
+    /// Stop.
+    Stop,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Stop,
+}
+
+impl Broker {
+    pub(crate) fn new(policy: Policy, listener: Option<Listener>) -> Result<Self, Error> {
+        let bell = Arc::new(EventFd::new()?);
+        let epoll = Epoll::new()?;
+        epoll.add(bell.as_ref(), Watched::Bell.token(), Interest::Read)?;
+        if let Some(listener) = &listener {
+            epoll.add(listener.fd(), Watched::Listener.token(), Interest::Read)?;
+        }
+        let deposits = Deposits::start(Arc::clone(&bell))?;
+        let hands = Hands::new(epoll, deposits);
+        let kernel = Kernel::new();
+        let spare = File::open("/dev/null").ok();
+        Ok(Broker { kernel, hands, policy, listener, bell, orders: None, answers: VecDeque::new(), spare })
+    }
+
+    /// Where its socket is; nothing without one, or for one that a service manager listens on.
+    pub fn socket_path(&self) -> Option<&Path> {
+        self.listener.as_ref()?.path()
+    }
+
+    pub(crate) fn accept_orders(&mut self, orders: Receiver<Order>) -> Arc<EventFd> {
+        self.orders = Some(orders);
+        Arc::clone(&self.bell)
+    }
+
+    /// Runs until a termination is asked for; then every process is told, and the socket is removed.
+    ///
+    /// # Errors
+    /// What Linux refuses to the loop itself; nothing that a process does.
+    pub fn run(mut self, terminations: &Terminations) -> Result<(), Error> {
+        self.hands.epoll.add(terminations, Watched::Terminations.token(), Interest::Read)?;
+        self.run_until_told()
+    }
+
+    pub(crate) fn run_until_told(&mut self) -> Result<(), Error> {
+        let mut ready = Vec::new();
+        let mut next = Next::GoOn;
+        while next == Next::GoOn {
+            let timeout = if self.kernel.is_sweeping() { Some(Duration::ZERO) } else { None };
+            self.hands.epoll.wait(&mut ready, timeout)?;
+            for ready in ready.drain(..) {
+                if self.turn(ready) == Next::Stop {
+                    next = Next::Stop;
+                }
+            }
+            if self.kernel.is_sweeping() {
+                self.feed(Kernel::sweep);
+            }
+        }
+        self.stop();
+        Ok(())
+    }
+
+    fn turn(&mut self, ready: Ready) -> Next {
+        match Watched::of(ready.token) {
+            Watched::Terminations => return Next::Stop,
+            Watched::Listener => self.accept(),
+            Watched::Bell => return self.on_bell(),
+            Watched::Socket(process) => {
+                if ready.writable {
+                    self.hands.flush(process);
+                }
+                if ready.readable || ready.hangup {
+                    self.receive(process, Liveness::Unknown);
+                }
+            }
+            Watched::Pidfd(process) => self.receive(process, Liveness::Dead),
+        }
+        Next::GoOn
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let accepted = match socket::accept(listener.fd()) {
+            Err(Error { errno: Errno::MFILE | Errno::NFILE, .. }) => return self.turn_away(),
+            accepted => accepted,
+        };
+        let Ok(Some(fd)) = accepted else { return };
+        if socket::set_broker_options(&fd).is_ok() {
+            self.admit(fd);
+        }
+    }
+
+    /// No descriptor is left: whoever connects now is told so, with the one that is kept for this. Otherwise it would wait
+    /// in the backlog, and the loop would be told of it for ever.
+    fn turn_away(&mut self) {
+        self.spare = None;
+        if let Some(Ok(Some(fd))) = self.listener.as_ref().map(|listener| socket::accept(listener.fd())) {
+            Hands::bid_farewell(&fd, Farewell::Full);
+        }
+        self.spare = File::open("/dev/null").ok();
+    }
+
+    /// A process that connected begins its session.
+    fn admit(&mut self, fd: OwnedFd) {
+        // The process may have gone already.
+        let Ok((who, pidfd)) = Who::of_peer(&fd) else { return };
+        // A connected socket's process is known once for all; each frame names its sender by credentials.
+        let _ = socket::stop_pidfds(&fd);
+        let pid = who.pid;
+        let standing = self.policy.standing(&who);
+        let arrival = Arrival { identity: who.into(), own: standing.own, directory: standing.directory };
+        let (number, effects) = self.kernel.on_connect(clock::now_ns(), arrival);
+        let effects: Vec<Effect> = effects.collect();
+        let Some(number) = number else { return Hands::bid_farewell(&fd, Farewell::Full) };
+        let token = Watched::Socket(number).token();
+        let watched = self
+            .hands
+            .epoll
+            .add(&fd, token, Interest::Read)
+            .and_then(|()| self.hands.epoll.add(&pidfd, Watched::Pidfd(number).token(), Interest::Read));
+        self.hands.sessions.insert(number, Session::new(fd, Some(Bound { pid, pidfd }), token));
+        self.carry_out(effects);
+        if watched.is_err() {
+            self.end(number, Some(Farewell::Full));
+        }
+    }
+
+    fn receive(&mut self, process: ProcessNumber, liveness: Liveness) {
+        let Some(session) = self.hands.sessions.get(&process) else { return };
+        if session.is_congested() && liveness == Liveness::Unknown {
+            return;
+        }
+        let mut buffer = [0; FRAME_BYTES_MAX + 1];
+        match frame::receive_frame(&session.socket, &mut buffer, frame::FRAME_FDS_MAX, Waiting::DontWait) {
+            Ok(Reception::Frame(received)) => self.on_frame(process, &buffer, received),
+            // The frames that a process had sent are handled; only now has it died.
+            Ok(Reception::WouldBlock) if liveness == Liveness::Dead => self.end(process, None),
+            Ok(Reception::WouldBlock) => {}
+            Ok(Reception::End) | Err(_) => self.end(process, None),
+        }
+    }
+
+    fn on_frame(&mut self, process: ProcessNumber, buffer: &[u8], received: Received) {
+        let descriptors = received.fds.len();
+        for fd in received.fds {
+            self.hands.deposits.close(fd);
+        }
+        let bytes = &buffer[..received.bytes];
+        let farewell = match self.check_sender(process, received.credentials, received.pidfd) {
+            Err(fault) => Err(Farewell::Fault(fault)),
+            Ok(()) if descriptors > 0 || received.fds_truncated => {
+                let count = descriptors as u32;
+                Err(Farewell::Fault(Fault::DescriptorsSent { count }))
+            }
+            Ok(()) if received.truncated => {
+                Err(Farewell::Malformed(Malformed::TooLong { bytes_max: FRAME_BYTES_MAX as u32 }))
+            }
+            Ok(()) => keyway_wire::decode_request(bytes, descriptors).map_err(Farewell::Malformed),
+        };
+        match farewell {
+            Ok((head, request)) => {
+                let call = Call { number: head.number, opcode: head.opcode, door: Door::Control };
+                self.feed(|kernel, now| kernel.handle(now, process, call, request, None));
+            }
+            Err(farewell) => self.end(process, Some(farewell)),
+        }
+    }
+
+    /// Whether the frame comes from the session's process. The first frame of a confined child says which that is.
+    fn check_sender(
+        &mut self,
+        process: ProcessNumber,
+        credentials: Option<socket::Credentials>,
+        pidfd: Option<OwnedFd>,
+    ) -> Result<(), Fault> {
+        // Whoever has no number in this PID namespace has the number 0, and so has everyone else there.
+        let credentials = credentials.filter(|found| found.pid != 0).ok_or(Fault::SenderUnknown)?;
+        let Some(session) = self.hands.sessions.get_mut(&process) else { return Ok(()) };
+        if let Some(bound) = &session.bound {
+            if bound.pid == credentials.pid {
+                return Ok(());
+            }
+            return Err(Fault::ForeignFrame { bound_pid: bound.pid, found_pid: credentials.pid });
+        }
+        let pidfd = pidfd.ok_or(Fault::SenderUnknown)?;
+        let who = Who::of(credentials, &pidfd).map_err(|_| Fault::SenderUnknown)?;
+        let token = Watched::Pidfd(process).token();
+        if self.hands.epoll.add(&pidfd, token, Interest::Read).is_err() {
+            return Err(Fault::SenderUnknown);
+        }
+        let _ = socket::stop_pidfds(&session.socket);
+        session.bound = Some(Bound { pid: who.pid, pidfd });
+        self.feed(|kernel, now| kernel.on_bind(now, process, who.into()));
+        Ok(())
+    }
+
+    fn on_bell(&mut self) -> Next {
+        let _ = self.bell.drain();
+        // LIMIT: one of each process.
+        while let Some(arrived) = self.hands.deposits.poll_arrived() {
+            let process = arrived.process;
+            self.on_deposit(arrived);
+            self.hands.deposits.resume(process);
+        }
+        let mut next = Next::GoOn;
+        while let Some(order) = self.orders.as_ref().and_then(|orders| orders.try_recv().ok()) {
+            match order {
+                Order::Stop => next = Next::Stop,
+                Order::Connect(answer) => {
+                    let pair = socket::seqpacket_pair(socket::PairUse::Session);
+                    let end = pair.map(|pair| {
+                        self.admit(pair.broker_end);
+                        pair.client_end
+                    });
+                    // Whoever asked may have given up.
+                    let _ = answer.send(end);
+                }
+            }
+        }
+        next
+    }
+
+    fn on_deposit(&mut self, arrived: Arrived) {
+        let Arrived { process, bytes, truncated, mut descriptors, credentials } = arrived;
+        let count = descriptors.len();
+        let device = if count == 1 && !truncated { descriptors.pop() } else { None };
+        for fd in descriptors {
+            self.hands.deposits.close(fd);
+        }
+        let pid = self.hands.sessions.get(&process).and_then(|session| session.bound.as_ref());
+        let farewell = match (pid, credentials) {
+            (Some(bound), Some(credentials)) if bound.pid != 0 && bound.pid == credentials.pid => {
+                keyway_wire::decode_request(&bytes, count).map_err(Farewell::Malformed)
+            }
+            (Some(bound), Some(found)) => {
+                Err(Farewell::Fault(Fault::ForeignFrame { bound_pid: bound.pid, found_pid: found.pid }))
+            }
+            _ => Err(Farewell::Fault(Fault::SenderUnknown)),
+        };
+        let farewell = farewell.and_then(|(head, request)| match (&device, &request) {
+            (Some(_), Request::Deposit(_)) => Ok((head, request)),
+            _ => Err(Farewell::Fault(Fault::DepositEmpty { found: count as u32 })),
+        });
+        match (farewell, device) {
+            (Ok((head, request)), Some(fd)) => {
+                let token = self.hands.keep_device(fd);
+                let call = Call { number: head.number, opcode: head.opcode, door: Door::Deposit };
+                self.feed(|kernel, now| kernel.handle(now, process, call, request, Some(token)));
+            }
+            (Err(farewell), device) => {
+                if let Some(fd) = device {
+                    self.hands.deposits.close(fd);
+                }
+                self.end(process, Some(farewell));
+            }
+            (Ok(_), None) => {}
+        }
+    }
+
+    fn end(&mut self, process: ProcessNumber, farewell: Option<Farewell>) {
+        self.feed(|kernel, now| kernel.on_end(now, process, farewell));
+        // A session that the kernel never knew, or has forgotten, goes as well.
+        let mut none = VecDeque::new();
+        self.hands.execute(&self.kernel, Effect::EndSession { process, farewell }, &mut none);
+    }
+
+    /// Gives the kernel one input and carries out what it says, also about what Linux answered to that.
+    fn feed(&mut self, input: impl FnOnce(&mut Kernel, u64) -> Effects<'_>) {
+        let effects: Vec<Effect> = input(&mut self.kernel, clock::now_ns()).collect();
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            self.hands.execute(&self.kernel, effect, &mut self.answers);
+        }
+        while let Some(answer) = self.answers.pop_front() {
+            let effects: Vec<Effect> = self.kernel.on_answer(clock::now_ns(), answer).collect();
+            for effect in effects {
+                self.hands.execute(&self.kernel, effect, &mut self.answers);
+            }
+        }
+        while let Some((process, fault)) = self.hands.doomed.pop() {
+            self.end(process, Some(Farewell::Fault(fault)));
+        }
+    }
+
+    fn stop(&mut self) {
+        while let Some(process) = self.hands.sessions.keys().next().copied() {
+            self.end(process, Some(Farewell::Stopping));
+        }
+        self.listener.take();
+    }
+}
+
+/// What is known of a process when its socket is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Liveness {
+    Unknown,
+    Dead,
+}

@@ -1,0 +1,58 @@
+//! `keyway seat`: the bridge, as a process.
+
+use std::{path::PathBuf, time::Duration};
+
+use keyway_broker::{Terminations, notify_manager};
+use keyway_seat::Seat;
+
+use crate::{Socket, Stop};
+
+/// The options of `keyway seat`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    socket: Socket,
+    /// Which hardware: virtual screens and devices.
+    #[arg(long, value_enum, default_value_t = Backend::Headless)]
+    backend: Backend,
+    /// Save what the first screen shows as a PNG, each time that something is presented; the other screens beside it.
+    #[arg(long, value_name = "FILE")]
+    screenshot: Option<PathBuf>,
+    /// What the virtual keyboard types to whoever takes it.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    keys: String,
+    /// Say that the machine is a mobile device, or that it is none, instead of looking at it.
+    #[arg(long, value_name = "BOOL")]
+    mobile: Option<bool>,
+}
+
+/// The hardware behind the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    /// Two virtual connectors with several modes, a virtual keyboard, pointer and touchscreen.
+    Headless,
+}
+
+/// How often the loop looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs the bridge until SIGTERM or SIGINT.
+pub(crate) fn run(options: &Options) -> Result<(), Stop> {
+    // Before any other thread: they inherit the blocking of the signals.
+    let terminations = Terminations::block()?;
+    let client = options.socket.connect()?;
+    let Backend::Headless = options.backend;
+    let seat = keyway_seat::Options {
+        screenshot: options.screenshot.clone(),
+        keys: options.keys.clone(),
+        is_mobile: options.mobile,
+    };
+    let mut seat = Seat::start(&client, seat)?;
+    println!("keyway: the bridge `{}` is there", keyway::bridge::SERVICE);
+    notify_manager("READY=1")?;
+    while terminations.take()?.is_none() {
+        seat.turn(LOOK)?;
+    }
+    notify_manager("STOPPING=1")?;
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! The command as a user runs it: the tour, a broker in one terminal, and looking at it from another.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use keyway::{Audience, Badge, Client, QueueOptions, Rights};
+use serde_json::Value;
+
+/// A broker in a process of its own.
+struct Served {
+    directory: tempfile::TempDir,
+    child: Child,
+}
+
+impl Served {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("broker.sock");
+        let mut child = keyway(&["serve", "--socket", path(&socket)]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("serving"), "{line}");
+        Served { directory, child }
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("broker.sock")
+    }
+
+    fn look(&self, command: &[&str]) -> Output {
+        let mut arguments = command.to_vec();
+        let socket = self.socket();
+        arguments.extend(["--socket", path(&socket)]);
+        keyway(&arguments).output().unwrap()
+    }
+
+    fn look_json(&self, command: &[&str]) -> Value {
+        let mut arguments = command.to_vec();
+        arguments.push("--json");
+        let output = self.look(&arguments);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn keyway(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("KEYWAY_SOCKET");
+    command
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn the_tour_holds_and_says_so_in_json() {
+    let output = keyway(&["--json", "--messages", "100000"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["held"], true, "{errors}");
+    let scenes = told["scenes"].as_array().unwrap();
+    assert!(scenes.len() >= 4 && scenes.iter().all(|scene| scene["held"] == true));
+    let refusals: usize = scenes.iter().map(|scene| scene["refusals"].as_array().unwrap().len()).sum();
+    assert!(refusals >= 20, "{refusals} refusals");
+    let figures = told["figures"].as_array().unwrap();
+    assert!(figures.iter().any(|figure| figure["value"] == 100_000.0 && figure["unit"] == "messages"));
+    assert!(figures.iter().all(|figure| figure["value"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn the_tour_is_plain_text_on_a_pipe_and_saves_the_screen() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("screen.png");
+    let output = keyway(&["tour", "--messages", "20000", "--screenshot", path(&file)]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains('\u{1b}') && !text.contains('\r'), "no escapes on a pipe");
+    assert!(text.contains("Every step held"), "{text}");
+    assert_eq!(&std::fs::read(&file).unwrap()[..8], b"\x89PNG\r\n\x1a\n");
+}
+
+#[test]
+fn ps_caps_and_queues_show_what_is_there() {
+    let served = Served::start();
+    let client = Client::connect_to(&served.socket()).unwrap();
+    let mut queue = client.create_queue(QueueOptions::default()).unwrap();
+    let name = client.publish("shown", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let capability = queue.sender_capability(Some(Badge(42))).unwrap();
+    let mut sender = client.open_sender(&capability).unwrap();
+    sender.send(&[7; 100]).unwrap();
+    queue.receive().unwrap();
+    sender.send(&[7; 100]).unwrap();
+    let pid = u64::from(std::process::id());
+    let processes = served.look_json(&["ps"]);
+    let mine = processes.as_array().unwrap().iter().find(|entry| entry["pid"] == pid).unwrap();
+    assert_eq!((mine["lanes_sending"].as_u64(), mine["lanes_receiving"].as_u64()), (Some(1), Some(1)));
+    let held = served.look_json(&["caps", &pid.to_string()]);
+    let held = held.as_array().unwrap();
+    let badged = held.iter().find(|entry| entry["badge"] == 42).unwrap();
+    let root = held.iter().find(|entry| entry["kind"] == "Queue" && entry["parent"].is_null()).unwrap();
+    assert_eq!(badged["object"], root["object"]);
+    assert_eq!(badged["parent"][1], root["handle"]);
+    let queues = served.look_json(&["queues"]);
+    let shown = queues.as_array().unwrap().iter().find(|entry| entry["name"] == "shown").unwrap();
+    let lane = &shown["lanes"][0];
+    assert_eq!((lane["waiting_bytes"].as_u64(), lane["messages_taken"].as_u64()), (Some(120), Some(1)));
+    for command in ["ps", "caps", "queues"] {
+        let output = served.look(&[command]);
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.lines().count() >= 2 && text.contains(&pid.to_string()), "{text}");
+    }
+    drop(name);
+}
+
+#[test]
+fn a_process_that_is_killed_is_listed_no_more() {
+    let served = Served::start();
+    let client = Client::connect_to(&served.socket()).unwrap();
+    let socket = served.socket();
+    // The bridge is a process that connects by itself.
+    let mut seat = keyway(&["seat", "--socket", path(&socket)]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(seat.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let listed = |pid: u32| client.processes().unwrap().iter().any(|entry| entry.pid == pid);
+    assert!(listed(seat.id()), "{line}");
+    seat.kill().unwrap();
+    let killed = Instant::now();
+    while listed(seat.id()) {
+        assert!(killed.elapsed() < Duration::from_secs(5), "still listed");
+    }
+    seat.wait().unwrap();
+    assert!(client.lookup("rustica-gui").unwrap_err().denial().is_some(), "its names are gone");
+}
+
+#[test]
+fn a_broker_that_is_told_to_stop_ends_well_and_takes_its_socket_along() {
+    let mut served = Served::start();
+    let client = Client::connect_to(&served.socket()).unwrap();
+    let pid = served.child.id().to_string();
+    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    assert!(served.child.wait().unwrap().success());
+    assert!(!served.socket().exists());
+    assert!(client.capabilities().unwrap_err().to_string().contains("the broker stops"));
+}
+
+#[test]
+fn a_second_broker_is_refused_and_told_whose_socket_it_is() {
+    let served = Served::start();
+    let output = served.look(&["serve"]);
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains(&format!("process {}", served.child.id())), "{text}");
+}
+
+#[test]
+fn a_broker_without_descriptors_turns_newcomers_away_and_serves_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("broker.sock");
+    let script =
+        format!("ulimit -n 48; exec {} serve --socket {}", env!("CARGO_BIN_EXE_keyway"), path(&socket));
+    let child = Command::new("sh").args(["-c", &script]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut served = Served { directory, child };
+    let mut line = String::new();
+    BufReader::new(served.child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let mut clients = Vec::new();
+    let refused = loop {
+        match Client::connect_to(&socket) {
+            Ok(client) => clients.push(client),
+            Err(error) => break error,
+        }
+        assert!(clients.len() < 48, "more sessions than descriptors");
+    };
+    assert!(refused.to_string().contains("no further session"), "{refused}");
+    for client in &clients {
+        assert!(!client.capabilities().unwrap().is_empty());
+    }
+    clients.truncate(5);
+    let began = Instant::now();
+    while Client::connect_to(&socket).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(5), "nobody is let in again");
+    }
+}
+
+#[test]
+fn nobody_there_and_nobody_of_that_pid_are_told_with_what_to_do() {
+    let output = keyway(&["ps", "--socket", "/nonexistent/broker.sock"]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains("keyway serve"), "{text}");
+    let served = Served::start();
+    let output = served.look(&["caps", "1"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains("keyway ps"), "{text}");
+}
+
+#[test]
+fn help_names_every_command() {
+    let mut text = String::new();
+    let mut child = keyway(&["--help"]).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    for command in ["tour", "serve", "seat", "ps", "caps", "queues"] {
+        assert!(text.contains(command), "{text}");
+    }
+    assert!(!text.contains("tour-role"), "{text}");
+}

@@ -1,0 +1,104 @@
+//! Rules on what documents say of the tree: each dependency has its reason, each crate its place, each proof exists.
+//!
+//! In ARCHITECTURE.md a dependency's reason is a list item that begins with its name: ``- `name` ``. A proof is what a
+//! document names in backticks like a test, a sentence of four words or more: `` `a_stale_handle_is_denied` ``.
+
+use crate::{
+    source::{self, Source},
+    tree::{Manifest, Offence},
+};
+
+/// Dependencies without a reason, and crates without a place.
+pub(crate) fn undescribed(manifests: &[Manifest], architecture: Option<&str>) -> Vec<Offence> {
+    let place = "ARCHITECTURE.md";
+    let Some(architecture) = architecture else {
+        return vec![Offence::new(
+            place,
+            "few-rooms",
+            "the file is missing: it says why crates and dependencies exist",
+        )];
+    };
+    let mut found = Vec::new();
+    for Manifest { name, package, dependencies } in manifests {
+        if ![name, package].iter().any(|name| architecture.contains(&format!("`{name}`"))) {
+            found.push(Offence::new(place, "few-rooms", format!("does not name the crate `{name}`")));
+        }
+        for dependency in dependencies.iter().filter(|dependency| !dependency.inside) {
+            let item = format!("- `{}`", dependency.name);
+            if !architecture.lines().any(|line| line.trim_start().starts_with(&item)) {
+                let what = format!("has no line \"{item}\" that says why `{name}` uses it");
+                found.push(Offence::new(place, "dependency-reasons", what));
+            }
+        }
+    }
+    found
+}
+
+/// Proofs that a document names and the tree does not have.
+pub(crate) fn missing_proofs(path: &str, document: Option<&str>, sources: &[Source]) -> Vec<Offence> {
+    let rule = "named-proofs";
+    let Some(document) = document else {
+        return vec![Offence::new(path, rule, "the file is missing")];
+    };
+    let mut found = Vec::new();
+    for (index, line) in document.lines().enumerate() {
+        for name in line.split('`').skip(1).step_by(2).filter(|name| is_sentence(name)) {
+            if !sources.iter().any(|source| defines(source, name)) {
+                let what = format!("there is no test `{name}`");
+                found.push(Offence::new(format!("{path}:{}", index + 1), rule, what));
+            }
+        }
+    }
+    found
+}
+
+fn is_sentence(name: &str) -> bool {
+    let is_name = name
+        .chars()
+        .all(|character| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_');
+    is_name && name.split('_').filter(|word| !word.is_empty()).count() >= 4
+}
+
+fn defines(source: &Source, function: &str) -> bool {
+    let tokens = source::tokens(&source.code);
+    tokens.windows(2).any(|pair| pair[0].text == "fn" && pair[1].text == function)
+}
+
+mod tests {
+    use super::*;
+    use crate::tree::{Dependency, Purpose};
+
+    #[test]
+    fn a_dependency_without_its_line_is_found() {
+        let dependency =
+            Dependency { name: "serde".into(), purpose: Purpose::Tests, optional: false, inside: false };
+        let inside = Dependency { name: "keyway-shm".into(), inside: true, ..dependency.clone() };
+        let manifest = Manifest {
+            name: "abi".into(),
+            package: "keyway-abi".into(),
+            dependencies: vec![dependency, inside],
+        };
+        let rules = |text| -> Vec<_> {
+            undescribed(std::slice::from_ref(&manifest), text).iter().map(|offence| offence.rule).collect()
+        };
+        assert_eq!(rules(Some("| `abi` | numbers |\n- `serde`: bytes")), [""; 0]);
+        assert_eq!(rules(Some("`keyway-abi` uses `serde`\n- `serde_json`: text")), ["dependency-reasons"]);
+        assert_eq!(rules(Some("- `serde`: bytes")), ["few-rooms"]);
+        assert_eq!(rules(None), ["few-rooms"]);
+    }
+
+    #[test]
+    fn a_proof_that_does_not_exist_is_found() {
+        let sources = [Source::new(
+            "crates/abi/src/lib.rs",
+            "#[test] fn a_stale_handle_is_denied() {} // fn not_a_test_at_all",
+        )];
+        let found = |text| missing_proofs("SECURITY.md", Some(text), &sources).len();
+        assert_eq!(
+            found("shown by `a_stale_handle_is_denied`, in `kernel::check_derive` of `futex_waitv`"),
+            0
+        );
+        assert_eq!(found("shown by `a_fresh_handle_is_denied`"), 1);
+        assert_eq!(found("shown by `not_a_test_at_all`"), 1);
+    }
+}

@@ -1,0 +1,148 @@
+//! The machine's invariants, asserted by name.
+//!
+//! # Invariants
+//! 1. The compositor has a lane by the compositor's door.
+//! 2. Clients are bounded, in all and by user.
+//! 3. Applications are bounded, found by their one pid, and none is the compositor; one with a lane has that pid.
+//! 4. Without a compositor nobody holds anything, and connectors show what they showed at first.
+//! 5. Whoever holds GPU is the compositor or an application; each and all are within the limits.
+//! 6. A surface and its owner's holding name each other; charges are the sum of the buffers, within the promise.
+//! 7. A surface that is being made has one open ticket that is not orphaned, and such a ticket has its surface.
+//! 8. Granted input devices exist.
+//! 9. Open tickets are bounded, in all and by client; who waits has a lane; a device has one grant under way by client.
+
+use alloc::vec::Vec;
+
+use super::{
+    Bridge, Door,
+    pending::{Wait, Work},
+    surface::State,
+};
+use crate::limits::{
+    APPLICATIONS_MAX, CLIENTS_MAX, CLIENTS_PER_UID_MAX, CONNECTORS_MAX, DEVICES_MAX, MAX_PROCESS_GPU_MEMORY,
+    MAX_TOTAL_GPU_MEMORY, PENDING_MAX, PENDING_PER_CLIENT_MAX, SURFACES_MAX, SURFACES_PER_PROCESS_MAX,
+};
+
+impl Bridge {
+    /// Asserts every invariant. For tests and simulators, after each step.
+    ///
+    /// # Panics
+    /// With the name of the invariant that does not hold.
+    pub fn audit(&self) {
+        self.audit_clients();
+        self.audit_applications();
+        self.audit_no_compositor();
+        self.audit_gpu();
+        self.audit_surfaces();
+        self.audit_pending();
+        self.audit_hardware();
+    }
+
+    fn audit_clients(&self) {
+        if let Some(compositor) = self.compositor {
+            let client = self.clients.get(compositor);
+            let has_door = client.is_some_and(|client| client.doors.contains(&Door::Compositor));
+            assert!(has_door, "1: the compositor came by its door");
+        }
+        assert!(self.clients.count() <= CLIENTS_MAX, "2: clients are bounded");
+        for (_, client) in self.clients.iter() {
+            let of_uid = self.clients.count_of_uid(client.identity.uid);
+            assert!(of_uid <= CLIENTS_PER_UID_MAX, "2: clients of a user are bounded");
+            assert!(!client.doors.is_empty(), "2: a client has a lane");
+        }
+    }
+
+    fn audit_applications(&self) {
+        self.applications.audit();
+        assert!(self.applications.count() <= APPLICATIONS_MAX, "3: applications are bounded");
+        for application in self.applications.clients() {
+            assert_ne!(self.compositor, Some(application), "3: the compositor is no application");
+            let pid = self.applications.pid_of(application);
+            if let Some(client) = self.clients.get(application) {
+                assert_eq!(pid, Some(client.identity.pid), "3: an application has its pid");
+            }
+        }
+    }
+
+    fn audit_no_compositor(&self) {
+        if self.compositor.is_some() {
+            return;
+        }
+        let is_empty = self.applications.count() == 0
+            && self.gpu.is_empty()
+            && self.surfaces.count() == 0
+            && self.inputs.is_empty();
+        assert!(is_empty, "4: without a compositor nobody holds anything");
+        for connector in self.connectors.values() {
+            assert_eq!(connector.info.current, connector.initial, "4: the display is given back");
+        }
+    }
+
+    fn audit_gpu(&self) {
+        for (&holder, gpu) in &self.gpu {
+            let has_standing = self.compositor == Some(holder) || self.applications.pid_of(holder).is_some();
+            assert!(has_standing, "5: a holder has standing");
+            let capability = gpu.capability;
+            assert!((1..=MAX_PROCESS_GPU_MEMORY).contains(&capability.memory_mb), "5: memory of one");
+            assert!((1..=SURFACES_PER_PROCESS_MAX).contains(&capability.max_surfaces), "5: surfaces of one");
+
+            let owned = self.surfaces.iter().filter(|(_, surface)| surface.owner == holder);
+            let owned: Vec<_> = owned.collect();
+            assert!(owned.iter().all(|(id, _)| gpu.surfaces.contains(id)), "6: a surface is its owner's");
+            assert_eq!(owned.len(), gpu.surfaces.len(), "6: an owner's surface exists");
+            let bytes: u64 = owned.iter().map(|(_, surface)| surface.layout.bytes).sum();
+            assert_eq!(bytes, gpu.charged_bytes, "6: charges are the sum of the buffers");
+            assert!(bytes <= gpu.bytes_max(), "6: charges are within the promise");
+            assert!(owned.len() <= capability.max_surfaces as usize, "6: surfaces are within the promise");
+        }
+        assert!(self.reserved_mb() <= u64::from(MAX_TOTAL_GPU_MEMORY), "5: memory of all");
+        assert!(self.reserved_surfaces() <= u64::from(SURFACES_MAX), "5: surfaces of all");
+    }
+
+    fn audit_surfaces(&self) {
+        for (id, surface) in self.surfaces.iter() {
+            assert!(self.gpu.contains_key(&surface.owner), "6: an owner holds GPU");
+            assert!(id.0 <= self.surfaces.made_count(), "6: numbers are given once");
+            let tickets = self.pending.iter().filter(|(_, waiting)| {
+                waiting.wait != Wait::Orphaned
+                    && matches!(waiting.work, Work::MakeSurface { surface, .. } if surface == id)
+            });
+            let expected = usize::from(surface.state == State::Making);
+            assert_eq!(tickets.count(), expected, "7: one ticket while it is made");
+        }
+    }
+
+    fn audit_pending(&self) {
+        assert!(self.pending.count() <= PENDING_MAX, "9: tickets are bounded");
+        for (ticket, waiting) in self.pending.iter() {
+            let client = waiting.asker.client;
+            assert!(ticket.0 <= self.pending.issued_count(), "9: tickets are given once");
+            assert!(self.pending.count_of(client) <= PENDING_PER_CLIENT_MAX, "9: tickets of one are bounded");
+            if waiting.wait != Wait::Orphaned {
+                assert!(self.clients.get(client).is_some(), "9: who waits has a lane");
+            }
+            match waiting.work {
+                Work::MakeSurface { surface, .. } if waiting.wait != Wait::Orphaned => {
+                    let made = self.surfaces.get(surface);
+                    let is_asked =
+                        made.is_some_and(|made| made.state == State::Making && made.owner == client);
+                    assert!(is_asked, "7: a ticket has its surface");
+                }
+                Work::GrantInput { device } => {
+                    let grants = self.pending.iter().filter(|(_, other)| {
+                        other.asker.client == client && other.work == Work::GrantInput { device }
+                    });
+                    assert_eq!(grants.count(), 1, "9: one grant under way");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn audit_hardware(&self) {
+        assert!(self.connectors.len() <= CONNECTORS_MAX, "8: connectors are bounded");
+        assert!(self.devices.len() <= DEVICES_MAX, "8: devices are bounded");
+        let all_exist = self.inputs.iter().all(|device| self.devices.contains_key(device));
+        assert!(all_exist, "8: granted devices exist");
+    }
+}

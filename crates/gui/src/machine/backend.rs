@@ -1,0 +1,83 @@
+//! What the hardware answers, and what becomes of requests that it answers late or never.
+
+use alloc::string::String;
+
+use super::{
+    Bridge, ClientId, Effect, Effects, Ticket,
+    pending::{Asker, Work},
+};
+use crate::{
+    limits::TEXT_BYTES_MAX,
+    protocol::{Answer, DenialReason, GuiResponse, OtherDenial, clipped},
+};
+
+/// The hardware refused. The asker gets the text, cut to `TEXT_BYTES_MAX` bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendFailure {
+    /// What was tried, and what the machine said.
+    pub message: String,
+}
+
+impl From<BackendFailure> for Answer {
+    fn from(failure: BackendFailure) -> Self {
+        Answer::Document(GuiResponse::Error { message: clipped(failure.message, TEXT_BYTES_MAX) })
+    }
+}
+
+impl Bridge {
+    /// The hardware has answered an effect that had a ticket. A ticket that is not open is ignored.
+    pub fn on_backend(&mut self, ticket: Ticket, result: Result<(), BackendFailure>) -> Effects<'_> {
+        if let Some(answered) = self.pending.remove(ticket) {
+            let (asker, wait) = (answered.asker, answered.wait);
+            match answered.work {
+                Work::SetMode { connector, mode } => {
+                    self.on_display_answered(asker, wait, (connector, Some(mode)), result);
+                }
+                Work::Present { connector, .. } => {
+                    self.on_display_answered(asker, wait, (connector, None), result);
+                }
+                Work::MakeSurface { surface, .. } => self.on_surface_made(asker, wait, surface, result),
+                Work::GrantInput { device } => self.on_input_opened(asker, wait, device, result),
+            }
+        }
+        self.effects()
+    }
+
+    /// When the next deadline passes; none if nothing waits. Look again after each input.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        self.pending.deadline_ns()
+    }
+
+    /// Answers the requests whose deadline has passed; none if there are none. Call it when [`Bridge::deadline_ns`] is reached.
+    pub fn poll_expired(&mut self, now_ns: u64) -> Option<Effects<'_>> {
+        let expired = self.pending.expire(now_ns);
+        if expired.is_empty() {
+            return None;
+        }
+        for asker in expired {
+            self.answer(asker, DenialReason::from(OtherDenial::DeadlinePassed).into());
+        }
+        Some(self.effects())
+    }
+
+    /// Ends the waiting of a client that lost its standing: it is answered now, and what comes later is undone.
+    pub(super) fn orphan_pending(&mut self, client: ClientId, reason: DenialReason) {
+        for asker in self.pending.orphan(|waiting| waiting.asker.client == client) {
+            self.answer(asker, reason.into());
+        }
+    }
+
+    /// Ends the waiting for work on something that is gone.
+    pub(super) fn orphan_work(&mut self, is_gone: impl Fn(&Work) -> bool) {
+        for asker in self.pending.orphan(|waiting| is_gone(&waiting.work)) {
+            self.answer(asker, DenialReason::DeviceNotFound.into());
+        }
+    }
+
+    /// Answers a request that had to wait, if its asker lives.
+    pub(super) fn answer(&mut self, asker: Asker, answer: Answer) {
+        if self.clients.get(asker.client).is_some() {
+            self.outbox.push_back(Effect::Answer { client: asker.client, request: asker.number, answer });
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Input devices: granted to the compositor alone, revoked with it.
+
+use super::{
+    BackendFailure, Bridge, ClientId, Effect, Effects, FactsRefused, Outcome,
+    pending::{Asker, Wait, Work},
+};
+use crate::{
+    limits::DEVICES_MAX,
+    protocol::{Answer, Capability, DenialReason, DeviceId, DeviceInfo, Event, GuiResponse, Pid},
+};
+
+impl Bridge {
+    /// An input device was plugged in.
+    ///
+    /// # Errors
+    /// [`FactsRefused`] if there are too many, or the number is in use; nothing has changed then.
+    pub fn on_device_added(&mut self, device: DeviceInfo) -> Result<Effects<'_>, FactsRefused> {
+        if self.devices.contains_key(&device.id) {
+            return Err(FactsRefused::DeviceTwice { device: device.id });
+        }
+        if self.devices.len() >= DEVICES_MAX {
+            return Err(FactsRefused::TooManyDevices { devices_max: DEVICES_MAX });
+        }
+        let device = device.into_bounded();
+        self.devices.insert(device.id, device.clone());
+        self.notify_compositor(Event::DeviceAdded(device));
+        Ok(self.effects())
+    }
+
+    /// An input device was pulled out.
+    pub fn on_device_removed(&mut self, device: DeviceId) -> Effects<'_> {
+        if self.devices.remove(&device).is_some() {
+            self.orphan_work(
+                |work| matches!(work, Work::GrantInput { device: granted } if *granted == device),
+            );
+            if let (true, Some(client)) = (self.inputs.remove(&device), self.compositor) {
+                self.outbox.push_back(Effect::RevokeInput { client, device });
+                self.notify(client, Event::Revoked { capability: granted(device) });
+            }
+            self.notify_compositor(Event::DeviceRemoved { device });
+        }
+        self.effects()
+    }
+
+    pub(super) fn request_input_device(
+        &mut self,
+        now_ns: u64,
+        asker: Asker,
+        pid: Pid,
+        device: DeviceId,
+    ) -> Result<Outcome, DenialReason> {
+        self.check_request_input_device(asker.client, pid, device)?;
+        let ticket = self.pending.insert(now_ns, asker, Work::GrantInput { device });
+        self.outbox.push_back(Effect::GrantInput { ticket, client: asker.client, device });
+        Ok(Outcome::Pending)
+    }
+
+    fn check_request_input_device(
+        &self,
+        caller: ClientId,
+        pid: Pid,
+        device: DeviceId,
+    ) -> Result<(), DenialReason> {
+        self.check_own_pid(caller, pid)?;
+        self.check_compositor(caller)?;
+        if !self.devices.contains_key(&device) {
+            return Err(DenialReason::DeviceNotFound);
+        }
+        // One grant is under way at a time, so that to undo a late one never takes away another.
+        if self.inputs.contains(&device) || self.pending.has_grant_for(caller, device) {
+            return Err(DenialReason::AlreadyHeld);
+        }
+        self.pending.check_room(caller)
+    }
+
+    /// The hardware has opened an input device, or refused.
+    pub(super) fn on_input_opened(
+        &mut self,
+        asker: Asker,
+        wait: Wait,
+        device: DeviceId,
+        result: Result<(), BackendFailure>,
+    ) {
+        match (wait, result) {
+            (Wait::Until { .. }, Ok(())) => {
+                self.inputs.insert(device);
+                self.answer(asker, GuiResponse::Granted { capability: granted(device) }.into());
+            }
+            (Wait::Until { .. }, Err(failure)) => self.answer(asker, Answer::from(failure)),
+            (Wait::Overdue | Wait::Orphaned, Ok(())) => {
+                self.outbox.push_back(Effect::RevokeInput { client: asker.client, device });
+            }
+            (Wait::Overdue | Wait::Orphaned, Err(_)) => {}
+        }
+    }
+
+    /// Takes every input device from the compositor that was.
+    pub(super) fn end_inputs(&mut self, client: ClientId) {
+        for device in core::mem::take(&mut self.inputs) {
+            self.outbox.push_back(Effect::RevokeInput { client, device });
+        }
+    }
+
+    pub(super) fn list_devices(&self, caller: ClientId) -> Result<Outcome, DenialReason> {
+        self.check_compositor(caller)?;
+        Ok(Outcome::Now(Answer::Devices(self.devices.values().cloned().collect())))
+    }
+}
+
+/// Grants are shared as yet: whoever else can open the device, such as the administrator, may read it too.
+fn granted(device: DeviceId) -> Capability {
+    Capability::InputDevice { device, exclusive: false }
+}

@@ -1,0 +1,200 @@
+//! Every invariant, one line or more each. Tests, the simulator and fuzzers call it after each step.
+
+use alloc::collections::BTreeMap;
+
+use keyway_abi::limits::DERIVATION_DEPTH_MAX;
+
+use crate::{
+    account::{AccountId, Charge},
+    kernel::Kernel,
+    lane::{Lane, Mapping},
+    object::{Body, Device, Queue, Region, ServiceName},
+    tree::Holder,
+};
+
+impl Kernel {
+    /// Checks every invariant of the kernel.
+    ///
+    /// # Panics
+    /// When one does not hold; the message names it. That is a defect of the kernel, whatever was asked of it.
+    pub fn audit(&self) {
+        self.audit_tree();
+        self.audit_holders();
+        self.audit_objects();
+        self.audit_lanes();
+        self.audit_charges();
+    }
+
+    /// Whether nothing is left: no process, no lane, no capability but the kernel's own.
+    pub fn is_vacant(&self) -> bool {
+        self.processes.is_empty()
+            && self.lanes.is_empty()
+            && self.mappings.is_empty()
+            && self.names.is_empty()
+            && self.badges.is_empty()
+            && self.sweeps.is_empty()
+            && self.objects.len() == 1
+            && self.tree.iter().count() == 1
+            && self.accounts.is_empty()
+    }
+
+    fn audit_tree(&self) {
+        let mut below = BTreeMap::new();
+        for (id, _) in self.tree.iter() {
+            for child in self.tree.children(id) {
+                assert_eq!(below.insert(child, id), None, "a child has one parent");
+            }
+        }
+        for (id, capability) in self.tree.iter() {
+            assert!(capability.depth <= DERIVATION_DEPTH_MAX + 1, "tree invariant 3: depth");
+            if capability.holder == Holder::Nobody && !capability.revoking {
+                assert!(self.tree.children(id).nth(1).is_some(), "tree invariant 2: joints");
+            }
+            if capability.revoking {
+                assert!(self.sweeps.iter().any(|sweep| sweep.root == id), "a mark belongs to a revocation");
+            }
+            assert_eq!(below.get(&id).copied(), self.tree.parent(id), "parent and child know each other");
+            let Some(parent) = self.tree.parent(id) else { continue };
+            let parent = self.tree.get(parent);
+            assert_eq!(parent.object, capability.object, "tree invariant 1: object");
+            assert!(parent.rights.contains(capability.rights), "tree invariant 1: rights");
+            assert!(parent.badge.is_none() || parent.badge == capability.badge, "tree invariant 1: badge");
+        }
+        for sweep in &self.sweeps {
+            assert!(self.tree.get(sweep.root).revoking, "a revocation has its mark");
+        }
+    }
+
+    fn audit_holders(&self) {
+        for (id, capability) in self.tree.iter() {
+            let known = match capability.holder {
+                Holder::Process(process, slot) => {
+                    let process = &self.processes[&process];
+                    process.table.get(process.table.handle(slot)) == Ok(id)
+                }
+                Holder::Lane(lane) => self.lanes[&lane].capability == Some(id),
+                Holder::Mapping(mapping) => self.mappings[&mapping].capability == Some(id),
+                Holder::Name(name) => match &self.object(name).body {
+                    Body::ServiceName(entry) => entry.target == Some(id),
+                    _ => false,
+                },
+                Holder::Escrow(lane, ticket) => self.lanes[&lane].escrow[&ticket].capability == id,
+                Holder::Kernel | Holder::Nobody => true,
+            };
+            assert!(known, "kernel invariant 1: {id:?} {:?}", capability.holder);
+        }
+        for (number, process) in &self.processes {
+            for (handle, id) in process.table.filled(0) {
+                let holder = self.tree.get(id).holder;
+                assert_eq!(holder, Holder::Process(*number, handle.slot()), "kernel invariant 1: handle");
+            }
+            assert_eq!(process.table.held(), process.table.count_held(), "table invariant 2");
+        }
+    }
+
+    fn audit_objects(&self) {
+        let mut counts = BTreeMap::new();
+        for (_, capability) in self.tree.iter() {
+            *counts.entry(capability.object).or_insert(0) += 1;
+        }
+        for (id, object) in &self.objects {
+            let count = counts.remove(id).unwrap_or(0);
+            assert_eq!(object.capabilities, count, "kernel invariant 2: {id:?}");
+            let mapped = matches!(&object.body, Body::Region(region) if !region.mappings.is_empty());
+            assert!(count > 0 || mapped, "kernel invariant 2: {id:?} has ended");
+        }
+        self.audit_watches();
+        assert!(counts.is_empty(), "kernel invariant 2: capabilities of objects that are gone");
+        for (name, id) in &self.names {
+            let Body::ServiceName(entry) = &self.object(*id).body else { panic!("a name is a name") };
+            assert!(entry.target.is_some() && entry.name == *name, "a name that is found has a target");
+        }
+    }
+
+    fn audit_watches(&self) {
+        for (id, object) in &self.objects {
+            let Body::Process(body) = &object.body else { continue };
+            for (watcher, handle) in &body.watchers {
+                let known = self.processes[watcher].watching.contains(&(*id, *handle));
+                assert!(known, "process invariant 1: {watcher} watches");
+            }
+        }
+        for process in self.processes.values() {
+            for (id, handle) in &process.watching {
+                let Body::Process(body) = &self.object(*id).body else {
+                    panic!("what is watched is a process")
+                };
+                let known = body.watchers.iter().any(|(_, watched)| watched == handle);
+                assert!(known && process.table.get(*handle).is_ok(), "process invariant 1: watching");
+            }
+        }
+        for (id, object) in &self.objects {
+            let owner = match &object.body {
+                Body::Device(device) => self.processes.get(&device.owner).map(|owner| (owner, device.root)),
+                Body::Queue(queue) => self.processes.get(&queue.receiver).map(|owner| (owner, queue.root)),
+                _ => None,
+            };
+            if let Some((owner, root)) = owner.filter(|(owner, _)| owner.owned.contains(id)) {
+                assert_eq!(self.tree.get(root).object, *id, "the first capability of {id:?} stands");
+                assert!(
+                    owner.owned.iter().all(|owned| self.objects.contains_key(owned)),
+                    "what is owned exists"
+                );
+            }
+        }
+    }
+
+    fn audit_lanes(&self) {
+        for (id, lane) in &self.lanes {
+            assert!(lane.sender_here || lane.receiver_here || lane.ended.is_none(), "lane {id} has ends");
+            let sender = self.processes.get(&lane.sender);
+            let receiver = self.processes.get(&lane.receiver);
+            assert!(!lane.sender_here || sender.is_some_and(|sender| sender.sending.contains(id)));
+            let receiving = receiver.is_some_and(|receiver| receiver.receiving.contains(id));
+            assert_eq!(receiving, lane.charged, "kernel invariant 4: receiver of {id}");
+            if let Some(object) = self.objects.get(&lane.queue) {
+                let Body::Queue(queue) = &object.body else { panic!("a lane's queue is a queue") };
+                assert_eq!(queue.lanes.contains(id), lane.charged, "kernel invariant 4: queue of {id}");
+            }
+        }
+        for (number, process) in &self.processes {
+            let words = process.sending.len() + process.receiving.len() + process.mappings.len();
+            assert_eq!(process.pages.live(), words, "each end and each mapping of {number} has its word");
+            assert!(process.mappings.iter().all(|id| self.mappings[id].process == *number));
+        }
+    }
+
+    fn audit_charges(&self) {
+        let mut expected = BTreeMap::<AccountId, Charge>::new();
+        let mut add = |account: AccountId, charge: Charge| {
+            let total = expected.entry(account).or_default();
+            *total = total.plus(charge);
+        };
+        for process in self.processes.values() {
+            process.table.filled(0).for_each(|_| add(process.account, Charge::HANDLE));
+            process.mappings.iter().for_each(|_| add(process.account, Mapping::CHARGE));
+        }
+        for object in self.objects.values() {
+            let Some(account) = object.account else { continue };
+            match &object.body {
+                Body::Queue(queue) => {
+                    let unused = queue.acks.len() - queue.lanes.len();
+                    add(account, Queue::CHARGE.plus(Lane::ack_charge(unused as u32)));
+                }
+                Body::Region(region) => add(account, Region::charge(region.bytes)),
+                Body::Device(_) => add(account, Device::CHARGE),
+                Body::ServiceName(_) => add(account, ServiceName::CHARGE),
+                Body::Process(_) | Body::Directory => {}
+            }
+        }
+        for lane in self.lanes.values() {
+            add(lane.sender_account, Lane::SENDER_CHARGE);
+            if lane.charged {
+                add(lane.sender_account, Lane::memory_charge(lane.ring_bytes));
+                add(lane.receiver_account, Lane::RECEIVER_CHARGE.plus(Lane::ack_charge(1)));
+            }
+            lane.escrow.values().for_each(|_| add(lane.sender_account, Charge::HANDLE));
+        }
+        self.accounts.audit(&expected);
+    }
+}

@@ -1,0 +1,455 @@
+//! Teardown: how a capability, an object, a lane, a mapping and a process end, and who is told.
+//!
+//! Nothing here can fail, and each thing gives back exactly what it was charged.
+
+use alloc::{vec, vec::Vec};
+
+use keyway_abi::{
+    Event, Farewell, Handle, LaneEnd, LaneId, MappingId, ProcessNumber, Reply,
+    layout::{WORD_DEAD, WORD_REVOKED},
+    limits::SWEEP_STEP,
+};
+
+use crate::{
+    account::Charge,
+    effect::Effect,
+    kernel::Kernel,
+    lane::{Lane, Mapping, Opening},
+    object::{AckState, Body, Device, Object, Queue, Region, RegionState, ServiceName},
+    process::Phase,
+    sweep::{Loss, Sweep},
+    tree::{CapabilityId, Holder, ObjectId},
+};
+
+/// One end of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LaneSide {
+    Sender,
+    Receiver,
+}
+
+/// Revocation.
+impl Kernel {
+    /// Marks the root, which takes effect at once, and does the first step.
+    pub(crate) fn start_sweep(&mut self, sweep: Sweep) {
+        self.tree.get_mut(sweep.root).revoking = true;
+        self.sweeps.push(sweep);
+        self.advance(self.sweeps.len() - 1);
+    }
+
+    /// A bounded step of the oldest revocation.
+    pub(crate) fn sweep_step(&mut self) {
+        if !self.sweeps.is_empty() {
+            self.advance(0);
+        }
+    }
+
+    fn advance(&mut self, index: usize) {
+        let Sweep { root, loss, .. } = self.sweeps[index];
+        // LIMIT: SWEEP_STEP.
+        for _ in 0..SWEEP_STEP {
+            let Some(leaf) = self.tree.leaf_below(root) else {
+                return self.finish_sweep(root);
+            };
+            if self.tree.get(leaf).revoking {
+                // A smaller revocation has become part of this one, and has nothing left to do.
+                self.finish_sweep(leaf);
+                continue;
+            }
+            let held = matches!(self.tree.get(leaf).holder, Holder::Process(..) | Holder::Escrow(..));
+            if let Some(sweep) = self.sweeps.iter_mut().find(|sweep| sweep.root == root) {
+                sweep.count += u64::from(held);
+            }
+            self.drop_capability(leaf, loss);
+        }
+    }
+
+    fn finish_sweep(&mut self, root: CapabilityId) {
+        let Some(index) = self.sweeps.iter().position(|sweep| sweep.root == root) else { return };
+        let sweep = self.sweeps.remove(index);
+        let object = self.tree.get(root).object;
+        let freed = self.tree.end_revoking(root);
+        self.uncount(object, freed);
+        if let Some(caller) = sweep.caller {
+            self.reply(caller, Reply::Revoked { count: sweep.count }, vec![]);
+        }
+    }
+}
+
+/// Capabilities and objects.
+impl Kernel {
+    /// Takes a capability away from its holder.
+    pub(crate) fn drop_capability(&mut self, id: CapabilityId, loss: Loss) {
+        let capability = self.tree.get(id);
+        let (object, holder) = (capability.object, capability.holder);
+        if self.is_first_of_device(id, object) {
+            return self.end_object(object, loss);
+        }
+        match holder {
+            Holder::Process(process, slot) => self.empty_slot(process, slot, object, loss),
+            Holder::Lane(lane) => self.on_lane_capability_gone(lane, loss),
+            Holder::Mapping(mapping) => self.on_mapping_capability_gone(mapping, loss),
+            Holder::Name(name) => self.withdraw_name(name),
+            Holder::Escrow(lane, ticket) => self.on_escrow_gone(lane, ticket, loss),
+            Holder::Kernel | Holder::Nobody => {}
+        }
+        let freed = self.tree.abandon(id);
+        self.uncount(object, freed);
+    }
+
+    /// Whether a device stands and falls with this capability, which its depositor may have moved to another process.
+    fn is_first_of_device(&self, id: CapabilityId, object: ObjectId) -> bool {
+        let Body::Device(device) = &self.object(object).body else { return false };
+        // Once the device is ending, its owner has it no more.
+        device.root == id
+            && self.processes.get(&device.owner).is_some_and(|owner| owner.owned.contains(&object))
+    }
+
+    /// Ends an object that cannot be without its owner: a queue, a device, a name.
+    pub(crate) fn end_object(&mut self, id: ObjectId, loss: Loss) {
+        let why = if loss == Loss::Deleted { LaneEnd::QueueDeleted } else { LaneEnd::PeerDead };
+        let (root, owner) = match &self.object(id).body {
+            Body::Queue(queue) => (queue.root, queue.receiver),
+            Body::Device(device) => (device.root, device.owner),
+            Body::ServiceName(name) => (name.root, name.publisher),
+            Body::Region(_) | Body::Process(_) | Body::Directory => return,
+        };
+        self.process_mut(owner).owned.remove(&id);
+        match &self.object(id).body {
+            Body::Queue(queue) => {
+                let lanes: Vec<LaneId> = queue.lanes.iter().copied().collect();
+                for lane in lanes {
+                    self.leave_lane(lane, LaneSide::Receiver, why);
+                }
+            }
+            Body::ServiceName(name) => {
+                let target = name.target;
+                self.withdraw_name(id);
+                if let Some(target) = target {
+                    self.drop_capability(target, Loss::Deleted);
+                }
+            }
+            _ => {}
+        }
+        self.tree.get_mut(root).revoking = true;
+        // The revocation that the holder itself may have begun is overtaken by this one.
+        if let Some(index) = self.sweeps.iter().position(|sweep| sweep.root == root) {
+            let overtaken = self.sweeps.remove(index);
+            if let Some(caller) = overtaken.caller {
+                self.reply(caller, Reply::Revoked { count: overtaken.count }, vec![]);
+            }
+        }
+        self.drop_capability(root, loss);
+        self.start_sweep(Sweep { root, caller: None, count: 0, loss: Loss::Ended });
+    }
+
+    /// A process no longer watches through this capability.
+    pub(crate) fn forget_watch(&mut self, process: ProcessNumber, object: ObjectId, handle: Handle) {
+        let Some(Object { body: Body::Process(watched), .. }) = self.objects.get_mut(&object) else { return };
+        watched.watchers.remove(&(process, handle));
+        if let Some(process) = self.processes.get_mut(&process) {
+            process.watching.remove(&(object, handle));
+        }
+    }
+
+    fn empty_slot(&mut self, process: ProcessNumber, slot: u32, object: ObjectId, loss: Loss) {
+        let entry = self.process_mut(process);
+        let handle = entry.table.handle(slot);
+        entry.table.empty(slot);
+        let account = entry.account;
+        self.accounts.release(account, Charge::HANDLE);
+        self.forget_watch(process, object, handle);
+        if loss != Loss::Deleted {
+            self.notify(process, Event::CapabilityLost { handle }, vec![]);
+        }
+    }
+
+    fn withdraw_name(&mut self, id: ObjectId) {
+        let Some(Object { body: Body::ServiceName(entry), .. }) = self.objects.get_mut(&id) else { return };
+        if entry.target.take().is_some() {
+            let name = entry.name.clone();
+            self.names.remove(&name);
+            self.badges.retain(|(_, of), _| *of != id);
+        }
+    }
+
+    /// Capabilities of an object have been freed; the last one takes it along.
+    pub(crate) fn uncount(&mut self, id: ObjectId, freed: u32) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.capabilities -= freed;
+        self.free_if_unused(id);
+    }
+
+    fn free_if_unused(&mut self, id: ObjectId) {
+        let mapped = |body: &Body| matches!(body, Body::Region(region) if !region.mappings.is_empty());
+        match self.objects.get(&id) {
+            Some(object) if object.capabilities == 0 && !mapped(&object.body) => {}
+            _ => return,
+        }
+        if let Body::Queue(queue) = &self.object(id).body {
+            let unused = queue.acks.iter().filter(|(_, (_, state))| !matches!(state, AckState::Used(_)));
+            let unused: Vec<u32> = unused.map(|(index, _)| *index).collect();
+            for index in unused {
+                self.drop_acks(id, index, 1);
+            }
+        }
+        let Some(object) = self.objects.remove(&id) else { return };
+        let charge = match object.body {
+            Body::Queue(_) => Queue::CHARGE,
+            Body::Region(Region { token, bytes, .. }) => {
+                self.effects.push(Effect::DropMemory { token });
+                Region::charge(bytes)
+            }
+            Body::Device(Device { token, .. }) => {
+                self.effects.push(Effect::DropDevice { token });
+                Device::CHARGE
+            }
+            Body::ServiceName(_) => ServiceName::CHARGE,
+            Body::Process(_) | Body::Directory => Charge::NOTHING,
+        };
+        if let Some(account) = object.account {
+            self.accounts.release(account, charge);
+        }
+    }
+}
+
+/// Lanes and mappings.
+impl Kernel {
+    /// One side gives its end of a lane up. The other is told, unless it knew that the lane had ended.
+    pub(crate) fn leave_lane(&mut self, id: LaneId, side: LaneSide, why: LaneEnd) {
+        if side == LaneSide::Sender {
+            self.give_up_reserved_slots(id);
+        }
+        let lane = self.lane_mut(id);
+        let first_news = lane.ended.is_none();
+        lane.ended = lane.ended.or(Some(why));
+        let (other, word, other_here) = match side {
+            LaneSide::Sender => {
+                lane.sender_here = false;
+                (lane.receiver, lane.receiver_word, lane.receiver_here)
+            }
+            LaneSide::Receiver => {
+                lane.receiver_here = false;
+                (lane.sender, lane.sender_word, lane.sender_here)
+            }
+        };
+        if first_news && other_here {
+            self.set_word(other, word, WORD_DEAD);
+            self.notify(other, Event::LaneEnded { lane: id, why }, vec![]);
+        }
+        self.settle_lane(id);
+    }
+
+    /// Gives up a mapping.
+    pub(crate) fn end_mapping(&mut self, id: MappingId, loss: Loss) {
+        let Some(mapping) = self.mappings.remove(&id) else { return };
+        let Mapping { process, region: object, capability, word } = mapping;
+        let account = self.process(process).account;
+        self.process_mut(process).mappings.remove(&id);
+        self.accounts.release(account, Mapping::CHARGE);
+        self.retire_word(process, word);
+        let region = self.region_mut(object);
+        region.mappings.remove(&id);
+        let was_writer = match region.state {
+            RegionState::Writing(writer) if writer == id => {
+                region.state = RegionState::Abandoned;
+                false
+            }
+            RegionState::Live(writer) if writer == id => {
+                region.state = RegionState::Settled;
+                true
+            }
+            _ => false,
+        };
+        if was_writer && loss == Loss::Ended {
+            let readers: Vec<MappingId> = region.mappings.iter().copied().collect();
+            for reader in readers {
+                let reader = &self.mappings[&reader];
+                if reader.capability.is_some() {
+                    let (process, word) = (reader.process, reader.word);
+                    self.set_word(process, word, WORD_DEAD);
+                }
+            }
+        }
+        match capability {
+            Some(capability) => {
+                self.tree.get_mut(capability).holder = Holder::Nobody;
+                self.drop_capability(capability, Loss::Deleted);
+            }
+            None => self.free_if_unused(object),
+        }
+    }
+
+    fn on_lane_capability_gone(&mut self, id: LaneId, loss: Loss) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.capability = None;
+        if loss != Loss::Revoked {
+            return;
+        }
+        let known = lane.ended.is_some();
+        lane.ended = Some(LaneEnd::Revoked);
+        let ends = [
+            (lane.sender, lane.sender_word, lane.sender_here && !known),
+            (lane.receiver, lane.receiver_word, lane.receiver_here),
+        ];
+        for (process, word, here) in ends {
+            if here {
+                self.set_word(process, word, WORD_REVOKED);
+                self.notify(process, Event::LaneEnded { lane: id, why: LaneEnd::Revoked }, vec![]);
+            }
+        }
+        // What is untaken is dropped.
+        self.drop_escrow(id);
+        self.settle_lane(id);
+    }
+
+    fn on_mapping_capability_gone(&mut self, id: MappingId, loss: Loss) {
+        let Some(mapping) = self.mappings.get_mut(&id) else { return };
+        mapping.capability = None;
+        let (process, word) = (mapping.process, mapping.word);
+        if loss != Loss::Deleted {
+            self.set_word(process, word, WORD_REVOKED);
+        }
+    }
+
+    fn on_escrow_gone(&mut self, id: LaneId, ticket: keyway_abi::Ticket, loss: Loss) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(item) = lane.escrow.remove(&ticket) else { return };
+        let (sender, account, here) = (lane.sender, lane.sender_account, lane.sender_here);
+        if let (Some(slot), true) = (item.reserved_slot, here) {
+            let handle = self.process(sender).table.handle(slot);
+            self.process_mut(sender).table.empty(slot);
+            if loss != Loss::Deleted {
+                self.notify(sender, Event::CapabilityLost { handle }, vec![]);
+            }
+        }
+        self.accounts.release(account, Charge::HANDLE);
+    }
+
+    /// What is on its way can no longer come back to a sender that leaves.
+    fn give_up_reserved_slots(&mut self, id: LaneId) {
+        let lane = self.lane_mut(id);
+        let sender = lane.sender;
+        let slots: Vec<u32> = lane.escrow.values_mut().filter_map(|item| item.reserved_slot.take()).collect();
+        for slot in slots {
+            self.process_mut(sender).table.empty(slot);
+        }
+    }
+
+    /// Gives back what an ended lane needs no more: its memory once the receiver has left, its record once both have.
+    fn settle_lane(&mut self, id: LaneId) {
+        let lane = &self.lanes[&id];
+        if lane.ended.is_none() || lane.receiver_here {
+            return;
+        }
+        if lane.charged {
+            self.release_lane_memory(id);
+        }
+        let lane = &self.lanes[&id];
+        if lane.sender_here {
+            return;
+        }
+        let (sender, account, word) = (lane.sender, lane.sender_account, lane.sender_word);
+        self.lanes.remove(&id);
+        if let Some(process) = self.processes.get_mut(&sender) {
+            process.sending.remove(&id);
+        }
+        self.retire_word(sender, word);
+        self.accounts.release(account, Lane::SENDER_CHARGE);
+    }
+
+    fn drop_escrow(&mut self, id: LaneId) {
+        // One after another, because a device that ends takes others of its capabilities out of escrow.
+        while let Some((_, item)) = self.lanes[&id].escrow.first_key_value() {
+            self.drop_capability(item.capability, Loss::Ended);
+        }
+    }
+
+    fn release_lane_memory(&mut self, id: LaneId) {
+        self.drop_escrow(id);
+        let lane = self.lane_mut(id);
+        lane.charged = false;
+        let capability = lane.capability.take();
+        let (queue, ack, told) = (lane.queue, lane.ack, lane.opening == Opening::Open);
+        let (receiver, word) = (lane.receiver, lane.receiver_word);
+        let (sender_account, receiver_account) = (lane.sender_account, lane.receiver_account);
+        let (ring, ack_token, ring_bytes) = (lane.ring, lane.ack_token, lane.ring_bytes);
+        self.effects.push(Effect::DropMemory { token: ring });
+        self.effects.push(Effect::DropMemory { token: ack_token });
+        self.accounts.release(sender_account, Lane::memory_charge(ring_bytes));
+        self.accounts.release(receiver_account, Lane::RECEIVER_CHARGE.plus(Lane::ack_charge(1)));
+        if let Some(process) = self.processes.get_mut(&receiver) {
+            process.receiving.remove(&id);
+        }
+        self.retire_word(receiver, word);
+        if let Some(Object { body: Body::Queue(entry), .. }) = self.objects.get_mut(&queue) {
+            entry.lanes.remove(&id);
+            entry.acks.remove(&ack);
+            let handle = entry.handle;
+            if !told {
+                self.notify(receiver, Event::AckDropped { queue: handle, ack }, vec![]);
+            }
+        }
+        if let Some(capability) = capability {
+            self.tree.get_mut(capability).holder = Holder::Nobody;
+            self.drop_capability(capability, Loss::Deleted);
+        }
+    }
+}
+
+/// Processes.
+impl Kernel {
+    /// Everything that the process held goes, and its peers are told.
+    pub(crate) fn end_session(&mut self, number: ProcessNumber, farewell: Option<Farewell>) {
+        let Some(process) = self.processes.get_mut(&number) else { return };
+        if process.phase == Phase::Ending {
+            return;
+        }
+        process.phase = Phase::Ending;
+        while let Some(object) = self.process(number).owned.first().copied() {
+            self.end_object(object, Loss::Ended);
+        }
+        let sending: Vec<LaneId> = self.process(number).sending.iter().copied().collect();
+        for lane in sending {
+            if self.lanes.get(&lane).is_some_and(|lane| lane.sender_here) {
+                self.leave_lane(lane, LaneSide::Sender, LaneEnd::PeerDead);
+            }
+        }
+        while let Some(mapping) = self.process(number).mappings.first().copied() {
+            self.end_mapping(mapping, Loss::Ended);
+        }
+        for slot in 0..self.process(number).table.slots_count() {
+            if let Some(capability) = self.process(number).table.content(slot) {
+                self.drop_capability(capability, Loss::Deleted);
+            }
+        }
+        self.tell_watchers(number);
+        let watching: Vec<_> = self.process(number).watching.iter().copied().collect();
+        for (object, handle) in watching {
+            if let Some(Object { body: Body::Process(watched), .. }) = self.objects.get_mut(&object) {
+                watched.watchers.remove(&(number, handle));
+            }
+        }
+        self.badges.retain(|(process, _), _| *process != number);
+        if let Some(process) = self.processes.remove(&number) {
+            self.accounts.close(process.account);
+        }
+        self.effects.push(Effect::EndSession { process: number, farewell });
+    }
+
+    fn tell_watchers(&mut self, number: ProcessNumber) {
+        let (object, root) = (self.process(number).object, self.process(number).root);
+        let mut watchers = Vec::new();
+        if let Body::Process(body) = &mut self.object_mut(object).body {
+            body.ended = true;
+            watchers = core::mem::take(&mut body.watchers).into_iter().collect();
+        }
+        for (watcher, handle) in watchers {
+            if let Some(process) = self.processes.get_mut(&watcher) {
+                process.watching.remove(&(object, handle));
+            }
+            self.notify(watcher, Event::ProcessEnded { process: handle }, vec![]);
+        }
+        self.drop_capability(root, Loss::Deleted);
+    }
+}

@@ -1,0 +1,439 @@
+//! The state, and the dispatch: one match names every operation.
+//!
+//! # Invariants
+//! Each has a line in `audit.rs`.
+//! 1. A handle of a process names a capability whose holder is that process and slot, and the other way round.
+//! 2. An object's count of capabilities is the number of capabilities that name it; at 0 it does not exist.
+//! 3. What is charged to an account is exactly what exists for it.
+//! 4. A lane is known to its queue, its ends and its capability, and to nobody else.
+
+use alloc::{collections::BTreeMap, vec::Vec};
+
+use keyway_abi::{
+    Badge, Denial, Event, Farewell, Fault, Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Reply,
+    Request, Rights, WordPlace, layout::GENERATION_FIRST,
+};
+
+use crate::{
+    account::{Accounts, Charge},
+    effect::{Answer, Arrival, Call, Descriptor, Effect, Effects, Identity, Outgoing, Task, Token},
+    lane::{Lane, Mapping, Waiting},
+    object::{Body, DIRECTORY_RIGHTS, Object},
+    process::{Phase, Process},
+    sweep::{Caller, Sweep},
+    table::Table,
+    tree::{Capability, CapabilityId, Child, Holder, ObjectId, Tree},
+};
+
+/// What an operation that was not denied leads to.
+pub(crate) enum Outcome {
+    /// This reply, with these descriptors beside it.
+    Reply(Reply, Vec<Descriptor>),
+    /// The reply comes later: after an answer from Linux, or after a revocation.
+    Later,
+    /// The process broke the protocol.
+    Fault(Fault),
+    /// There is no version in common.
+    NoVersion,
+}
+
+impl Outcome {
+    pub(crate) fn reply(reply: Reply) -> Result<Self, Denial> {
+        Ok(Outcome::Reply(reply, Vec::new()))
+    }
+}
+
+/// The state machine. See the crate.
+#[derive(Debug)]
+pub struct Kernel {
+    pub(crate) now_ns: u64,
+    pub(crate) tree: Tree,
+    pub(crate) accounts: Accounts,
+    pub(crate) objects: BTreeMap<ObjectId, Object>,
+    pub(crate) processes: BTreeMap<ProcessNumber, Process>,
+    pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    pub(crate) mappings: BTreeMap<MappingId, Mapping>,
+    pub(crate) names: BTreeMap<Name, ObjectId>,
+    /// Badges that the directory made, so that a process has the same one each time it looks a name up.
+    pub(crate) badges: BTreeMap<(ProcessNumber, ObjectId), Badge>,
+    pub(crate) waiting: BTreeMap<Task, (Option<Caller>, Waiting)>,
+    pub(crate) sweeps: Vec<Sweep>,
+    pub(crate) directory_root: CapabilityId,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) last_number: u64,
+    pub(crate) last_generation: u32,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Kernel::new()
+    }
+}
+
+impl Kernel {
+    /// A kernel that knows of nobody.
+    pub fn new() -> Self {
+        let mut tree = Tree::default();
+        let directory = ObjectId(1);
+        let directory_root = tree.insert_root(directory, DIRECTORY_RIGHTS, Holder::Kernel);
+        let object = Object { capabilities: 1, account: None, body: Body::Directory };
+        Kernel {
+            now_ns: 0,
+            tree,
+            accounts: Accounts::default(),
+            objects: BTreeMap::from([(directory, object)]),
+            processes: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            mappings: BTreeMap::new(),
+            names: BTreeMap::new(),
+            badges: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            sweeps: Vec::new(),
+            directory_root,
+            effects: Vec::new(),
+            last_number: 1,
+            last_generation: GENERATION_FIRST - 1,
+        }
+    }
+
+    /// A process has connected to the broker's socket. Returns its number, or nothing when its user has its sessions:
+    /// then the broker sends [`Farewell::Full`] itself.
+    pub fn on_connect(&mut self, now_ns: u64, arrival: Arrival) -> (Option<ProcessNumber>, Effects<'_>) {
+        self.now_ns = now_ns;
+        let number = self.commit_connect(arrival);
+        (number, Effects::new(&mut self.effects))
+    }
+
+    /// The first frame of a confined child has come, from this process.
+    pub fn on_bind(&mut self, now_ns: u64, process: ProcessNumber, identity: Identity) -> Effects<'_> {
+        self.now_ns = now_ns;
+        self.commit_bind(process, identity);
+        Effects::new(&mut self.effects)
+    }
+
+    /// A request has come. `device` stands for the one descriptor that came beside it on a deposit socket.
+    pub fn handle(
+        &mut self,
+        now_ns: u64,
+        process: ProcessNumber,
+        call: Call,
+        request: Request,
+        device: Option<Token>,
+    ) -> Effects<'_> {
+        self.now_ns = now_ns;
+        let caller = Caller { process, call };
+        let known = self.processes.get(&process).map(|process| process.phase);
+        let outcome = match (known, &request) {
+            (None | Some(Phase::Ending | Phase::Unbound), _) => Ok(Outcome::Later),
+            (Some(Phase::Silent), Request::Hello(_)) | (Some(Phase::Ready), _) => {
+                self.dispatch(caller, request, device)
+            }
+            (Some(Phase::Silent), _) => Ok(Outcome::Fault(Fault::HelloMissing)),
+        };
+        let taken =
+            matches!((&outcome, call.opcode), (Ok(Outcome::Reply(..)), keyway_abi::request::Deposit::OPCODE));
+        if let (Some(token), false) = (device, taken) {
+            self.effects.push(Effect::DropDevice { token });
+        }
+        match outcome {
+            Ok(Outcome::Reply(reply, descriptors)) => self.reply(caller, reply, descriptors),
+            Ok(Outcome::Later) => {}
+            Ok(Outcome::Fault(fault)) => self.end_session(process, Some(Farewell::Fault(fault))),
+            Ok(Outcome::NoVersion) => self.end_session(process, Some(Farewell::VersionUnsupported)),
+            Err(denial) => self.reply(caller, Reply::Denied(denial), Vec::new()),
+        }
+        Effects::new(&mut self.effects)
+    }
+
+    /// Linux has done, or refused, what an effect asked for.
+    pub fn on_answer(&mut self, now_ns: u64, answer: Answer) -> Effects<'_> {
+        self.now_ns = now_ns;
+        self.commit_answer(answer);
+        Effects::new(&mut self.effects)
+    }
+
+    /// A process has died, closed its socket, or must go because of what `farewell` says.
+    pub fn on_end(&mut self, now_ns: u64, process: ProcessNumber, farewell: Option<Farewell>) -> Effects<'_> {
+        self.now_ns = now_ns;
+        self.end_session(process, farewell);
+        Effects::new(&mut self.effects)
+    }
+
+    /// One more bounded step of the revocations under way. Call it once a turn while [`Kernel::is_sweeping`].
+    pub fn sweep(&mut self, now_ns: u64) -> Effects<'_> {
+        self.now_ns = now_ns;
+        self.sweep_step();
+        Effects::new(&mut self.effects)
+    }
+
+    /// Whether a revocation is under way.
+    pub fn is_sweeping(&self) -> bool {
+        !self.sweeps.is_empty()
+    }
+
+    fn dispatch(
+        &mut self,
+        caller: Caller,
+        request: Request,
+        device: Option<Token>,
+    ) -> Result<Outcome, Denial> {
+        match request {
+            Request::Hello(request) => self.hello(caller, &request),
+            Request::CreateQueue(request) => self.create_queue(caller, &request),
+            Request::TopUp(request) => self.top_up(caller, &request),
+            Request::AcksMapped(request) => self.acks_mapped(caller, &request),
+            Request::LaneMapped(request) => self.lane_mapped(caller, &request),
+            Request::RegionMapped(request) => self.region_mapped(caller, &request),
+            Request::Delete(request) => self.delete(caller, &request),
+            Request::Derive(request) => self.derive(caller, &request),
+            Request::Grant(request) => self.grant(caller, &request),
+            Request::Revoke(request) => self.revoke(caller, &request),
+            Request::Publish(request) => self.publish(caller, request),
+            Request::Lookup(request) => self.lookup(caller, &request),
+            Request::OpenLane(request) => self.open_lane(caller, &request),
+            Request::CloseLane(request) => self.close_lane(caller, &request),
+            Request::CreateRegion(request) => self.create_region(caller, &request),
+            Request::MapRegion(request) => self.map_region(caller, &request),
+            Request::Unmap(request) => self.unmap(caller, &request),
+            Request::OpenDeposit(request) => self.open_deposit(caller, &request),
+            Request::Deposit(request) => self.deposit(caller, request, device),
+            Request::Claim(request) => self.claim(caller, &request),
+            Request::EscrowPut(request) => self.escrow_put(caller, &request),
+            Request::EscrowWithdraw(request) => self.escrow_withdraw(caller, &request),
+            Request::EscrowTake(request) => self.escrow_take(caller, &request),
+            Request::Watch(request) => self.watch(caller, &request),
+            Request::ListOwn(request) => self.list_own(caller, &request),
+            Request::StartChild(request) => self.start_child(caller, &request),
+            Request::ListProcesses(request) => self.list_processes(caller, &request),
+            Request::ListCapabilities(request) => self.list_capabilities(caller, &request),
+            Request::ListQueues(request) => self.list_queues(caller, &request),
+            Request::ListLanes(request) => self.list_lanes(caller, &request),
+        }
+    }
+}
+
+/// What every operation uses.
+impl Kernel {
+    /// The capability that a handle of `process` names, if it is of `kind` and has the rights `needed`.
+    pub(crate) fn held(
+        &self,
+        process: ProcessNumber,
+        handle: Handle,
+        kind: Kind,
+        needed: Rights,
+    ) -> Result<(CapabilityId, &Capability), Denial> {
+        let (id, capability) = self.held_any(process, handle)?;
+        let found = self.object(capability.object).kind();
+        if found != kind {
+            return Err(Denial::WrongKind { handle, needed: kind, found });
+        }
+        if !capability.rights.contains(needed) {
+            return Err(Denial::MissingRights { handle, needed, held: capability.rights });
+        }
+        Ok((id, capability))
+    }
+
+    /// The capability that a handle of `process` names.
+    pub(crate) fn held_any(
+        &self,
+        process: ProcessNumber,
+        handle: Handle,
+    ) -> Result<(CapabilityId, &Capability), Denial> {
+        let id = self.process(process).table.get(handle)?;
+        if !self.tree.is_live(id) {
+            return Err(Denial::StaleHandle { handle });
+        }
+        Ok((id, self.tree.get(id)))
+    }
+
+    /// Whether `process` can hold one more capability.
+    pub(crate) fn check_room(&self, process: ProcessNumber) -> Result<(), Denial> {
+        let process = self.process(process);
+        self.accounts.check(process.account, Charge::HANDLE)?;
+        if !process.table.has_room() {
+            let used = u64::from(process.table.held());
+            return Err(Denial::QuotaExceeded {
+                quota: keyway_abi::Quota::Handles,
+                asked: 1,
+                used,
+                max: used,
+            });
+        }
+        Ok(())
+    }
+
+    /// A new object with its first capability, in the table of `process`. Checked: `check_room`.
+    pub(crate) fn commit_object(
+        &mut self,
+        process: ProcessNumber,
+        rights: Rights,
+        charge: Charge,
+        body: impl FnOnce(ObjectId, CapabilityId) -> Body,
+    ) -> (ObjectId, Handle) {
+        let object = ObjectId(self.next_number());
+        let root = self.tree.insert_root(object, rights, Holder::Nobody);
+        let account = self.process(process).account;
+        self.accounts.charge(account, charge);
+        let body = body(object, root);
+        self.objects.insert(object, Object { capabilities: 1, account: Some(account), body });
+        let handle = self.commit_hold(process, root);
+        (object, handle)
+    }
+
+    /// A capability derived from `parent`, held by something that is no process.
+    pub(crate) fn commit_derive(&mut self, parent: CapabilityId, child: Child) -> CapabilityId {
+        let id = self.tree.derive(parent, child);
+        let object = self.tree.get(id).object;
+        self.object_mut(object).capabilities += 1;
+        id
+    }
+
+    /// A capability derived from `parent`, in the table of `process`. Checked: `check_room`.
+    pub(crate) fn commit_derive_into(
+        &mut self,
+        parent: CapabilityId,
+        process: ProcessNumber,
+        rights: Rights,
+        badge: Option<Badge>,
+    ) -> Handle {
+        let bearer = self.tree.get(parent).bearer;
+        let id = self.commit_derive(parent, Child { rights, badge, bearer, holder: Holder::Nobody });
+        self.commit_hold(process, id)
+    }
+
+    /// Puts a capability that nobody holds into the table of `process`.
+    pub(crate) fn commit_hold(&mut self, process: ProcessNumber, id: CapabilityId) -> Handle {
+        let entry = self.process_mut(process);
+        let handle = entry.table.insert(id);
+        let account = entry.account;
+        self.accounts.charge(account, Charge::HANDLE);
+        self.tree.get_mut(id).holder = Holder::Process(process, handle.slot());
+        handle
+    }
+
+    /// Sends a reply.
+    pub(crate) fn reply(&mut self, caller: Caller, reply: Reply, descriptors: Vec<Descriptor>) {
+        if self.is_reachable(caller.process) {
+            let frame = Outgoing::Reply(caller.call, reply);
+            self.effects.push(Effect::Send { to: caller.process, frame, descriptors });
+        }
+    }
+
+    /// Sends an event.
+    pub(crate) fn notify(&mut self, to: ProcessNumber, event: Event, descriptors: Vec<Descriptor>) {
+        if self.processes.get(&to).is_some_and(|process| process.phase == Phase::Ready) {
+            self.effects.push(Effect::Send { to, frame: Outgoing::Event(event), descriptors });
+        }
+    }
+
+    /// Stores a word, if the process is still there to read it.
+    pub(crate) fn set_word(&mut self, process: ProcessNumber, place: WordPlace, value: u32) {
+        if self.is_reachable(process) {
+            self.effects.push(Effect::SetWord { process, page: place.page, index: place.index, value });
+        }
+    }
+
+    /// Hands out a broker word, and asks for a further page when few are left. Checked: `has_word`.
+    pub(crate) fn take_word(&mut self, process: ProcessNumber) -> WordPlace {
+        self.last_generation = self.last_generation.checked_add(1).unwrap_or(GENERATION_FIRST);
+        let generation = self.last_generation;
+        let place = self.process_mut(process).pages.take_word(generation);
+        self.want_page(process);
+        place
+    }
+
+    /// Takes a broker word back for ever.
+    pub(crate) fn retire_word(&mut self, process: ProcessNumber, place: WordPlace) {
+        let Some(entry) = self.processes.get_mut(&process) else { return };
+        if let Some(page) = entry.pages.retire_word(place) {
+            self.effects.push(Effect::DropPage { process, page });
+            self.notify(process, Event::PageDropped { page }, Vec::new());
+        }
+        self.want_page(process);
+    }
+
+    /// Asks for a further broker page if few words are left.
+    pub(crate) fn want_page(&mut self, process: ProcessNumber) {
+        if !self.is_reachable(process) {
+            return;
+        }
+        if let Some(page) = self.process_mut(process).pages.take_wanted() {
+            let task = self.wait_for(None, Waiting::Page(process));
+            self.effects.push(Effect::CreatePage { task, process, page });
+        }
+    }
+
+    /// Notes what an answer will be for.
+    pub(crate) fn wait_for(&mut self, caller: Option<Caller>, waiting: Waiting) -> Task {
+        let task = Task(self.next_number());
+        self.waiting.insert(task, (caller, waiting));
+        task
+    }
+
+    /// A process that is there, silent or not.
+    pub(crate) fn is_reachable(&self, process: ProcessNumber) -> bool {
+        self.processes.get(&process).is_some_and(|process| process.phase != Phase::Ending)
+    }
+
+    /// A number that was never given before, to anything.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    pub(crate) fn process(&self, number: ProcessNumber) -> &Process {
+        // INVARIANT: dispatch found the caller; every other number comes from a record that ends with the process.
+        self.processes.get(&number).expect("a process in use exists")
+    }
+
+    pub(crate) fn process_mut(&mut self, number: ProcessNumber) -> &mut Process {
+        // INVARIANT: as in `process`.
+        self.processes.get_mut(&number).expect("a process in use exists")
+    }
+
+    pub(crate) fn object(&self, object: ObjectId) -> &Object {
+        // INVARIANT: kernel invariant 2; an id comes from a capability or from a record that ends with the object.
+        self.objects.get(&object).expect("an object that is named exists")
+    }
+
+    pub(crate) fn object_mut(&mut self, object: ObjectId) -> &mut Object {
+        // INVARIANT: as in `object`.
+        self.objects.get_mut(&object).expect("an object that is named exists")
+    }
+
+    /// A session with an empty table. Nothing is reachable of it yet.
+    pub(crate) fn commit_process(
+        &mut self,
+        phase: Phase,
+        account: crate::account::AccountId,
+    ) -> ProcessNumber {
+        let number = ProcessNumber(self.next_number());
+        let object = ObjectId(self.next_number());
+        let root = self.tree.insert_root(object, crate::object::ProcessObject::POSSIBLE, Holder::Kernel);
+        let body = Body::Process(crate::object::ProcessObject {
+            process: number,
+            ended: false,
+            watchers: alloc::collections::BTreeSet::new(),
+        });
+        self.objects.insert(object, Object { capabilities: 1, account: None, body });
+        let process = Process {
+            identity: None,
+            phase,
+            confined: phase == Phase::Unbound,
+            account,
+            table: Table::default(),
+            object,
+            root,
+            since_ns: self.now_ns,
+            owned: alloc::collections::BTreeSet::new(),
+            sending: alloc::collections::BTreeSet::new(),
+            receiving: alloc::collections::BTreeSet::new(),
+            mappings: alloc::collections::BTreeSet::new(),
+            watching: alloc::collections::BTreeSet::new(),
+            pages: crate::page::Pages::default(),
+        };
+        self.processes.insert(number, process);
+        self.want_page(number);
+        number
+    }
+}

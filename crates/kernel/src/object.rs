@@ -1,0 +1,166 @@
+//! What capabilities name. Each kind's default and possible rights stand at its top.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use keyway_abi::{Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Rights, request::Audience};
+
+use crate::{
+    account::{AccountId, Charge},
+    effect::Token,
+    tree::CapabilityId,
+};
+
+/// An object, with what every kind has.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// Capabilities that name it, joints included. At 0 it is freed.
+    pub(crate) capabilities: u32,
+    /// Who pays for it; `None` for what the kernel itself makes.
+    pub(crate) account: Option<AccountId>,
+    pub(crate) body: Body,
+}
+
+/// What is particular to a kind.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Queue(Queue),
+    Region(Region),
+    Process(ProcessObject),
+    Device(Device),
+    Directory,
+    ServiceName(ServiceName),
+}
+
+impl Object {
+    pub(crate) fn kind(&self) -> Kind {
+        match self.body {
+            Body::Queue(_) => Kind::Queue,
+            Body::Region(_) => Kind::Region,
+            Body::Process(_) => Kind::Process,
+            Body::Device(_) => Kind::Device,
+            Body::Directory => Kind::Directory,
+            Body::ServiceName(_) => Kind::ServiceName,
+        }
+    }
+}
+
+/// The state of one acknowledgement memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AckState {
+    /// Given to the receiver, who has not said that it is mapped.
+    Fresh,
+    /// Being sealed.
+    Sealing,
+    /// In stock.
+    Ready,
+    /// A lane has it.
+    Used(LaneId),
+}
+
+/// A bounded store of messages with one receiver. Default and possible rights: derive, grant, send, receive.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) receiver: ProcessNumber,
+    /// The capability that made it. It goes with the queue.
+    pub(crate) root: CapabilityId,
+    /// The handle of `root`.
+    pub(crate) handle: Handle,
+    pub(crate) ring_bytes_max: u32,
+    pub(crate) senders_max: u16,
+    pub(crate) acks: BTreeMap<u32, (Token, AckState)>,
+    pub(crate) ready: BTreeSet<u32>,
+    pub(crate) next_ack: u32,
+    pub(crate) lanes: BTreeSet<LaneId>,
+}
+
+impl Queue {
+    /// What a queue costs its receiver, besides its acknowledgement memories.
+    pub(crate) const CHARGE: Charge = Charge { objects: 1, ..Charge::NOTHING };
+    pub(crate) const RIGHTS: Rights =
+        Rights::DERIVE.union(Rights::GRANT).union(Rights::SEND).union(Rights::RECEIVE);
+}
+
+/// Where a region is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RegionState {
+    /// Its memory is being made.
+    Creating,
+    /// Nobody has mapped it.
+    Unwritten,
+    /// Its writer maps it.
+    Writing(MappingId),
+    /// Its writer has mapped it; Linux has sealed it against further writers.
+    Live(MappingId),
+    /// Live, and its writer has unmapped it or is gone.
+    Settled,
+    /// Its memory could not be made, or its writer was gone before it was sealed; nobody can use it.
+    Abandoned,
+}
+
+/// Shared memory. Default and possible rights: derive, grant, map, write.
+#[derive(Debug)]
+pub(crate) struct Region {
+    pub(crate) token: Token,
+    pub(crate) bytes: u64,
+    pub(crate) state: RegionState,
+    pub(crate) mappings: BTreeSet<MappingId>,
+}
+
+impl Region {
+    pub(crate) const RIGHTS: Rights =
+        Rights::DERIVE.union(Rights::GRANT).union(Rights::MAP).union(Rights::WRITE);
+}
+
+/// A connected or starting process. Rights on oneself: by policy out of `OWN`; on a child: `CHILD`; on a sender: `PEER`.
+#[derive(Debug)]
+pub(crate) struct ProcessObject {
+    pub(crate) process: ProcessNumber,
+    pub(crate) ended: bool,
+    /// Who watches, and through which capabilities: for each it is told once.
+    pub(crate) watchers: BTreeSet<(ProcessNumber, Handle)>,
+}
+
+impl ProcessObject {
+    /// All that a capability to a process can have.
+    pub(crate) const POSSIBLE: Rights = Rights::DERIVE
+        .union(Rights::GRANT)
+        .union(Rights::WATCH)
+        .union(Rights::ENDOW)
+        .union(Rights::START)
+        .union(Rights::DEPOSIT);
+    /// What a starter has on its child.
+    pub(crate) const CHILD: Rights =
+        Rights::DERIVE.union(Rights::GRANT).union(Rights::WATCH).union(Rights::ENDOW);
+    /// What a receiver has on a sender.
+    pub(crate) const PEER: Rights = Rights::WATCH;
+}
+
+/// A descriptor that the broker keeps. Default and possible rights: derive, grant, claim. It ends with the process
+/// that handed it in.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) token: Token,
+    pub(crate) label: Name,
+    pub(crate) root: CapabilityId,
+    pub(crate) owner: ProcessNumber,
+}
+
+impl Device {
+    pub(crate) const RIGHTS: Rights = Rights::DERIVE.union(Rights::GRANT).union(Rights::CLAIM);
+}
+
+/// A published service name. Rights: none; deleting the capability withdraws the name.
+#[derive(Debug)]
+pub(crate) struct ServiceName {
+    pub(crate) name: Name,
+    pub(crate) root: CapabilityId,
+    pub(crate) publisher: ProcessNumber,
+    pub(crate) publisher_uid: u32,
+    pub(crate) audience: Audience,
+    /// The capability to the queue from which look-ups derive. `None` once it was taken back.
+    pub(crate) target: Option<CapabilityId>,
+}
+
+/// All that a capability to the directory can have.
+pub(crate) const DIRECTORY_RIGHTS: Rights =
+    Rights::DERIVE.union(Rights::GRANT).union(Rights::PUBLISH).union(Rights::LOOKUP).union(Rights::INSPECT);

@@ -1,0 +1,193 @@
+//! Regions: making, mapping, passing on, unmapping.
+
+use alloc::{collections::BTreeSet, vec};
+
+use keyway_abi::{
+    Created, Denial, Handle, Kind, MappingId, Quota, Reply, Rights,
+    layout::PAGE_BYTES,
+    limits::REGION_BYTES_MAX,
+    request::{self, MapAccess},
+};
+
+use crate::{
+    account::Charge,
+    effect::{Descriptor, Effect, SealUse, Token},
+    kernel::{Kernel, Outcome},
+    lane::{Mapping, Waiting},
+    object::{Body, Region, RegionState},
+    sweep::{Caller, Loss},
+    tree::{CapabilityId, Child, Holder, ObjectId},
+};
+
+impl Kernel {
+    pub(crate) fn create_region(
+        &mut self,
+        caller: Caller,
+        request: &request::CreateRegion,
+    ) -> Result<Outcome, Denial> {
+        let (bytes, page) = (request.bytes, PAGE_BYTES as u64);
+        if bytes == 0 || bytes % page != 0 || bytes > REGION_BYTES_MAX {
+            return Err(Denial::InvalidSize { asked: bytes, min: page, max: REGION_BYTES_MAX });
+        }
+        self.check_room(caller.process)?;
+        let charge = Region::charge(bytes);
+        let account = self.process(caller.process).account;
+        self.accounts.check(account, charge.plus(Charge::HANDLE))?;
+        let token = Token(self.next_number());
+        let (id, _) = self.commit_object(caller.process, Region::RIGHTS, charge, |_, _| {
+            let mappings = BTreeSet::new();
+            Body::Region(Region { token, bytes, state: RegionState::Creating, mappings })
+        });
+        let task = self.wait_for(Some(caller), Waiting::Region(id));
+        self.effects.push(Effect::CreateMemory { task, first: token, count: 1, bytes });
+        Ok(Outcome::Later)
+    }
+
+    pub(crate) fn map_region(
+        &mut self,
+        caller: Caller,
+        request: &request::MapRegion,
+    ) -> Result<Outcome, Denial> {
+        let needed = match request.access {
+            MapAccess::Read => Rights::MAP,
+            MapAccess::Write => Rights::WRITE,
+        };
+        let (through, capability) = self.held(caller.process, request.region, Kind::Region, needed)?;
+        if capability.revoking {
+            return Err(Denial::Revoking { handle: request.region });
+        }
+        let id = capability.object;
+        self.check_map(caller, id, request.access)?;
+        let mapping = self.commit_mapping(caller, through, id);
+        let region = self.region_mut(id);
+        let descriptor = match request.access {
+            MapAccess::Read => Descriptor::Readable(region.token),
+            MapAccess::Write => {
+                region.state = RegionState::Writing(mapping);
+                Descriptor::Writable(region.token)
+            }
+        };
+        let bytes = region.bytes;
+        let word = self.mappings[&mapping].word;
+        Ok(Outcome::Reply(Reply::Mapping { mapping, word, bytes }, vec![descriptor]))
+    }
+
+    pub(crate) fn region_mapped(
+        &mut self,
+        caller: Caller,
+        request: &request::RegionMapped,
+    ) -> Result<Outcome, Denial> {
+        let id = self.check_mapping(caller, request.mapping)?;
+        let region = self.region_mut(id);
+        if region.state != RegionState::Writing(request.mapping) {
+            return Err(Denial::AlreadyMapped);
+        }
+        let (token, bytes) = (region.token, region.bytes);
+        let task = self.wait_for(Some(caller), Waiting::RegionSeal(request.mapping));
+        self.effects.push(Effect::SealMemory {
+            task,
+            tokens: vec![token],
+            seals: SealUse::LiveRegion,
+            bytes,
+        });
+        Ok(Outcome::Later)
+    }
+
+    pub(crate) fn unmap(&mut self, caller: Caller, request: &request::Unmap) -> Result<Outcome, Denial> {
+        self.check_mapping(caller, request.mapping)?;
+        self.end_mapping(request.mapping, Loss::Deleted);
+        Outcome::reply(Reply::Done)
+    }
+
+    /// The region's memory is there.
+    pub(crate) fn commit_region_made(&mut self, caller: Caller, id: ObjectId) {
+        if self.objects.contains_key(&id) {
+            self.region_mut(id).state = RegionState::Unwritten;
+        }
+        let reply = match self.first_capability(caller, id) {
+            Some((handle, _)) => Reply::Capability(Created { handle, rights: Region::RIGHTS, badge: None }),
+            None => Reply::Denied(Denial::ObjectEnded { kind: Kind::Region }),
+        };
+        self.reply(caller, reply, vec![]);
+    }
+
+    /// The capability with which the asker made a region.
+    pub(crate) fn first_capability(&self, caller: Caller, id: ObjectId) -> Option<(Handle, CapabilityId)> {
+        let process = self.process(caller.process);
+        process.table.filled(0).find(|(_, capability)| {
+            let capability = self.tree.get(*capability);
+            capability.object == id && capability.depth == 0
+        })
+    }
+
+    /// The region is sealed: others can read it.
+    pub(crate) fn commit_region_sealed(&mut self, caller: Caller, mapping: MappingId) {
+        let id = self.mappings[&mapping].region;
+        let region = self.region_mut(id);
+        if region.state == RegionState::Writing(mapping) {
+            region.state = RegionState::Live(mapping);
+        }
+        self.reply(caller, Reply::Done, vec![]);
+    }
+
+    pub(crate) fn region_mut(&mut self, id: ObjectId) -> &mut Region {
+        match &mut self.object_mut(id).body {
+            Body::Region(region) => region,
+            // INVARIANT: the kind was judged when the id was found.
+            _ => unreachable!("the object is a region"),
+        }
+    }
+
+    fn check_map(&self, caller: Caller, id: ObjectId, access: MapAccess) -> Result<(), Denial> {
+        let Body::Region(region) = &self.object(id).body else {
+            return Err(Denial::ObjectEnded { kind: Kind::Region });
+        };
+        match (access, region.state) {
+            (_, RegionState::Abandoned) => return Err(Denial::ObjectEnded { kind: Kind::Region }),
+            (_, RegionState::Creating)
+            | (MapAccess::Read, RegionState::Unwritten | RegionState::Writing(_)) => {
+                return Err(Denial::RegionUnwritten);
+            }
+            (MapAccess::Read, RegionState::Live(_) | RegionState::Settled)
+            | (MapAccess::Write, RegionState::Unwritten) => {}
+            (MapAccess::Write, _) => return Err(Denial::WriterTaken),
+        }
+        let process = self.process(caller.process);
+        self.accounts.check(process.account, Mapping::CHARGE)?;
+        if process.pages.has_word() {
+            return Ok(());
+        }
+        Err(Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, used: 0, max: 0 })
+    }
+
+    fn check_mapping(&self, caller: Caller, id: MappingId) -> Result<ObjectId, Denial> {
+        match self.mappings.get(&id) {
+            Some(mapping) if mapping.process == caller.process => Ok(mapping.region),
+            _ => Err(Denial::UnknownMapping { mapping: id }),
+        }
+    }
+
+    fn commit_mapping(&mut self, caller: Caller, through: CapabilityId, region: ObjectId) -> MappingId {
+        let id = MappingId(self.next_number());
+        let parent = self.tree.get(through);
+        let holder = Holder::Mapping(id);
+        let child = Child { rights: Rights::empty(), badge: parent.badge, bearer: parent.bearer, holder };
+        let capability = Some(self.commit_derive(through, child));
+        let word = self.take_word(caller.process);
+        let process = self.process_mut(caller.process);
+        process.mappings.insert(id);
+        let account = process.account;
+        self.accounts.charge(account, Mapping::CHARGE);
+        self.mappings.insert(id, Mapping { process: caller.process, region, capability, word });
+        self.region_mut(region).mappings.insert(id);
+        self.set_word(caller.process, word, word.generation);
+        id
+    }
+}
+
+impl Region {
+    /// What a region costs its creator.
+    pub(crate) fn charge(bytes: u64) -> Charge {
+        Charge { objects: 1, descriptors: 1, bytes, ..Charge::NOTHING }
+    }
+}

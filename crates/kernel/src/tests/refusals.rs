@@ -1,0 +1,479 @@
+//! What a limit of an account refuses, what Linux refuses, and that what was given back can be had again.
+
+use keyway_abi::{
+    Denial, Event, Farewell, Handle, Kind, LaneEnd, Quota, Reply, Rights,
+    limits::{
+        DESCRIPTORS_MAX, ESCROW_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX, NAMES_MAX, OBJECTS_MAX,
+        PROCESS_BYTES_MAX, REGION_BYTES_MAX, USER_BYTES_MAX, USER_SESSIONS_MAX, WATCHES_MAX,
+    },
+    request::{self, Audience, EscrowHow, MapAccess},
+};
+
+use super::driver::{Driver, Joined, RING_BYTES, Who, derive, name};
+use crate::{Arrival, Refusal};
+
+const NO_MEMORY: i32 = 12;
+
+fn full(quota: Quota, max: u64) -> Denial {
+    Denial::QuotaExceeded { quota, asked: 1, used: max, max }
+}
+
+/// Repeats a request until it is denied, without audits in between. Returns the denial.
+fn exhaust(driver: &mut Driver, mut step: impl FnMut(&mut Driver) -> Reply) -> Denial {
+    driver.audits = false;
+    let denial = loop {
+        if let Reply::Denied(denial) = step(driver) {
+            break denial;
+        }
+    };
+    driver.audits = true;
+    driver.kernel.audit();
+    denial
+}
+
+fn fill_handles(driver: &mut Driver, who: Who) -> Handle {
+    let denial = exhaust(driver, |driver| driver.ask(who.number, derive(who.own, Rights::empty())));
+    assert_eq!(denial, full(Quota::Handles, HANDLES_MAX.into()));
+    driver.list(who.number).pop().expect("a capability").handle
+}
+
+#[test]
+fn handles_are_bounded_and_given_back() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let last = fill_handles(&mut driver, a);
+    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 0 };
+    assert_eq!(driver.denied(a.number, create), full(Quota::Handles, HANDLES_MAX.into()));
+    let region = request::CreateRegion { bytes: 4096 };
+    assert_eq!(driver.denied(a.number, region), full(Quota::Handles, HANDLES_MAX.into()));
+    let to = driver.introduce(a, b, Rights::ENDOW);
+    let grant = request::Grant { from: b.own, to, rights: Rights::WATCH, badge: None };
+    assert_eq!(driver.denied(b.number, grant.clone()), full(Quota::Handles, HANDLES_MAX.into()));
+    driver.done(a.number, request::Delete { handle: last });
+    driver.made(b.number, grant);
+    driver.audits = false;
+    driver.finish();
+}
+
+#[test]
+fn a_full_receiver_takes_no_lane() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let Joined { send, .. } = driver.lane(a, b);
+    let opening = driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+    let Reply::LaneOpening { lane, .. } = opening else { panic!("a lane: {opening:?}") };
+    let last = fill_handles(&mut driver, b);
+    // It was not full when the lane was asked for; it is when the lane is ready.
+    let reply = driver.ask(a.number, request::LaneMapped { lane });
+    assert_eq!(reply, Reply::Denied(Denial::ReceiverFull { quota: Quota::Handles }));
+    assert!(matches!(driver.events(b.number)[..], [Event::AckDropped { ack: 1, .. }]));
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES };
+    assert_eq!(driver.denied(a.number, open), Denial::ReceiverFull { quota: Quota::Handles });
+    driver.done(b.number, request::Delete { handle: last });
+    driver.audits = false;
+    driver.finish();
+}
+
+#[test]
+fn objects_are_bounded() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 0 };
+    let denial = exhaust(&mut driver, |driver| driver.ask(a.number, create.clone()));
+    assert_eq!(denial, full(Quota::Objects, OBJECTS_MAX.into()));
+    driver.finish();
+}
+
+#[test]
+fn names_are_bounded() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let queue = driver.queue(a, 0);
+    let mut count = 0;
+    let denial = exhaust(&mut driver, |driver| {
+        count += 1;
+        let publish = request::Publish {
+            directory: a.directory,
+            name: name(&alloc::format!("name-{count}")),
+            queue,
+            rights: Rights::SEND,
+            audience: Audience::Everyone,
+        };
+        driver.ask(a.number, publish)
+    });
+    assert_eq!(denial, full(Quota::Names, NAMES_MAX.into()));
+    driver.finish();
+}
+
+#[test]
+fn bytes_of_a_process_and_of_its_user_are_bounded() {
+    let mut driver = Driver::new();
+    let create = request::CreateRegion { bytes: REGION_BYTES_MAX };
+    for _ in 0..USER_BYTES_MAX / PROCESS_BYTES_MAX {
+        let who = driver.connect();
+        let region = driver.made(who.number, create.clone()).handle;
+        let denial = Denial::QuotaExceeded { quota: Quota::Bytes, asked: 4096, used: 1 << 30, max: 1 << 30 };
+        assert_eq!(driver.denied(who.number, request::CreateRegion { bytes: 4096 }), denial);
+        driver.done(who.number, request::Delete { handle: region });
+        driver.made(who.number, create.clone());
+    }
+    let fifth = driver.connect();
+    let denial = Denial::QuotaExceeded { quota: Quota::Bytes, asked: 4096, used: 4 << 30, max: 4 << 30 };
+    assert_eq!(driver.denied(fifth.number, request::CreateRegion { bytes: 4096 }), denial);
+    let other = driver.connect_uid(2000);
+    driver.made(other.number, create);
+    driver.finish();
+}
+
+#[test]
+fn descriptors_are_bounded() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 8 };
+    let denial = exhaust(&mut driver, |driver| driver.ask(a.number, create.clone()));
+    let max = DESCRIPTORS_MAX.into();
+    assert_eq!(denial, Denial::QuotaExceeded { quota: Quota::Descriptors, asked: 8, used: max, max });
+    driver.finish();
+}
+
+#[test]
+fn lanes_are_bounded_also_those_to_oneself() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 8, stock: 8 };
+    driver.audits = false;
+    let mut queue = Handle::NONE;
+    for lanes in 0..LANES_MAX / 2 {
+        if lanes % 8 == 0 {
+            let reply = driver.ask(a.number, create.clone());
+            let Reply::Queue { queue: made, .. } = reply else { panic!("a queue: {reply:?}") };
+            queue = made.handle;
+            driver.done(a.number, request::AcksMapped { queue, first: 0, count: 8 });
+        }
+        driver.open(a, queue);
+    }
+    driver.audits = true;
+    let queue = driver.queue(a, 1);
+    let max = LANES_MAX.into();
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
+    let denial = Denial::QuotaExceeded { quota: Quota::Lanes, asked: 2, used: max, max };
+    assert_eq!(driver.denied(a.number, open), denial);
+    driver.finish();
+}
+
+#[test]
+fn mappings_are_bounded_and_words_follow_them() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let (region, ..) = driver.written_region(a);
+    let map = request::MapRegion { region, access: MapAccess::Read };
+    let denial = exhaust(&mut driver, |driver| driver.ask(a.number, map.clone()));
+    assert_eq!(denial, full(Quota::Mappings, MAPPINGS_MAX.into()));
+    let added = driver.events(a.number);
+    assert_eq!(added, [Event::PageAdded { page: 1 }], "before the first page was used up");
+    driver.finish();
+}
+
+#[test]
+fn escrow_is_bounded() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let Joined { lane, .. } = driver.lane(a, b);
+    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Rights::WATCH) };
+    let denial = exhaust(&mut driver, |driver| driver.ask(a.number, put.clone()));
+    assert_eq!(denial, full(Quota::Escrow, ESCROW_MAX as u64));
+    driver.finish();
+}
+
+#[test]
+fn watches_are_bounded() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let denial = exhaust(&mut driver, |driver| {
+        let process = driver.made(a.number, derive(a.own, Rights::WATCH)).handle;
+        driver.ask(a.number, request::Watch { process })
+    });
+    assert_eq!(denial, full(Quota::Watches, WATCHES_MAX as u64));
+    driver.finish();
+}
+
+#[test]
+fn sessions_of_a_user_are_bounded() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let process = a.own;
+    let denial = exhaust(&mut driver, |driver| driver.ask(a.number, request::StartChild { process }));
+    assert_eq!(denial, full(Quota::Sessions, USER_SESSIONS_MAX.into()));
+    let identity = driver.identity(1000);
+    let arrival = Arrival { identity, own: Rights::all(), directory: Rights::all() };
+    assert_eq!(driver.arrive_with(arrival), None);
+    driver.connect_uid(2000);
+    driver.finish();
+}
+
+#[test]
+fn a_process_without_a_broker_word_opens_nothing_until_a_page_comes() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let (region, ..) = driver.written_region(a);
+    let queue = driver.queue(a, 1);
+    driver.hold = true;
+    let map = request::MapRegion { region, access: MapAccess::Read };
+    let denial = exhaust(&mut driver, |driver| driver.ask(a.number, map.clone()));
+    assert!(matches!(denial, Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, .. }), "{denial:?}");
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
+    assert!(matches!(
+        driver.denied(a.number, open.clone()),
+        Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, .. }
+    ));
+    let send = driver.give(a, queue, b, Rights::SEND);
+    let full = driver.denied(b.number, request::OpenLane { queue: send, ..open });
+    assert_eq!(full, Denial::ReceiverFull { quota: Quota::Pages });
+    driver.answer_next(Ok(()));
+    assert_eq!(driver.events(a.number), [Event::PageAdded { page: 1 }]);
+    assert!(matches!(driver.ask(a.number, map), Reply::Mapping { .. }));
+    driver.finish();
+}
+
+#[test]
+fn a_refused_further_page_is_asked_for_again() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let (region, ..) = driver.written_region(a);
+    driver.hold = true;
+    while driver.pending.is_empty() {
+        driver.map(a, region, MapAccess::Read);
+    }
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.farewells.len(), 0, "the session lives on");
+    driver.map(a, region, MapAccess::Read);
+    assert_eq!(driver.pending.len(), 1, "asked for again with the next word");
+    driver.finish();
+}
+
+#[test]
+fn a_spent_page_is_dropped() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let (region, ..) = driver.written_region(a);
+    driver.audits = false;
+    for _ in 0..3 * 1024 {
+        let (mapping, _) = driver.map(a, region, MapAccess::Read);
+        driver.done(a.number, request::Unmap { mapping });
+    }
+    driver.audits = true;
+    let events = driver.events(a.number);
+    assert!(events.contains(&Event::PageDropped { page: 1 }), "{events:?}");
+    assert!(!events.contains(&Event::PageDropped { page: 0 }), "page 0 stays");
+    driver.finish();
+}
+
+#[test]
+fn refused_memory_undoes_the_queue_and_the_region() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    driver.hold = true;
+    let refused = Some(Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY }));
+    let held = driver.list(a.number);
+    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 2 };
+    let queue = driver.post(a.number, create);
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.reply_to(a.number, queue), refused);
+    let region = driver.post(a.number, request::CreateRegion { bytes: 4096 });
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.reply_to(a.number, region), refused);
+    assert_eq!(driver.list(a.number), held);
+    assert!(driver.memories.is_empty());
+    driver.finish();
+}
+
+#[test]
+fn refused_stock_is_no_stock() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let queue = driver.queue(a, 0);
+    driver.hold = true;
+    let refused = Some(Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY }));
+    let call = driver.post(a.number, request::TopUp { queue, count: 2 });
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.reply_to(a.number, call), refused);
+    driver.post(a.number, request::TopUp { queue, count: 2 });
+    driver.answer_next(Ok(()));
+    let call = driver.post(a.number, request::AcksMapped { queue, first: 2, count: 1 });
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.reply_to(a.number, call), refused);
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
+    assert_eq!(driver.denied(a.number, open), Denial::StockEmpty);
+    assert_eq!(driver.memories.len(), 1, "what was refused its seals is gone");
+    driver.finish();
+}
+
+#[test]
+fn a_refused_ring_ends_the_lane_and_drops_its_acknowledgement_memory() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let Joined { send, queue, .. } = driver.lane(a, b);
+    let refused = Some(Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY }));
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES };
+    driver.hold = true;
+    let call = driver.post(a.number, open.clone());
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.reply_to(a.number, call), refused);
+    assert_eq!(driver.events(b.number), [Event::AckDropped { queue, ack: 1 }]);
+    driver.hold = false;
+    driver.ask(b.number, request::TopUp { queue, count: 1 });
+    driver.done(b.number, request::AcksMapped { queue, first: 2, count: 1 });
+    let Reply::LaneOpening { lane, .. } = driver.ask(a.number, open) else { panic!("a lane") };
+    driver.hold = true;
+    let call = driver.post(a.number, request::LaneMapped { lane });
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.reply_to(a.number, call), refused);
+    assert_eq!(driver.events(b.number), [Event::AckDropped { queue, ack: 2 }]);
+    assert_eq!(driver.denied(a.number, request::CloseLane { lane }), Denial::UnknownLane { lane });
+    driver.finish();
+}
+
+#[test]
+fn refused_seals_end_the_writers_mapping() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let region = driver.region(a);
+    let (mapping, _) = driver.map(a, region, MapAccess::Write);
+    driver.hold = true;
+    let call = driver.post(a.number, request::RegionMapped { mapping });
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    let refused = Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY });
+    assert_eq!(driver.reply_to(a.number, call), Some(refused));
+    assert_eq!(driver.denied(a.number, request::Unmap { mapping }), Denial::UnknownMapping { mapping });
+    let map = request::MapRegion { region, access: MapAccess::Read };
+    assert_eq!(driver.denied(a.number, map), Denial::ObjectEnded { kind: Kind::Region });
+    driver.finish();
+}
+
+#[test]
+fn a_refused_pair_leaves_no_child_and_no_socket() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    driver.hold = true;
+    let call = driver.post(a.number, request::StartChild { process: a.own });
+    driver.answer_next(Ok(()));
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    let refused = Some(Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY }));
+    assert_eq!(driver.reply_to(a.number, call), refused);
+    assert_eq!(driver.farewells.len(), 1, "the child is gone");
+    let call = driver.post(a.number, request::OpenDeposit { process: a.own });
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.reply_to(a.number, call), refused);
+    driver.finish();
+}
+
+#[test]
+fn a_child_whose_first_page_is_refused_is_denied_to_its_starter() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    driver.hold = true;
+    let call = driver.post(a.number, request::StartChild { process: a.own });
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.farewells.values().copied().collect::<alloc::vec::Vec<_>>(), [Some(Farewell::Full)]);
+    driver.answer_next(Ok(()));
+    assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(Denial::ProcessEnded)));
+    driver.finish();
+}
+
+#[test]
+fn a_session_whose_first_page_is_refused_ends() {
+    let mut driver = Driver::new();
+    driver.hold = true;
+    let identity = driver.identity(1000);
+    let number = driver.arrive(identity);
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    assert_eq!(driver.farewells[&number], Some(Farewell::Full));
+    driver.finish();
+}
+
+#[test]
+fn a_region_that_is_not_made_yet_cannot_be_mapped_nor_can_one_that_was_refused() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    driver.hold = true;
+    let call = driver.post(a.number, request::CreateRegion { bytes: 4096 });
+    // The listing shows it before the reply does.
+    let region = driver.list(a.number).pop().expect("the region").handle;
+    for access in [MapAccess::Read, MapAccess::Write] {
+        let map = request::MapRegion { region, access };
+        assert_eq!(driver.denied(a.number, map), Denial::RegionUnwritten);
+    }
+    let shared = driver.give(a, region, b, Rights::MAP | Rights::WRITE);
+    driver.done(a.number, request::Delete { handle: region });
+    driver.answer_next(Err(Refusal::System(NO_MEMORY)));
+    let refused = Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY });
+    assert_eq!(driver.reply_to(a.number, call), Some(refused));
+    let map = request::MapRegion { region: shared, access: MapAccess::Write };
+    assert_eq!(driver.denied(b.number, map), Denial::ObjectEnded { kind: Kind::Region });
+    driver.finish();
+}
+
+#[test]
+fn answers_that_come_after_the_process_ended_change_nothing() {
+    for outcome in [Ok(()), Err(Refusal::System(NO_MEMORY))] {
+        let mut driver = Driver::new();
+        let (a, b) = (driver.connect(), driver.connect());
+        let Joined { send, queue, .. } = driver.lane(a, b);
+        let region = driver.region(a);
+        let (mapping, _) = driver.map(a, region, MapAccess::Write);
+        driver.hold = true;
+        driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+        driver.post(a.number, request::RegionMapped { mapping });
+        driver.post(a.number, request::CreateRegion { bytes: 4096 });
+        let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 1 };
+        driver.post(a.number, create);
+        driver.post(a.number, request::OpenDeposit { process: a.own });
+        driver.post(a.number, request::StartChild { process: a.own });
+        driver.end(a.number);
+        while !driver.pending.is_empty() {
+            driver.answer_next(outcome);
+        }
+        let events = driver.events(b.number);
+        assert!(events.contains(&Event::AckDropped { queue, ack: 1 }), "{events:?}");
+        assert_eq!(driver.farewells.len(), 2, "the child that nobody knows has gone too");
+        driver.finish();
+    }
+}
+
+#[test]
+fn answers_about_what_has_ended_are_denials() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let Joined { send, queue, .. } = driver.lane(a, b);
+    let region = driver.region(a);
+    let (mapping, _) = driver.map(a, region, MapAccess::Write);
+    driver.hold = true;
+    let ring = driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+    let seal = driver.post(a.number, request::RegionMapped { mapping });
+    let stock = driver.post(b.number, request::TopUp { queue, count: 1 });
+    driver.done(b.number, request::Delete { handle: queue });
+    driver.done(a.number, request::Unmap { mapping });
+    let ended = driver.events(a.number);
+    assert!(
+        ended.iter().all(|event| matches!(
+            event,
+            Event::LaneEnded { why: LaneEnd::QueueDeleted, .. } | Event::CapabilityLost { .. }
+        )),
+        "{ended:?}"
+    );
+    driver.answer_next(Ok(()));
+    let reply = driver.reply_to(a.number, ring);
+    let Some(Reply::Denied(Denial::LaneEnded { lane })) = reply else { panic!("denied: {reply:?}") };
+    assert_eq!(
+        driver.denied(a.number, request::CloseLane { lane }),
+        Denial::UnknownLane { lane },
+        "nothing of it is left"
+    );
+    driver.answer_next(Ok(()));
+    let unknown = Reply::Denied(Denial::UnknownMapping { mapping });
+    assert_eq!(driver.reply_to(a.number, seal), Some(unknown));
+    driver.answer_next(Ok(()));
+    let reply = driver.reply_to(b.number, stock);
+    assert_eq!(reply, Some(Reply::Denied(Denial::ObjectEnded { kind: Kind::Queue })));
+    driver.finish();
+}

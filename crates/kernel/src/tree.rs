@@ -1,0 +1,253 @@
+//! All capabilities, and who was derived from whom.
+//!
+//! Knows nothing of processes or of what an object is. A capability whose holder drops it while others derive from it
+//! stays as a joint that nobody holds, so that what lies below it still belongs to what lies above.
+//!
+//! # Invariants
+//! 1. A child has its parent's object, no right that its parent lacks, and its parent's badge if that has one.
+//! 2. A joint (holder `Nobody`) has at least two children, or is the root of a revocation under way.
+//! 3. A capability lies at most `DERIVATION_DEPTH_MAX + 1` deep; the last step is for what lanes, mappings and names hold.
+
+use alloc::vec::Vec;
+
+use keyway_abi::{Badge, LaneId, MappingId, ProcessNumber, Rights, Ticket};
+
+/// The kernel's number for an object. Given once, never given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ObjectId(pub(crate) u64);
+
+/// One capability. Used again after the capability is gone, so nobody keeps one across inputs without the holder
+/// being told of the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CapabilityId(pub(crate) u32);
+
+/// Who holds a capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Holder {
+    /// A process, in a slot of its table.
+    Process(ProcessNumber, u32),
+    /// A lane that was opened through the parent.
+    Lane(LaneId),
+    /// A mapping that was made through the parent.
+    Mapping(MappingId),
+    /// A published name (its object).
+    Name(ObjectId),
+    /// A message on its way.
+    Escrow(LaneId, Ticket),
+    /// The kernel itself.
+    Kernel,
+    /// Nobody: a joint.
+    Nobody,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Capability {
+    pub(crate) object: ObjectId,
+    pub(crate) rights: Rights,
+    pub(crate) badge: Option<Badge>,
+    /// For which process the directory made the badge.
+    pub(crate) bearer: Option<ProcessNumber>,
+    pub(crate) holder: Holder,
+    pub(crate) depth: u8,
+    /// Everything below is being taken back, and counts as gone.
+    pub(crate) revoking: bool,
+    parent: Link,
+    first_child: Link,
+    previous: Link,
+    next: Link,
+}
+
+type Link = Option<CapabilityId>;
+
+/// What a child is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Child {
+    pub(crate) rights: Rights,
+    pub(crate) badge: Option<Badge>,
+    pub(crate) bearer: Option<ProcessNumber>,
+    pub(crate) holder: Holder,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    nodes: Vec<Option<Capability>>,
+    free: Vec<u32>,
+}
+
+impl Tree {
+    /// The first capability of an object.
+    pub(crate) fn insert_root(&mut self, object: ObjectId, rights: Rights, holder: Holder) -> CapabilityId {
+        self.insert(Capability {
+            object,
+            rights,
+            badge: None,
+            bearer: None,
+            holder,
+            depth: 0,
+            revoking: false,
+            parent: None,
+            first_child: None,
+            previous: None,
+            next: None,
+        })
+    }
+
+    /// A child of `parent`. The caller has checked rights, badge and depth.
+    pub(crate) fn derive(&mut self, parent: CapabilityId, child: Child) -> CapabilityId {
+        let from = self.get(parent);
+        debug_assert!(from.rights.contains(child.rights), "tree invariant 1: rights only shrink");
+        debug_assert!(from.badge.is_none() || from.badge == child.badge, "tree invariant 1: a badge stays");
+        let first_child = from.first_child;
+        let node = Capability {
+            object: from.object,
+            rights: child.rights,
+            badge: child.badge,
+            bearer: child.bearer,
+            holder: child.holder,
+            depth: from.depth.saturating_add(1),
+            revoking: false,
+            parent: Some(parent),
+            first_child: None,
+            previous: None,
+            next: first_child,
+        };
+        let id = self.insert(node);
+        if let Some(sibling) = first_child {
+            self.get_mut(sibling).previous = Some(id);
+        }
+        self.get_mut(parent).first_child = Some(id);
+        id
+    }
+
+    /// Takes the holder away: the capability is freed, or stays as a joint. Returns how many capabilities of the
+    /// object were freed: joints that are needed no more go with it.
+    pub(crate) fn abandon(&mut self, id: CapabilityId) -> u32 {
+        self.get_mut(id).holder = Holder::Nobody;
+        self.tidy(Some(id))
+    }
+
+    /// Ends the mark of a revocation under way. Returns how many joints were freed.
+    pub(crate) fn end_revoking(&mut self, id: CapabilityId) -> u32 {
+        self.get_mut(id).revoking = false;
+        self.tidy(Some(id))
+    }
+
+    /// A capability below `root` that has nothing below itself; `None` when there is none.
+    pub(crate) fn leaf_below(&self, root: CapabilityId) -> Option<CapabilityId> {
+        let mut leaf = self.get(root).first_child?;
+        while let Some(child) = self.get(leaf).first_child {
+            leaf = child;
+        }
+        Some(leaf)
+    }
+
+    /// Whether no capability above is being revoked. Walks at most `DERIVATION_DEPTH_MAX + 1` parents (invariant 3).
+    pub(crate) fn is_live(&self, id: CapabilityId) -> bool {
+        let mut above = self.get(id).parent;
+        while let Some(parent) = above {
+            let parent = self.get(parent);
+            if parent.revoking {
+                return false;
+            }
+            above = parent.parent;
+        }
+        true
+    }
+
+    pub(crate) fn get(&self, id: CapabilityId) -> &Capability {
+        // INVARIANT: ids come from holders, and a holder is told before its capability is freed.
+        self.nodes[id.0 as usize].as_ref().expect("a held capability exists")
+    }
+
+    pub(crate) fn get_mut(&mut self, id: CapabilityId) -> &mut Capability {
+        // INVARIANT: as in `get`.
+        self.nodes[id.0 as usize].as_mut().expect("a held capability exists")
+    }
+
+    /// The capability above, unless it is a joint.
+    pub(crate) fn held_parent(&self, id: CapabilityId) -> Option<&Capability> {
+        let parent = self.get(self.get(id).parent?);
+        (parent.holder != Holder::Nobody).then_some(parent)
+    }
+
+    /// All capabilities, for the audit and for listings.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (CapabilityId, &Capability)> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes.filter_map(|(index, node)| Some((CapabilityId(index as u32), node.as_ref()?)))
+    }
+
+    /// The capability above, joint or not.
+    pub(crate) fn parent(&self, id: CapabilityId) -> Option<CapabilityId> {
+        self.get(id).parent
+    }
+
+    /// The capabilities directly below.
+    pub(crate) fn children(&self, id: CapabilityId) -> impl Iterator<Item = CapabilityId> + '_ {
+        let mut next = self.get(id).first_child;
+        core::iter::from_fn(move || {
+            let child = next?;
+            next = self.get(child).next;
+            Some(child)
+        })
+    }
+
+    fn insert(&mut self, node: Capability) -> CapabilityId {
+        if let Some(index) = self.free.pop() {
+            self.nodes[index as usize] = Some(node);
+            return CapabilityId(index);
+        }
+        self.nodes.push(Some(node));
+        CapabilityId((self.nodes.len() - 1) as u32)
+    }
+
+    /// Frees or splices out joints from `at` upward until one is needed.
+    fn tidy(&mut self, mut at: Link) -> u32 {
+        let mut freed = 0;
+        while let Some(id) = at {
+            let node = self.get(id);
+            if node.holder != Holder::Nobody || node.revoking {
+                break;
+            }
+            let (parent, only_child) = (node.parent, node.first_child);
+            match only_child {
+                None => self.unlink(id),
+                Some(child) if self.get(child).next.is_none() => self.splice(id, child),
+                Some(_) => break,
+            }
+            self.nodes[id.0 as usize] = None;
+            self.free.push(id.0);
+            freed += 1;
+            at = parent;
+        }
+        freed
+    }
+
+    fn unlink(&mut self, id: CapabilityId) {
+        let Capability { parent, previous, next, .. } = *self.get(id);
+        match (previous, parent) {
+            (Some(previous), _) => self.get_mut(previous).next = next,
+            (None, Some(parent)) => self.get_mut(parent).first_child = next,
+            (None, None) => {}
+        }
+        if let Some(next) = next {
+            self.get_mut(next).previous = previous;
+        }
+    }
+
+    /// Puts the only child in the place of its parent.
+    fn splice(&mut self, id: CapabilityId, child: CapabilityId) {
+        let Capability { parent, previous, next, .. } = *self.get(id);
+        let node = self.get_mut(child);
+        (node.parent, node.previous, node.next) = (parent, previous, next);
+        match (previous, parent) {
+            (Some(previous), _) => self.get_mut(previous).next = Some(child),
+            (None, Some(parent)) => self.get_mut(parent).first_child = Some(child),
+            (None, None) => {}
+        }
+        if let Some(next) = next {
+            self.get_mut(next).previous = Some(child);
+        }
+    }
+}

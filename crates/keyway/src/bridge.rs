@@ -1,0 +1,402 @@
+//! The client of the bridge `rustica-gui`: for a compositor and its applications.
+//!
+//! A compositor registers, takes input devices, sets modes, registers applications and presents surfaces; an application
+//! asks for the GPU and makes surfaces. Each request has a deadline, and a denial is a value ([`DenialReason`]).
+//!
+//! ```no_run
+//! # fn main() -> Result<(), keyway::bridge::BridgeError> {
+//! use keyway::{Client, bridge::Bridge};
+//!
+//! let client = Client::connect()?;
+//! let mut bridge = Bridge::connect(&client)?;
+//! bridge.register_compositor()?;
+//! for connector in bridge.connectors()? {
+//!     if let Some(mode) = connector.modes.first() {
+//!         bridge.set_display_mode(connector.id, *mode)?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod input;
+mod surface;
+
+use std::time::Duration;
+
+use keyway_abi::{Denial, Rights};
+use keyway_gui::protocol;
+pub use keyway_gui::protocol::{
+    Answer, Capability, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId, DeviceInfo,
+    DeviceKind, DisplayMode, Event, GpuCapability, GpuLimits, GuiRequest, GuiResponse, Pid, PixelFormat,
+    Request, Role, SurfaceConfig, SurfaceId, SurfaceLayout,
+};
+use thiserror::Error;
+
+pub use self::{
+    input::{InputDevice, InputEvent},
+    surface::{SharedSurface, Surface},
+};
+use crate::{
+    call::Caller,
+    client::Client,
+    error::Error as KeywayError,
+    message::{Carried, Message, Outgoing},
+    sender::Sender,
+};
+
+/// The name of the bridge's service.
+pub const SERVICE: &str = "rustica-gui";
+/// The name whose holder may register as the compositor.
+pub const COMPOSITOR_SERVICE: &str = "rustica-gui/compositor";
+
+/// Why the bridge did not do what was asked.
+#[derive(Debug, Error)]
+pub enum BridgeError {
+    /// The bridge refused, for this reason.
+    #[error("the bridge refused: {0:?}")]
+    Denied(DenialReason),
+    /// The bridge tried, and the hardware or the system refused.
+    #[error("the bridge could not: {0}")]
+    Failed(String),
+    /// The bridge answered something else than what was asked.
+    #[error("the bridge answered with something else")]
+    Unexpected,
+    /// The bridge's bytes are no answer.
+    #[error("the bridge's answer cannot be read: {0}")]
+    Malformed(protocol::Malformed),
+    /// The way to the bridge failed.
+    #[error(transparent)]
+    Keyway(#[from] KeywayError),
+}
+
+impl BridgeError {
+    /// The reason, if the bridge refused.
+    pub fn denial_reason(&self) -> Option<DenialReason> {
+        match self {
+            BridgeError::Denied(reason) => Some(*reason),
+            _ => None,
+        }
+    }
+}
+
+impl From<protocol::Malformed> for BridgeError {
+    fn from(malformed: protocol::Malformed) -> Self {
+        BridgeError::Malformed(malformed)
+    }
+}
+
+/// What the bridge tells without having been asked.
+#[derive(Debug)]
+pub enum BridgeEvent {
+    /// An application has made a surface (told to the compositor), and this is the way to its pixels.
+    SurfaceCreated(SharedSurface),
+    /// Anything else; also a surface that was gone before this process looked.
+    Other(Event),
+}
+
+/// A process's line to the bridge.
+#[derive(Debug)]
+pub struct Bridge {
+    client: Client,
+    caller: Caller,
+    /// Held by the compositor: it is what allows registering.
+    door: Option<Sender>,
+    timeout: Duration,
+}
+
+impl Bridge {
+    /// Connects to the bridge: by the capability that the starter of a confined child gave as [`SERVICE`], else by name.
+    ///
+    /// # Errors
+    /// [`BridgeError::Keyway`] with [`Denial::NameUnknown`] when no bridge runs.
+    pub fn connect(client: &Client) -> Result<Self, BridgeError> {
+        let service = find(client, SERVICE)?;
+        let caller = client.open_caller(&service)?;
+        Ok(Bridge { client: client.clone(), caller, door: None, timeout: Duration::from_secs(5) })
+    }
+
+    /// How long a request waits for its answer from now on. 5 s at the beginning.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Registers this process as the compositor. Needs the name [`COMPOSITOR_SERVICE`].
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`] without that name, [`DenialReason::AlreadyHeld`] when there is a compositor.
+    pub fn register_compositor(&mut self) -> Result<(), BridgeError> {
+        if self.door.is_none() {
+            self.door = match find(&self.client, COMPOSITOR_SERVICE) {
+                Ok(door) => Some(self.client.open_sender(&door)?),
+                // Whoever may not even look the name up is told by the bridge itself.
+                Err(error) if is_refusal(&error) => None,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        let pid = self.own_pid();
+        self.expect_success(GuiRequest::RegisterCompositor { pid })
+    }
+
+    /// Gives the role of the compositor up: every grant of it and of its applications ends.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`] when this process is not the compositor.
+    pub fn unregister_compositor(&mut self) -> Result<(), BridgeError> {
+        let pid = self.own_pid();
+        self.expect_success(GuiRequest::UnregisterCompositor { pid })
+    }
+
+    /// Asks for the GPU, within limits.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`] for a process that no compositor has registered,
+    /// [`DenialReason::ResourceLimitExceeded`], [`DenialReason::AlreadyHeld`], [`DenialReason::InvalidConfig`].
+    pub fn request_gpu(&mut self, limits: GpuLimits) -> Result<GpuCapability, BridgeError> {
+        let pid = self.own_pid();
+        match self.expect_granted(GuiRequest::RequestGpu { pid, limits })?.0 {
+            Capability::GpuRendering { memory_mb, max_surfaces } => {
+                Ok(GpuCapability { memory_mb, max_surfaces })
+            }
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+
+    /// Takes an input device, as the compositor.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`], [`DenialReason::AlreadyHeld`].
+    pub fn request_input_device(&mut self, device: DeviceId) -> Result<InputDevice, BridgeError> {
+        let pid = self.own_pid();
+        let (_, message) = self.expect_granted(GuiRequest::RequestInputDevice { pid, device })?;
+        let capability = take_capability(message)?;
+        Ok(InputDevice::new(device, capability.claim()?))
+    }
+
+    /// Makes a surface, whose pixels this process writes and the compositor reads.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`] without the GPU, [`DenialReason::InvalidConfig`],
+    /// [`DenialReason::ResourceLimitExceeded`].
+    pub fn create_surface(&mut self, config: SurfaceConfig) -> Result<Surface, BridgeError> {
+        let pid = self.own_pid();
+        let request = Request::Document(GuiRequest::CreateSurface { pid, config });
+        let (answer, message) = self.ask(&request, &[])?;
+        let Answer::SurfaceCreated { surface, stride, .. } = granted(answer)? else {
+            return Err(BridgeError::Unexpected);
+        };
+        let mapped = take_capability(message).and_then(|buffer| Ok(self.client.map_writer(&buffer)?));
+        match mapped {
+            Ok(writer) => Ok(Surface::new(surface, stride, writer)),
+            Err(error) => {
+                // Nobody would ever draw on it.
+                let _ = self.destroy_surface(surface);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a surface of this process.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`] for another's, [`DenialReason::DeviceNotFound`] for one that does not exist.
+    pub fn destroy_surface(&mut self, surface: SurfaceId) -> Result<(), BridgeError> {
+        let pid = self.own_pid();
+        self.expect_success(GuiRequest::DestroySurface { pid, surface })
+    }
+
+    /// Sets a connector's mode, as the compositor.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`], [`DenialReason::InvalidConfig`] for a mode that
+    /// the connector lacks.
+    pub fn set_display_mode(&mut self, connector: ConnectorId, mode: DisplayMode) -> Result<(), BridgeError> {
+        self.expect_success(GuiRequest::SetDisplayMode { connector, mode })
+    }
+
+    /// Whether the machine is a mobile device.
+    ///
+    /// # Errors
+    /// When the bridge does not answer.
+    pub fn is_mobile_device(&mut self) -> Result<bool, BridgeError> {
+        match self.request(&Request::Document(GuiRequest::QueryDeviceType))? {
+            Answer::Document(GuiResponse::DeviceType { is_mobile }) => Ok(is_mobile),
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+
+    /// Whether this process has a capability of the bridge's.
+    ///
+    /// # Errors
+    /// When the bridge does not answer.
+    pub fn has_capability(&mut self, capability: Capability) -> Result<bool, BridgeError> {
+        let pid = self.own_pid();
+        self.has_capability_of(pid, capability)
+    }
+
+    /// Whether a process has a capability of the bridge's: for oneself, and as the compositor for one's applications.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`] for any other process.
+    pub fn has_capability_of(&mut self, pid: Pid, capability: Capability) -> Result<bool, BridgeError> {
+        let request = GuiRequest::HasCapability { pid, capability };
+        match granted(self.request(&Request::Document(request))?)? {
+            Answer::Document(GuiResponse::HasCapabilityResult { has_capability }) => Ok(has_capability),
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+
+    /// Registers an application, as the compositor: the process to which `process` is a capability, whose pid this is.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`] when this process is not the compositor, or the pid is not that process's.
+    pub fn register_application(
+        &mut self,
+        process: &crate::capability::Capability,
+        pid: Pid,
+    ) -> Result<(), BridgeError> {
+        let carried = [Carried::Copy(process, Rights::WATCH)];
+        // The bridge reads the process from the capability; the number in the request is not believed.
+        let (answer, _) = self.ask(&Request::RegisterApplication { pid, process: 0 }, &carried)?;
+        expect_done(&granted(answer)?)
+    }
+
+    /// Ends an application's registration, as the compositor: its grants end.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`].
+    pub fn unregister_application(&mut self, pid: Pid) -> Result<(), BridgeError> {
+        let answer = self.request(&Request::UnregisterApplication { pid })?;
+        expect_done(&granted(answer)?)
+    }
+
+    /// Shows a surface on a connector, as the compositor.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`]; [`BridgeError::Failed`] when nobody has drawn on
+    /// the surface.
+    pub fn present_surface(&mut self, connector: ConnectorId, surface: SurfaceId) -> Result<(), BridgeError> {
+        let answer = self.request(&Request::PresentSurface { connector, surface })?;
+        expect_done(&granted(answer)?)
+    }
+
+    /// The connectors with their modes, for the compositor.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`].
+    pub fn connectors(&mut self) -> Result<Vec<ConnectorInfo>, BridgeError> {
+        match granted(self.request(&Request::ListConnectors)?)? {
+            Answer::Connectors(connectors) => Ok(connectors),
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+
+    /// The input devices, for the compositor.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`].
+    pub fn devices(&mut self) -> Result<Vec<DeviceInfo>, BridgeError> {
+        match granted(self.request(&Request::ListDevices)?)? {
+            Answer::Devices(devices) => Ok(devices),
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+
+    /// What this process is to the bridge and holds of it.
+    ///
+    /// # Errors
+    /// When the bridge does not answer.
+    pub fn describe(&mut self) -> Result<Description, BridgeError> {
+        match granted(self.request(&Request::Describe)?)? {
+            Answer::Description(description) => Ok(description),
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+
+    /// The next thing that the bridge tells without having been asked.
+    ///
+    /// # Errors
+    /// [`KeywayError::TimedOut`] when there is none in time; [`KeywayError::LaneEnded`] when the bridge is gone.
+    pub fn next_event(&mut self, timeout: Duration) -> Result<BridgeEvent, BridgeError> {
+        let message = self.caller.next_notice(timeout)?;
+        let event = protocol::decode::<Event>(&message.payload)?;
+        let Event::SurfaceCreated { surface, owner, config, layout } = event else {
+            return Ok(BridgeEvent::Other(event));
+        };
+        let buffer = match take_capability(message) {
+            // It is gone already, which is what will be told next.
+            Err(BridgeError::Keyway(error)) if error.denial().is_some() => {
+                return Ok(BridgeEvent::Other(event));
+            }
+            taken => taken?,
+        };
+        let client = self.client.clone();
+        Ok(BridgeEvent::SurfaceCreated(SharedSurface::new(client, surface, owner, config, layout, buffer)))
+    }
+
+    /// Sends any request of the protocol and returns the answer as it is, denials among the answers.
+    ///
+    /// # Errors
+    /// When the bridge does not answer in time, or not in its protocol.
+    pub fn request(&mut self, request: &Request) -> Result<Answer, BridgeError> {
+        self.ask(request, &[]).map(|(answer, _)| answer)
+    }
+
+    fn ask(&mut self, request: &Request, carried: &[Carried<'_>]) -> Result<(Answer, Message), BridgeError> {
+        let payload = protocol::encode(request)?;
+        let message = Outgoing { payload: &payload, capabilities: carried, ..Outgoing::default() };
+        let message = self.caller.call(&message, self.timeout)?;
+        let answer = protocol::decode::<Answer>(&message.payload)?;
+        Ok((answer, message))
+    }
+
+    fn own_pid(&self) -> Pid {
+        Pid(self.client.pid())
+    }
+
+    fn expect_success(&mut self, request: GuiRequest) -> Result<(), BridgeError> {
+        let answer = self.request(&Request::Document(request))?;
+        expect_done(&granted(answer)?)
+    }
+
+    fn expect_granted(&mut self, request: GuiRequest) -> Result<(Capability, Message), BridgeError> {
+        let (answer, message) = self.ask(&Request::Document(request), &[])?;
+        match granted(answer)? {
+            Answer::Document(GuiResponse::Granted { capability }) => Ok((capability, message)),
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+}
+
+/// The capability to a service: given by the starter, else looked up.
+fn find(client: &Client, name: &str) -> Result<crate::capability::Capability, KeywayError> {
+    match client.inherited(name) {
+        Err(KeywayError::NotInherited { .. }) => client.lookup(name),
+        found => found,
+    }
+}
+
+fn is_refusal(error: &KeywayError) -> bool {
+    matches!(error.denial(), Some(Denial::NameRefused { .. } | Denial::UnknownHandle { .. }))
+}
+
+/// An answer that is neither a denial nor a failure.
+fn granted(answer: Answer) -> Result<Answer, BridgeError> {
+    match answer {
+        Answer::Document(GuiResponse::Denied { reason }) => Err(BridgeError::Denied(reason)),
+        Answer::Document(GuiResponse::Error { message }) => Err(BridgeError::Failed(message)),
+        answer => Ok(answer),
+    }
+}
+
+fn expect_done(answer: &Answer) -> Result<(), BridgeError> {
+    match answer {
+        Answer::Document(GuiResponse::Success) => Ok(()),
+        _ => Err(BridgeError::Unexpected),
+    }
+}
+
+fn take_capability(message: Message) -> Result<crate::capability::Capability, BridgeError> {
+    let first = message.capabilities.into_iter().next().ok_or(BridgeError::Unexpected)?;
+    Ok(first?)
+}

@@ -1,0 +1,184 @@
+//! A capability that this process holds.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keyway_abi::{Badge, CapabilityEntry, Denial, Handle, Listing, Name, Reply, Rights, request};
+
+use crate::{control::Control, error::Error, waiting::Until};
+
+/// A capability that this process holds. Dropping it gives it up; what was derived from it stays with its holders.
+#[derive(Debug)]
+pub struct Capability {
+    control: Arc<Control>,
+    handle: Handle,
+    rights: Rights,
+    keeping: Keeping,
+}
+
+/// What becomes of the capability when the value is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeping {
+    Delete,
+    Keep,
+}
+
+impl Capability {
+    /// A capability that is given up with the value.
+    pub(crate) fn adopted(control: &Arc<Control>, handle: Handle, rights: Rights) -> Self {
+        Capability { control: Arc::clone(control), handle, rights, keeping: Keeping::Delete }
+    }
+
+    /// A capability that stays when the value is dropped.
+    pub(crate) fn kept(control: &Arc<Control>, handle: Handle, rights: Rights) -> Self {
+        Capability { control: Arc::clone(control), handle, rights, keeping: Keeping::Keep }
+    }
+
+    /// The number by which this process names it.
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// What it may do, as it was when it came.
+    pub fn rights(&self) -> Rights {
+        self.rights
+    }
+
+    /// What the kernel knows of it, as listings show it: the object, its rights now, and of a process its number and pid.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when it has been taken back.
+    pub fn entry(&self) -> Result<CapabilityEntry, Error> {
+        let slot = self.handle.slot();
+        let after = if slot == 0 { Handle::NONE } else { Handle::new(slot - 1, 1) };
+        match self.control.request(request::ListOwn { after })?.0 {
+            Reply::Listing(Listing::Capabilities(part)) => {
+                let found = part.into_iter().find(|entry| entry.handle == self.handle);
+                let denial = Denial::StaleHandle { handle: self.handle };
+                found.ok_or(Error::Denied { operation: "ListOwn", denial })
+            }
+            _ => Err(Error::BrokerIncoherent { operation: "ListOwn" }),
+        }
+    }
+
+    /// Makes an equal or weaker capability, in this process.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]: rights only shrink, and a badge is fixed once.
+    pub fn derive(&self, rights: Rights, badge: Option<Badge>) -> Result<Capability, Error> {
+        let (created, _) = self.control.create(request::Derive { from: self.handle, rights, badge })?;
+        Ok(Capability::adopted(&self.control, created.handle, created.rights))
+    }
+
+    /// Makes an equal or weaker capability in the table of another process, to which `to` is a capability with the right
+    /// `endow`. Returns its handle there.
+    ///
+    /// # Errors
+    /// [`Error::Denied`].
+    pub fn grant(&self, to: &Capability, rights: Rights, badge: Option<Badge>) -> Result<Handle, Error> {
+        let request = request::Grant { from: self.handle, to: to.handle, rights, badge };
+        Ok(self.control.create(request)?.0.handle)
+    }
+
+    /// Looks a published queue up for another process, to which this is a capability with the right `endow`: the
+    /// capability lands in that process's table, with a badge of its own. Returns its handle there.
+    ///
+    /// # Errors
+    /// [`Error::Denied`].
+    pub fn lookup_for(&self, name: &str) -> Result<Handle, Error> {
+        let (name, directory) = (Name::new(name)?, self.control.directory());
+        let on_behalf_of = Some(self.handle);
+        Ok(self.control.create(request::Lookup { directory, name, on_behalf_of })?.0.handle)
+    }
+
+    /// Takes back everything derived from it, in every process. Once this returns, nothing derived from it can be used,
+    /// and no message sent through it is received any more. Returns how many capabilities were taken back.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when it is gone itself.
+    pub fn revoke(&self) -> Result<u64, Error> {
+        match self.control.request(request::Revoke { handle: self.handle })?.0 {
+            Reply::Revoked { count } => Ok(count),
+            _ => Err(Error::BrokerIncoherent { operation: "Revoke" }),
+        }
+    }
+
+    /// Gives it up, and says whether that went well.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when it is gone already.
+    pub fn delete(mut self) -> Result<(), Error> {
+        self.keeping = Keeping::Keep;
+        self.control.ask(request::Delete { handle: self.handle }).map(drop)
+    }
+
+    /// Lets it stay in this process's table after the value is dropped.
+    pub fn into_handle(mut self) -> Handle {
+        self.keeping = Keeping::Keep;
+        self.handle
+    }
+
+    /// The descriptor of a device. Needs the right `claim`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`].
+    pub fn claim(&self) -> Result<OwnedFd, Error> {
+        let mut descriptors = self.control.ask(request::Claim { device: self.handle })?;
+        descriptors.pop().ok_or(Error::BrokerIncoherent { operation: "Claim" })
+    }
+
+    /// Asks to be told when a process ends. Needs the right `watch`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`].
+    pub fn watch(&self) -> Result<Watch, Error> {
+        self.control.ask(request::Watch { process: self.handle })?;
+        Ok(Watch { control: Arc::clone(&self.control), process: self.handle })
+    }
+}
+
+impl Drop for Capability {
+    fn drop(&mut self) {
+        if self.keeping == Keeping::Delete && !self.control.is_over() {
+            // It may have been taken back already.
+            let _ = self.control.ask(request::Delete { handle: self.handle });
+        }
+    }
+}
+
+/// A process whose end this one will be told of.
+#[derive(Debug)]
+pub struct Watch {
+    control: Arc<Control>,
+    process: Handle,
+}
+
+impl Watch {
+    /// Whether the process has ended.
+    ///
+    /// # Errors
+    /// [`Error::BrokerGone`].
+    pub fn has_ended(&self) -> Result<bool, Error> {
+        self.control.pump()?;
+        Ok(self.control.routes().ended.contains(&self.process))
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], [`Error::BrokerGone`].
+    pub fn wait(&self, timeout: Duration) -> Result<Duration, Error> {
+        let (began, until) = (Instant::now(), Until::after(timeout));
+        loop {
+            let seen = self.control.events_seen();
+            if self.has_ended()? {
+                return Ok(began.elapsed());
+            }
+            let sleep = until.sleep().ok_or(Error::TimedOut(timeout))?;
+            keyway_sys::futex::wait(&[(self.control.event_word(), seen)], sleep)?;
+        }
+    }
+}

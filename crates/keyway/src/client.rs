@@ -1,0 +1,321 @@
+//! A session with a broker: where everything begins.
+
+use std::{collections::BTreeMap, env, os::fd::OwnedFd, path::Path, sync::Arc};
+
+use keyway_abi::{
+    CapabilityEntry, Handle, LaneEntry, Listing, Name, ProcessEntry, ProcessNumber, QueueEntry, Reply,
+    Rights, request, request::Audience,
+};
+use keyway_sys::{inherited, rendezvous, socket};
+
+use crate::{
+    call::Caller,
+    capability::Capability,
+    control::{Control, Notice},
+    device::Depositor,
+    error::Error,
+    queue::{Queue, QueueOptions},
+    region::{RegionReader, RegionWriter},
+    sender::{Sender, SenderOptions},
+};
+
+/// A session with a broker. A clone is the same session; it ends with the last clone and all that was made from it.
+///
+/// May be used from several threads: requests to the broker take turns, messages do not involve it.
+///
+/// # Forks
+/// A session belongs to one process. A forked child that uses it ends it, for both; start children with
+/// [`Confined`](crate::Confined), or let them connect themselves.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) control: Arc<Control>,
+    inherited: Arc<BTreeMap<String, Handle>>,
+}
+
+/// The variable that names the descriptor of an inherited socket.
+pub(crate) const SOCKET_VARIABLE: &str = "KEYWAY_FD";
+/// The variable that names the capabilities that the starter gave: `name=number` apart by `;`.
+pub(crate) const CAPABILITIES_VARIABLE: &str = "KEYWAY_CAPABILITIES";
+
+impl Client {
+    /// Connects to the broker: a confined child over the socket that it inherited, any other process over
+    /// `$KEYWAY_SOCKET`, else `$XDG_RUNTIME_DIR/keyway/broker.sock`, else `/run/keyway/broker.sock`.
+    ///
+    /// # Errors
+    /// [`Error::BrokerNotFound`] says where it looked and how to start one.
+    pub fn connect() -> Result<Self, Error> {
+        let inherited = env::var(SOCKET_VARIABLE).ok().and_then(|text| text.parse().ok());
+        match inherited {
+            Some(number) => Self::over(inherited::take(number)?),
+            None => Self::connect_to(&rendezvous::socket_path()),
+        }
+    }
+
+    /// Connects to the broker that serves the socket at `path`.
+    ///
+    /// # Errors
+    /// [`Error::BrokerNotFound`].
+    pub fn connect_to(path: &Path) -> Result<Self, Error> {
+        let found = socket::connect(path);
+        Self::over(found.map_err(|error| Error::BrokerNotFound { path: path.into(), error })?)
+    }
+
+    /// Begins a session over a socket that leads to the broker.
+    ///
+    /// # Errors
+    /// [`Error::SessionEnded`] when the broker does not want this process on it.
+    pub fn over(socket: OwnedFd) -> Result<Self, Error> {
+        let control = Arc::new(Control::begin(socket)?);
+        let given = env::var(CAPABILITIES_VARIABLE).unwrap_or_default();
+        let parse = |pair: &str| {
+            let (name, number) = pair.split_once('=')?;
+            Some((name.to_owned(), Handle::from_raw(number.parse().ok()?)))
+        };
+        let inherited = given.split(';').filter_map(parse).collect();
+        Ok(Client { control, inherited: Arc::new(inherited) })
+    }
+
+    /// The kernel's number for this process.
+    pub fn process_number(&self) -> ProcessNumber {
+        self.control.start().process
+    }
+
+    /// The pid, as the broker knows it.
+    pub fn pid(&self) -> u32 {
+        self.control.start().pid
+    }
+
+    /// The capability to this process itself. A confined child has none.
+    pub fn own_process(&self) -> Option<Capability> {
+        let rights = Rights::WATCH | Rights::ENDOW | Rights::START | Rights::GRANT | Rights::DERIVE;
+        self.control.start().own.map(|handle| Capability::kept(&self.control, handle, rights))
+    }
+
+    /// The capability that the starter of this confined process gave under `name`.
+    ///
+    /// # Errors
+    /// [`Error::NotInherited`] lists the names that were given.
+    pub fn inherited(&self, name: &str) -> Result<Capability, Error> {
+        let Some(handle) = self.inherited.get(name) else {
+            let given: Vec<&str> = self.inherited.keys().map(String::as_str).collect();
+            let given = if given.is_empty() { "none".into() } else { given.join(", ") };
+            return Err(Error::NotInherited { name: name.into(), given });
+        };
+        let rights = self.entry(*handle)?.map_or(Rights::empty(), |entry| entry.rights);
+        Ok(Capability::adopted(&self.control, *handle, rights))
+    }
+
+    /// Makes a queue, of which this process is the receiver.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] at a limit, or for a size that no queue has.
+    pub fn create_queue(&self, options: QueueOptions) -> Result<Queue, Error> {
+        Queue::create(&self.control, options)
+    }
+
+    /// Opens a lane to a queue, with the default options.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the right `send`, or when the queue takes no further lane.
+    pub fn open_sender(&self, capability: &Capability) -> Result<Sender, Error> {
+        self.open_sender_with(capability, SenderOptions::default())
+    }
+
+    /// Opens a lane to a queue.
+    ///
+    /// # Errors
+    /// As [`Client::open_sender`].
+    pub fn open_sender_with(&self, capability: &Capability, options: SenderOptions) -> Result<Sender, Error> {
+        Sender::open(&self.control, capability.handle(), options)
+    }
+
+    /// Opens lanes to and from a queue, for calls.
+    ///
+    /// # Errors
+    /// As [`Client::open_sender`].
+    pub fn open_caller(&self, capability: &Capability) -> Result<Caller, Error> {
+        Caller::open(&self.control, capability)
+    }
+
+    /// Makes shared memory of `bytes`, rounded up to whole pages.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for no bytes, too many, or at a limit.
+    pub fn create_region(&self, bytes: u64) -> Result<Capability, Error> {
+        let page = keyway_abi::layout::PAGE_BYTES as u64;
+        let bytes = bytes.checked_next_multiple_of(page).unwrap_or(u64::MAX);
+        let (created, _) = self.control.create(request::CreateRegion { bytes })?;
+        Ok(Capability::adopted(&self.control, created.handle, created.rights))
+    }
+
+    /// Becomes a region's one writer. When this returns, others can map it for reading.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the right `write`, or when the region has its writer.
+    pub fn map_writer(&self, region: &Capability) -> Result<RegionWriter, Error> {
+        RegionWriter::map(&self.control, region.handle())
+    }
+
+    /// Maps a region that another process writes.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the right `map`, or before its writer has mapped it.
+    pub fn map_reader(&self, region: &Capability) -> Result<RegionReader, Error> {
+        RegionReader::map(&self.control, region.handle())
+    }
+
+    /// Publishes a queue under a name. The name is withdrawn when the capability returned is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when the name is taken, or this process may not publish.
+    pub fn publish(
+        &self,
+        name: &str,
+        queue: &Capability,
+        rights: Rights,
+        audience: Audience,
+    ) -> Result<Capability, Error> {
+        let (name, directory) = (Name::new(name)?, self.control.directory());
+        let queue = queue.handle();
+        let (created, _) =
+            self.control.create(request::Publish { directory, name, queue, rights, audience })?;
+        Ok(Capability::adopted(&self.control, created.handle, created.rights))
+    }
+
+    /// Looks a published queue up. The capability carries a badge that is this process's alone.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when nobody has published the name, or not for this process.
+    pub fn lookup(&self, name: &str) -> Result<Capability, Error> {
+        let (name, directory) = (Name::new(name)?, self.control.directory());
+        let (created, _) = self.control.create(request::Lookup { directory, name, on_behalf_of: None })?;
+        Ok(Capability::adopted(&self.control, created.handle, created.rights))
+    }
+
+    /// The socket on which this process hands descriptors to the broker. Needs the right `deposit`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right.
+    pub fn open_depositor(&self) -> Result<Depositor, Error> {
+        Depositor::open(&self.control)
+    }
+
+    /// What has happened to this process's capabilities and lanes since the last call, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::BrokerGone`], [`Error::SessionEnded`].
+    pub fn take_notices(&self) -> Result<Vec<Notice>, Error> {
+        self.control.pump()?;
+        Ok(self.control.routes().notices.drain(..).collect())
+    }
+
+    /// All capabilities of this process.
+    ///
+    /// # Errors
+    /// [`Error::BrokerGone`].
+    pub fn capabilities(&self) -> Result<Vec<CapabilityEntry>, Error> {
+        self.collect(
+            |last: Option<&CapabilityEntry>| {
+                request::ListOwn { after: last.map_or(Handle::NONE, |entry| entry.handle) }.into()
+            },
+            |listing| if let Listing::Capabilities(part) = listing { part } else { Vec::new() },
+        )
+    }
+
+    /// All processes that the broker knows. Needs the right `inspect` on the directory.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right.
+    pub fn processes(&self) -> Result<Vec<ProcessEntry>, Error> {
+        let directory = self.control.directory();
+        self.collect(
+            |last: Option<&ProcessEntry>| {
+                request::ListProcesses { directory, after: last.map(|entry| entry.process) }.into()
+            },
+            |listing| if let Listing::Processes(part) = listing { part } else { Vec::new() },
+        )
+    }
+
+    /// All capabilities of a process. Needs the right `inspect` on the directory.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right, or when the process has ended.
+    pub fn capabilities_of(&self, process: ProcessNumber) -> Result<Vec<CapabilityEntry>, Error> {
+        let directory = self.control.directory();
+        self.collect(
+            |last: Option<&CapabilityEntry>| {
+                let after = last.map_or(Handle::NONE, |entry| entry.handle);
+                request::ListCapabilities { directory, process, after }.into()
+            },
+            |listing| if let Listing::Capabilities(part) = listing { part } else { Vec::new() },
+        )
+    }
+
+    /// All queues. Needs the right `inspect` on the directory.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right.
+    pub fn queues(&self) -> Result<Vec<QueueEntry>, Error> {
+        let directory = self.control.directory();
+        self.collect(
+            |last: Option<&QueueEntry>| {
+                request::ListQueues { directory, after: last.map(|entry| entry.object) }.into()
+            },
+            |listing| if let Listing::Queues(part) = listing { part } else { Vec::new() },
+        )
+    }
+
+    /// All lanes, with what is in them. Needs the right `inspect` on the directory.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right.
+    pub fn lanes(&self) -> Result<Vec<LaneEntry>, Error> {
+        let directory = self.control.directory();
+        self.collect(
+            |last: Option<&LaneEntry>| {
+                request::ListLanes { directory, after: last.map(|entry| entry.lane) }.into()
+            },
+            |listing| if let Listing::Lanes(part) = listing { part } else { Vec::new() },
+        )
+    }
+
+    /// Whatever a handle of this process names, for code that keeps handles elsewhere. The kernel judges it at each use;
+    /// its [`rights`](Capability::rights) are unknown here and shown as none. It is given up with the value.
+    pub fn adopt(&self, handle: Handle) -> Capability {
+        Capability::adopted(&self.control, handle, Rights::empty())
+    }
+
+    /// A descriptor that the starter of this confined process let it inherit: see
+    /// [`Confined::inherit`](crate::Confined::inherit). It can be taken once.
+    ///
+    /// # Errors
+    /// [`Error::NotInherited`] when the variable names none.
+    pub fn inherited_descriptor(variable: &str) -> Result<OwnedFd, Error> {
+        let number = env::var(variable).ok().and_then(|text| text.parse().ok());
+        let missing = || Error::NotInherited { name: variable.into(), given: "no such descriptor".into() };
+        Ok(inherited::take(number.ok_or_else(missing)?)?)
+    }
+
+    fn entry(&self, handle: Handle) -> Result<Option<CapabilityEntry>, Error> {
+        Ok(self.capabilities()?.into_iter().find(|entry| entry.handle == handle))
+    }
+
+    /// Asks for one part after the other until one is empty.
+    fn collect<T>(
+        &self,
+        ask: impl Fn(Option<&T>) -> keyway_abi::Request,
+        part: impl Fn(Listing) -> Vec<T>,
+    ) -> Result<Vec<T>, Error> {
+        let mut all = Vec::new();
+        loop {
+            let (Reply::Listing(listing), _) = self.control.request(ask(all.last()))? else {
+                return Err(Error::BrokerIncoherent { operation: "a listing" });
+            };
+            let part = part(listing);
+            if part.is_empty() {
+                return Ok(all);
+            }
+            all.extend(part);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The session with the broker: requests and replies, events, broker pages.
+//!
+//! One request at a time goes over the socket, whichever thread asks. Events that come in between are sorted to those
+//! whom they concern ([`Routes`]); whoever sleeps on memory sleeps on the event word as well.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    os::fd::OwnedFd,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use keyway_abi::{
+    Event, Farewell, Handle, LaneEnd, LaneId, PROTOCOL_VERSION, Reply, Request, SessionStart, WordPlace,
+    layout::{EVENT_WORD, PAGE_BYTES, RECORDS_OFFSET},
+    limits::{FRAME_BYTES_MAX, FRAME_DESCRIPTORS_MAX},
+    request,
+};
+use keyway_shm::{Access, Status, Word};
+use keyway_sys::{
+    frame::{self, Reception, Sent, Waiting},
+    memory::{Mapping, Populate},
+    socket,
+};
+use keyway_wire::Incoming;
+
+use crate::error::Error;
+
+/// The longest that a request waits for its reply.
+pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What has happened to this process's capabilities. LIMIT: the newest `NOTICES_MAX` are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Another process has put a capability into this one's table.
+    CapabilityReceived {
+        /// Its handle.
+        handle: Handle,
+        /// The kind of the object.
+        kind: keyway_abi::Kind,
+        /// What it may do.
+        rights: keyway_abi::Rights,
+    },
+    /// A capability was taken back, or its object has ended.
+    CapabilityLost {
+        /// Its handle, stale from now on.
+        handle: Handle,
+    },
+    /// A lane of this process has ended.
+    LaneEnded {
+        /// Which.
+        lane: LaneId,
+        /// Why.
+        why: LaneEnd,
+    },
+}
+
+const NOTICES_MAX: usize = 1024;
+
+/// A lane that a sender has opened, as its receiver is told.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) event: Event,
+    /// Nothing when it could not be mapped: then the lane is to be closed.
+    pub(crate) ring: Option<Mapping>,
+}
+
+/// Events, sorted.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    /// By queue: lanes opened.
+    pub(crate) arrivals: BTreeMap<Handle, VecDeque<Arrival>>,
+    /// By queue: acknowledgement memories that are no longer of use.
+    pub(crate) acks_dropped: BTreeMap<Handle, Vec<u32>>,
+    /// By the capability with which they were watched: processes that have ended.
+    pub(crate) ended: BTreeSet<Handle>,
+    pub(crate) notices: VecDeque<Notice>,
+    farewell: Option<Farewell>,
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct Line {
+    last_number: u32,
+    buffer: Box<[u8; FRAME_BYTES_MAX]>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Control {
+    socket: OwnedFd,
+    line: Mutex<Line>,
+    routes: Mutex<Routes>,
+    pages: Mutex<BTreeMap<u32, Mapping>>,
+    event_word: Word,
+    start: SessionStart,
+}
+
+impl Control {
+    /// Says hello on a socket that leads to the broker.
+    pub(crate) fn begin(socket: OwnedFd) -> Result<Self, Error> {
+        let mut line = Line { last_number: 0, buffer: Box::new([0; FRAME_BYTES_MAX]) };
+        let hello = request::Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION };
+        let mut farewell = None;
+        let mut keep = |incoming, _| {
+            if let Event::Farewell(reason) = incoming {
+                farewell = Some(reason);
+            }
+        };
+        let answer = line.exchange(&socket, &hello.into(), &mut keep);
+        let (reply, descriptors) = match (answer, farewell) {
+            (Err(Error::BrokerGone), Some(farewell)) => return Err(Error::SessionEnded(farewell)),
+            (answer, _) => answer?,
+        };
+        let (Reply::Welcome(start), Some(page)) = (reply, descriptors.first()) else {
+            return Err(Error::BrokerIncoherent { operation: "Hello" });
+        };
+        let page = Mapping::new(page, PAGE_BYTES, Access::Read, Populate::OnUse)?;
+        let event_word = page.view().word(EVENT_WORD * 4);
+        let event_word = event_word.ok_or(Error::BrokerIncoherent { operation: "Hello" })?;
+        Ok(Control {
+            socket,
+            line: Mutex::new(line),
+            routes: Mutex::new(Routes::default()),
+            pages: Mutex::new(BTreeMap::from([(0, page)])),
+            event_word,
+            start,
+        })
+    }
+
+    pub(crate) fn start(&self) -> &SessionStart {
+        &self.start
+    }
+
+    /// The directory. A process without one asks with a handle that names nothing, and is denied by the kernel.
+    pub(crate) fn directory(&self) -> Handle {
+        self.start.directory.unwrap_or(Handle::NONE)
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) fn request(&self, request: impl Into<Request>) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        let request = request.into();
+        let mut keep = |event, descriptors| self.sort(event, descriptors);
+        let answer = locked(&self.line).exchange(&self.socket, &request, &mut keep);
+        match answer {
+            Err(Error::BrokerGone) => Err(self.over()),
+            Ok((Reply::Denied(denial), _)) => Err(Error::Denied { operation: request.operation(), denial }),
+            answer => answer,
+        }
+    }
+
+    /// Asks for something whose reply says no more than that it is done.
+    pub(crate) fn ask(&self, request: impl Into<Request>) -> Result<Vec<OwnedFd>, Error> {
+        let request = request.into();
+        let operation = request.operation();
+        match self.request(request)? {
+            (Reply::Done, descriptors) => Ok(descriptors),
+            _ => Err(Error::BrokerIncoherent { operation }),
+        }
+    }
+
+    /// Asks for something that makes a capability.
+    pub(crate) fn create(
+        &self,
+        request: impl Into<Request>,
+    ) -> Result<(keyway_abi::Created, Vec<OwnedFd>), Error> {
+        let request = request.into();
+        let operation = request.operation();
+        match self.request(request)? {
+            (Reply::Capability(created), descriptors) => Ok((created, descriptors)),
+            _ => Err(Error::BrokerIncoherent { operation }),
+        }
+    }
+
+    /// Reads every event that has come, without waiting.
+    pub(crate) fn pump(&self) -> Result<(), Error> {
+        let mut line = locked(&self.line);
+        let keep = |event, descriptors| self.sort(event, descriptors);
+        // LIMIT: the socket's own buffer bounds what can have come.
+        loop {
+            match line.receive(&self.socket) {
+                Ok(Some((Incoming::Event(event), descriptors))) => keep(event, descriptors),
+                // The reply to a request that nobody waits for any more.
+                Ok(Some((Incoming::Reply(..), _))) => {}
+                Ok(None) => return Ok(()),
+                Err(Error::BrokerGone) => return Err(self.over()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Grows with each event. Read it first, then [`Control::pump`], then sleep on it with the value read.
+    pub(crate) fn event_word(&self) -> &Word {
+        &self.event_word
+    }
+
+    /// What the event word says now.
+    pub(crate) fn events_seen(&self) -> u32 {
+        // SYNC event-word: the frame is in the socket before the word says so.
+        self.event_word.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn routes(&self) -> MutexGuard<'_, Routes> {
+        locked(&self.routes)
+    }
+
+    /// The broker's word for a lane or mapping.
+    pub(crate) fn status(&self, place: WordPlace) -> Result<Status, Error> {
+        let pages = locked(&self.pages);
+        let word = pages.get(&place.page).and_then(|page| page.view().word(usize::from(place.index) * 4));
+        match word {
+            Some(word) => Ok(Status::new(word, place.generation)),
+            None => Err(Error::BrokerIncoherent { operation: "OpenLane" }),
+        }
+    }
+
+    /// Whether the broker has gone or ended the session.
+    pub(crate) fn is_over(&self) -> bool {
+        self.routes().is_over
+    }
+
+    fn over(&self) -> Error {
+        let mut routes = self.routes();
+        routes.is_over = true;
+        match routes.farewell {
+            Some(farewell) => Error::SessionEnded(farewell),
+            None => Error::BrokerGone,
+        }
+    }
+
+    fn sort(&self, event: Event, mut descriptors: Vec<OwnedFd>) {
+        match &event {
+            Event::LaneOpened { queue, ring_bytes, .. } => {
+                let bytes = *ring_bytes as usize + RECORDS_OFFSET;
+                let ring = descriptors.pop();
+                let ring = ring.and_then(|fd| Mapping::new(fd, bytes, Access::Read, Populate::OnUse).ok());
+                let queue = *queue;
+                self.routes().arrivals.entry(queue).or_default().push_back(Arrival { event, ring });
+            }
+            Event::AckDropped { queue, ack } => {
+                self.routes().acks_dropped.entry(*queue).or_default().push(*ack);
+            }
+            Event::LaneEnded { lane, why } => self.notice(Notice::LaneEnded { lane: *lane, why: *why }),
+            Event::CapabilityReceived { handle, kind, rights, .. } => {
+                let (handle, kind, rights) = (*handle, *kind, *rights);
+                self.notice(Notice::CapabilityReceived { handle, kind, rights });
+            }
+            Event::CapabilityLost { handle } => self.notice(Notice::CapabilityLost { handle: *handle }),
+            Event::ProcessEnded { process } => drop(self.routes().ended.insert(*process)),
+            Event::PageAdded { page } => {
+                let mapped =
+                    descriptors.pop().map(|fd| Mapping::new(fd, PAGE_BYTES, Access::Read, Populate::OnUse));
+                if let Some(Ok(mapping)) = mapped {
+                    locked(&self.pages).insert(*page, mapping);
+                }
+            }
+            Event::PageDropped { page } => drop(locked(&self.pages).remove(page)),
+            Event::Farewell(farewell) => self.routes().farewell = Some(*farewell),
+        }
+    }
+
+    fn notice(&self, notice: Notice) {
+        let mut routes = self.routes();
+        if routes.notices.len() >= NOTICES_MAX {
+            routes.notices.pop_front();
+        }
+        routes.notices.push_back(notice);
+    }
+}
+
+impl Line {
+    fn exchange(
+        &mut self,
+        socket: &OwnedFd,
+        request: &Request,
+        keep: &mut impl FnMut(Event, Vec<OwnedFd>),
+    ) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        self.last_number = self.last_number.wrapping_add(1);
+        let number = self.last_number;
+        // INVARIANT: no request is as long as a frame.
+        let bytes = keyway_wire::encode_request(number, request, 0).expect("every request fits");
+        let sent = frame::send_frame(socket, &bytes, &[], Waiting::Block)?;
+        let deadline = Instant::now() + REPLY_TIMEOUT;
+        // What had been sent to us can still say why the broker has gone.
+        loop {
+            match self.receive(socket)? {
+                Some((Incoming::Reply(of, reply), descriptors)) if of == number => {
+                    return Ok((reply, descriptors));
+                }
+                Some((Incoming::Reply(..), _)) => {}
+                Some((Incoming::Event(event), descriptors)) => keep(event, descriptors),
+                None if sent == Sent::Closed => return Err(Error::BrokerGone),
+                None => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        let operation = request.operation();
+                        return Err(Error::BrokerSilent { operation, waited: REPLY_TIMEOUT });
+                    }
+                    socket::wait_readable(socket, Some(left))?;
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, socket: &OwnedFd) -> Result<Option<(Incoming, Vec<OwnedFd>)>, Error> {
+        let buffer = &mut self.buffer[..];
+        match frame::receive_frame(socket, buffer, FRAME_DESCRIPTORS_MAX, Waiting::DontWait)? {
+            Reception::WouldBlock => Ok(None),
+            Reception::End => Err(Error::BrokerGone),
+            Reception::Frame(received) => {
+                let bytes = &self.buffer[..received.bytes];
+                let incoming = keyway_wire::decode_incoming(bytes, received.fds.len());
+                Ok(Some((incoming.map_err(Error::BrokerUnreadable)?, received.fds)))
+            }
+        }
+    }
+}
+
+/// A lock that a panicking thread held is as good as any: nothing is left half done under these locks.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,68 @@
+//! Capability-secured inter-process communication for Linux: the client library.
+//!
+//! A process can do only what a capability in its hand lets it do, and what it may do, it does at memory speed: messages
+//! pass through shared memory of which every byte has one writer, without the broker and without a system call unless one
+//! side sleeps.
+//!
+//! ```
+//! # #[cfg(feature = "embedded")]
+//! # fn main() -> Result<(), keyway::Error> {
+//! use keyway::{Client, Embedded, QueueOptions};
+//!
+//! let broker = Embedded::start()?; // or `Client::connect()` to one that runs
+//! let client = Client::over(broker.connect()?)?;
+//! let mut queue = client.create_queue(QueueOptions::default())?;
+//! let capability = queue.sender_capability(None)?;
+//! let mut sender = client.open_sender(&capability)?;
+//! sender.send(b"hello")?;
+//! assert_eq!(queue.receive()?.payload, b"hello");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "embedded"))]
+//! # fn main() {}
+//! ```
+//!
+//! Never here: a decision of the kernel's, `unsafe`, a thread that the user did not start. It rests on `keyway-wire` for
+//! the broker's frames, `keyway-shm` for lanes and `keyway-sys` for Linux.
+//!
+//! Floors, lowest first: `error`, `waiting`; `control`; `capability`; `message`; `sender`, `region`, `device`; `queue`;
+//! `call`; `client` (where users begin); `confined`, `bridge`.
+
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "gui")]
+pub mod bridge;
+mod call;
+mod capability;
+mod client;
+mod confined;
+mod control;
+mod device;
+mod error;
+mod message;
+mod queue;
+mod region;
+mod sender;
+mod waiting;
+
+#[cfg(feature = "embedded")]
+pub use keyway_broker::{Embedded, StartError};
+
+pub use keyway_abi as abi;
+pub use keyway_abi::{Badge, Denial, Handle, Kind, LaneId, Rights, request::Audience};
+pub use keyway_shm::{Acknowledged, Ending, Verdict};
+
+pub use crate::{
+    call::Caller,
+    capability::{Capability, Watch},
+    client::Client,
+    confined::{Confined, ConfinedChild},
+    control::Notice,
+    device::Depositor,
+    error::Error,
+    message::{Carried, Message, Outgoing, ReplyTo},
+    queue::{Incoming, Peer, Queue, QueueOptions, wait_any},
+    region::{RegionReader, RegionWriter},
+    sender::{Sender, SenderOptions},
+    waiting::WaitStyle,
+};

@@ -1,0 +1,539 @@
+//! A queue and its receiver: many lanes come in, messages go out in turn.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keyway_abi::{
+    Badge, BadgeBearer, Denial, Event, LaneId, PeerIdentity, Reply, Rights, Ticket,
+    layout::{PAGE_BYTES, RING_BYTES_MAX},
+    limits::{QUEUE_SENDERS_MAX, STOCK_MAX},
+    request,
+};
+use keyway_shm::{Access, LaneReceiver, ReceiveError, RecordHeader, Wait, Word};
+use keyway_sys::{
+    futex,
+    memory::{Mapping, Populate},
+};
+
+use crate::{
+    capability::Capability,
+    control::{Arrival, Control},
+    error::Error,
+    message::{Message, Outgoing, ReplyTo, flags},
+    sender::{Sender, SenderOptions, timed_out},
+    waiting::{SLEEP_MAX, Spinner, Until, WaitStyle},
+};
+
+/// How a queue is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueOptions {
+    /// Bytes of the largest ring that a sender may open: a power of two, 4 KiB to 1 GiB.
+    pub ring_bytes_max: u32,
+    /// Lanes that the queue takes at a time, 1 to 120.
+    pub senders_max: u16,
+    /// Lanes that can be opened before this process looks, 1 to 8.
+    pub stock: u8,
+    /// How to wait for messages.
+    pub wait: WaitStyle,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        QueueOptions {
+            ring_bytes_max: RING_BYTES_MAX,
+            senders_max: QUEUE_SENDERS_MAX,
+            stock: 4,
+            wait: WaitStyle::default(),
+        }
+    }
+}
+
+/// What a queue has to tell.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A sender has opened a lane.
+    Opened(Peer),
+    /// A message has come.
+    Message(Message),
+    /// A lane is over: all that its sender had committed has been received, or the lane was revoked.
+    Ended {
+        /// The lane.
+        lane: LaneId,
+        /// Who its sender was.
+        peer: Peer,
+        /// Why.
+        why: Error,
+    },
+}
+
+/// The sender of a lane.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The lane.
+    pub lane: LaneId,
+    /// The badge of the capability through which it was opened.
+    pub badge: Option<Badge>,
+    /// For whom that badge was made.
+    pub bearer: BadgeBearer,
+    /// Who opened it, as Linux told the broker.
+    pub identity: Arc<PeerIdentity>,
+}
+
+/// A queue, with this process as its receiver. Dropping it ends the queue; its senders are told.
+#[derive(Debug)]
+pub struct Queue {
+    control: Arc<Control>,
+    capability: Capability,
+    object: u64,
+    acks: BTreeMap<u32, Mapping>,
+    senders_max: u16,
+    stock: u8,
+    lanes: Vec<Lane>,
+    /// Where the next look begins, so that each lane has its turn.
+    turn: usize,
+    events_seen: u32,
+    spinner: Spinner,
+    buffer: Vec<u8>,
+    told: VecDeque<Incoming>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    peer: Peer,
+    receiver: LaneReceiver,
+    /// A capability to watch the sender; given up with the lane.
+    process: Capability,
+    /// Where its calls are answered.
+    replies: Option<Sender>,
+}
+
+impl Queue {
+    pub(crate) fn create(control: &Arc<Control>, options: QueueOptions) -> Result<Self, Error> {
+        let QueueOptions { ring_bytes_max, senders_max, stock, wait } = options;
+        if stock == 0 {
+            // Lawful for the kernel, whose receiver may top up later; this library would never know when.
+            let denial = Denial::InvalidCount { asked: 0, max: STOCK_MAX.into() };
+            return Err(Error::Denied { operation: "CreateQueue", denial });
+        }
+        let events_seen = control.events_seen();
+        let request = request::CreateQueue { ring_bytes_max, senders_max, stock };
+        let (reply, descriptors) = control.request(request)?;
+        let Reply::Queue { queue: created, object, first_ack } = reply else {
+            return Err(Error::BrokerIncoherent { operation: "CreateQueue" });
+        };
+        let mut queue = Queue {
+            control: Arc::clone(control),
+            capability: Capability::adopted(control, created.handle, created.rights),
+            object,
+            acks: BTreeMap::new(),
+            senders_max,
+            stock,
+            lanes: Vec::new(),
+            turn: 0,
+            events_seen: events_seen.wrapping_sub(1),
+            spinner: Spinner::new(wait),
+            buffer: Vec::new(),
+            told: VecDeque::new(),
+        };
+        queue.map_acks(first_ack, descriptors)?;
+        Ok(queue)
+    }
+
+    /// The capability that made the queue. What others may do with it is derived from it.
+    pub fn capability(&self) -> &Capability {
+        &self.capability
+    }
+
+    /// The number by which listings name the queue.
+    pub fn object(&self) -> u64 {
+        self.object
+    }
+
+    /// A capability to send to this queue, to be granted or sent on, with the badge by which its messages will be known.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] at a limit.
+    pub fn sender_capability(&self, badge: Option<Badge>) -> Result<Capability, Error> {
+        self.capability.derive(Rights::SEND | Rights::DERIVE | Rights::GRANT, badge)
+    }
+
+    /// Receives a message; waits for one.
+    ///
+    /// # Errors
+    /// [`Error::BrokerGone`] and [`Error::SessionEnded`], once nothing that was sent is left.
+    pub fn receive(&mut self) -> Result<Message, Error> {
+        self.receive_until(Until::Forever)
+    }
+
+    /// Receives a message if there is one.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when there is none, and as [`Queue::receive`].
+    pub fn try_receive(&mut self) -> Result<Message, Error> {
+        loop {
+            match self.try_next()? {
+                Some(Incoming::Message(message)) => return Ok(message),
+                Some(_) => {}
+                None => return Err(Error::WouldBlock),
+            }
+        }
+    }
+
+    /// Receives a message; waits for one, but no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Queue::receive`].
+    pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Message, Error> {
+        self.receive_until(Until::after(timeout)).map_err(|error| timed_out(error, timeout))
+    }
+
+    /// Receives a message or learns of a sender that came or went; waits for one, but no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Queue::receive`].
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Incoming, Error> {
+        self.next_until(Until::after(timeout)).map_err(|error| timed_out(error, timeout))
+    }
+
+    /// The next message or news, if there is one.
+    ///
+    /// # Errors
+    /// As [`Queue::receive`].
+    pub fn try_next(&mut self) -> Result<Option<Incoming>, Error> {
+        let lost = self.look_at_events().err();
+        if let Some(news) = self.told.pop_front() {
+            return Ok(Some(news));
+        }
+        for _ in 0..self.lanes.len() {
+            if self.turn >= self.lanes.len() {
+                self.turn = 0;
+            }
+            let index = self.turn;
+            self.turn += 1;
+            if let Some(incoming) = self.take_from(index)? {
+                return Ok(Some(incoming));
+            }
+        }
+        lost.map_or(Ok(None), Err)
+    }
+
+    /// Answers a call. Never waits: a caller that does not take its answers loses this one.
+    ///
+    /// # Errors
+    /// [`Error::NoReplyExpected`] when the caller is gone, [`Error::WouldBlock`] when it takes no answers, and as
+    /// [`Sender::send_message`].
+    #[expect(clippy::needless_pass_by_value, reason = "a call is answered once")]
+    pub fn reply(&mut self, to: ReplyTo, message: &Outgoing<'_>) -> Result<(), Error> {
+        let ReplyTo { lane, number } = to;
+        let sender = self.reply_sender(lane)?;
+        sender.send_parts(message, flags::REPLY, &number.to_le_bytes(), Until::after(Duration::ZERO))
+    }
+
+    /// Sends something to one that makes calls, without having been asked: it comes out of
+    /// [`Caller::next_notice`](crate::Caller::next_notice). Never waits.
+    ///
+    /// # Errors
+    /// As [`Queue::reply`].
+    pub fn notify(&mut self, lane: LaneId, message: &Outgoing<'_>) -> Result<(), Error> {
+        let sender = self.reply_sender(lane)?;
+        sender.send_parts(message, 0, &[], Until::after(Duration::ZERO))
+    }
+
+    /// Closes a lane: its sender is told, and what it had sent is dropped.
+    pub fn close_lane(&mut self, lane: LaneId) {
+        if let Some(index) = self.lanes.iter().position(|open| open.peer.lane == lane) {
+            drop(self.remove_lane(index));
+        }
+    }
+
+    /// A capability to watch the sender of a lane.
+    pub fn sender_process(&self, lane: LaneId) -> Option<&Capability> {
+        self.lanes.iter().find(|open| open.peer.lane == lane).map(|open| &open.process)
+    }
+
+    /// The lanes that are open, and who sends on them.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.lanes.iter().map(|lane| &lane.peer)
+    }
+
+    /// How to wait from now on.
+    pub fn set_wait_style(&mut self, style: WaitStyle) {
+        self.spinner.set_style(style);
+    }
+
+    fn receive_until(&mut self, until: Until) -> Result<Message, Error> {
+        loop {
+            if let Incoming::Message(message) = self.next_until(until)? {
+                return Ok(message);
+            }
+        }
+    }
+
+    fn next_until(&mut self, until: Until) -> Result<Incoming, Error> {
+        self.next_or_stop(until, || None)
+    }
+
+    /// As `next_until`, but stops when `stop` gives a reason. It is asked before each sleep; what it looks at must be
+    /// told by an event, as the end of a lane is.
+    pub(crate) fn next_or_stop(
+        &mut self,
+        until: Until,
+        mut stop: impl FnMut() -> Option<Error>,
+    ) -> Result<Incoming, Error> {
+        let mut asleep_since = None;
+        loop {
+            if let Some(incoming) = self.try_next()? {
+                self.spinner.settle(asleep_since);
+                return Ok(incoming);
+            }
+            if let Some(reason) = stop() {
+                // What came before the reason is still to be told.
+                return self.try_next()?.ok_or(reason);
+            }
+            if self.spinner.spin() {
+                if self.spinner.is_clock_due() && until.is_over() {
+                    return Err(Error::WouldBlock);
+                }
+                if self.spinner.is_look_due() {
+                    self.control.pump()?;
+                }
+                continue;
+            }
+            asleep_since.get_or_insert_with(Instant::now);
+            self.sleep(until)?;
+        }
+    }
+
+    fn sleep(&mut self, until: Until) -> Result<(), Error> {
+        let Some(timeout) = until.sleep() else { return Err(Error::WouldBlock) };
+        sleep_on(&mut [self], timeout)
+    }
+
+    /// Announces that this side will sleep, and collects the words to sleep on: every lane's position. Tells whether there
+    /// is a reason not to.
+    fn prepare_sleep(&mut self, words: &mut Vec<(Word, u32)>) -> bool {
+        let mut is_ready = !self.told.is_empty();
+        for lane in &mut self.lanes {
+            match lane.receiver.prepare_wait() {
+                Wait::Sleep(on) => words.push(on.peer),
+                Wait::Ready => is_ready = true,
+            }
+        }
+        is_ready
+    }
+
+    /// Takes a message from one lane, or learns that it is over.
+    fn take_from(&mut self, index: usize) -> Result<Option<Incoming>, Error> {
+        let lane = &mut self.lanes[index];
+        let header = match lane.receiver.peek(&mut self.buffer) {
+            // `peek` grows its buffer, so it is never too small.
+            Ok(None) | Err(ReceiveError::BufferTooSmall { .. }) => return Ok(None),
+            Ok(Some(header)) => header,
+            Err(ReceiveError::Ended(ending)) => {
+                let (acknowledged, sent) = (lane.receiver.taken(), lane.receiver.taken());
+                return Ok(Some(self.end_lane(index, Error::LaneEnded { ending, acknowledged, sent })));
+            }
+            Err(ReceiveError::Fault(fault)) => {
+                return Ok(Some(self.end_lane(index, Error::PeerFault(fault))));
+            }
+        };
+        let capabilities = claim(&self.control, lane.peer.lane, header);
+        lane.receiver.acknowledge();
+        if lane.receiver.must_wake_sender() {
+            futex::wake(lane.receiver.sender_wakes_on(), 1)?;
+        }
+        let lane = &mut self.lanes[index];
+        let message = Message {
+            payload: std::mem::take(&mut self.buffer),
+            message_type: header.message_type,
+            flags: (header.flags & flags::USER) as u16,
+            badge: lane.peer.badge,
+            lane: lane.peer.lane,
+            sender: Arc::clone(&lane.peer.identity),
+            capabilities,
+            reply_to: None,
+        };
+        Ok(self.interpret(index, header, message).map(Incoming::Message))
+    }
+
+    /// What the library's own flags ask for.
+    fn interpret(&mut self, index: usize, header: RecordHeader, mut message: Message) -> Option<Message> {
+        if header.flags & flags::REPLY_QUEUE != 0 {
+            let queue = message.capabilities.pop();
+            if let (Some(Ok(queue)), None) = (queue, &self.lanes[index].replies) {
+                // A queue that cannot be opened is the caller's fault; its calls then go unanswered.
+                let opened = Sender::open(&self.control, queue.handle(), SenderOptions::default());
+                self.lanes[index].replies = opened.ok();
+            }
+            return None;
+        }
+        if header.flags & flags::CALL != 0 {
+            // A call without a number cannot be answered; its bytes are those of any message.
+            let number = message.payload.first_chunk::<8>().copied().map(u64::from_le_bytes)?;
+            message.payload.drain(..8);
+            message.reply_to = Some(ReplyTo { lane: message.lane, number });
+        }
+        if header.flags & flags::REPLY != 0 {
+            let number = message.payload.first_chunk::<8>().copied().map(u64::from_le_bytes)?;
+            message.payload.drain(..8);
+            message.reply_to = Some(ReplyTo { lane: message.lane, number });
+        }
+        Some(message)
+    }
+
+    fn look_at_events(&mut self) -> Result<(), Error> {
+        let seen = self.control.events_seen();
+        if seen == self.events_seen {
+            return Ok(());
+        }
+        self.events_seen = seen;
+        let pumped = self.control.pump();
+        let handle = self.capability.handle();
+        let (arrivals, dropped) = {
+            let mut routes = self.control.routes();
+            (routes.arrivals.remove(&handle), routes.acks_dropped.remove(&handle))
+        };
+        for ack in dropped.into_iter().flatten() {
+            self.acks.remove(&ack);
+        }
+        for arrival in arrivals.into_iter().flatten() {
+            self.open_lane(arrival);
+        }
+        if pumped.is_ok() {
+            self.top_up();
+        }
+        pumped
+    }
+
+    fn open_lane(&mut self, arrival: Arrival) {
+        let Event::LaneOpened { lane, ack, ring_bytes, badge, bearer, peer, peer_handle, word, .. } =
+            arrival.event
+        else {
+            return;
+        };
+        let process = Capability::adopted(&self.control, peer_handle, Rights::WATCH);
+        let ack = self.acks.remove(&ack);
+        let status = self.control.status(word);
+        let receiver = match (arrival.ring, ack, status) {
+            (Some(ring), Some(ack), Ok(status)) => {
+                LaneReceiver::new(ring.view(), ack.view(), status, ring_bytes).ok()
+            }
+            _ => None,
+        };
+        let Some(receiver) = receiver else {
+            // What cannot be mapped is no lane for us; its sender learns of it.
+            let _ = self.control.ask(request::CloseLane { lane });
+            return;
+        };
+        let peer = Peer { lane, badge, bearer, identity: Arc::new(peer) };
+        self.told.push_back(Incoming::Opened(peer.clone()));
+        self.lanes.push(Lane { peer, receiver, process, replies: None });
+    }
+
+    /// Lays in what was used up, so that the next senders need not wait for us.
+    fn top_up(&mut self) {
+        let room = usize::from(self.senders_max).saturating_sub(self.lanes.len());
+        let wanted = usize::from(self.stock).min(room);
+        let missing = wanted.saturating_sub(self.acks.len()).min(usize::from(STOCK_MAX));
+        if missing == 0 || self.acks.len() * 2 > wanted {
+            return;
+        }
+        let request = request::TopUp { queue: self.capability.handle(), count: missing as u8 };
+        // At a limit of our own: senders are told that the stock is empty until something is given back.
+        if let Ok((Reply::Acks { first_ack }, descriptors)) = self.control.request(request) {
+            let _ = self.map_acks(first_ack, descriptors);
+        }
+    }
+
+    fn map_acks(&mut self, first: u32, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
+        let count = descriptors.len() as u8;
+        if count == 0 {
+            return Ok(());
+        }
+        for (index, fd) in (first..).zip(descriptors) {
+            let mapping = Mapping::new(fd, PAGE_BYTES, Access::Write, Populate::OnUse)?;
+            self.acks.insert(index, mapping);
+        }
+        let queue = self.capability.handle();
+        self.control.ask(request::AcksMapped { queue, first, count }).map(drop)
+    }
+
+    fn end_lane(&mut self, index: usize, why: Error) -> Incoming {
+        let peer = self.remove_lane(index);
+        Incoming::Ended { lane: peer.lane, peer, why }
+    }
+
+    fn remove_lane(&mut self, index: usize) -> Peer {
+        let lane = self.lanes.remove(index);
+        if index < self.turn {
+            self.turn -= 1;
+        }
+        // The broker may be gone.
+        let _ = self.control.ask(request::CloseLane { lane: lane.peer.lane });
+        self.top_up();
+        lane.peer
+    }
+
+    fn reply_sender(&mut self, lane: LaneId) -> Result<&mut Sender, Error> {
+        let open = self.lanes.iter_mut().find(|open| open.peer.lane == lane);
+        open.and_then(|open| open.replies.as_mut()).ok_or(Error::NoReplyExpected)
+    }
+}
+
+impl Peer {
+    /// Whether two lanes were opened by the same session.
+    pub fn is_same_process(&self, other: &Peer) -> bool {
+        self.identity.process == other.identity.process
+    }
+}
+
+/// Waits until one of the queues, which must be of one [`Client`](crate::Client), may have something to tell; then ask
+/// each with [`Queue::try_next`]. Returns also when the time is over.
+///
+/// # Errors
+/// As [`Queue::receive`]; `EINVAL` for queues with more than 127 lanes together.
+pub fn wait_any(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Error> {
+    sleep_on(queues, timeout.min(SLEEP_MAX))
+}
+
+/// Sleeps on every lane's position and on the event word, which grows also when a lane is revoked or its sender dies.
+fn sleep_on(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Error> {
+    let Some(first) = queues.first() else { return Ok(()) };
+    let control = Arc::clone(&first.control);
+    let mut words: Vec<(Word, u32)> = Vec::new();
+    let mut is_ready = false;
+    for queue in queues.iter_mut() {
+        words.push((control.event_word().clone(), queue.events_seen));
+        is_ready |= queue.prepare_sleep(&mut words);
+    }
+    let mut woken = Ok(futex::Woken::Changed);
+    if !is_ready {
+        let words: Vec<(&Word, u32)> = words.iter().map(|(word, expected)| (word, *expected)).collect();
+        woken = futex::wait(&words, timeout);
+    }
+    for lane in queues.iter_mut().flat_map(|queue| &mut queue.lanes) {
+        lane.receiver.finish_wait();
+    }
+    if woken? == futex::Woken::TimedOut {
+        // Nobody would tell of anything any more if the broker had died.
+        control.pump()?;
+    }
+    Ok(())
+}
+
+/// Takes the capabilities of a message out of escrow, before it is acknowledged.
+fn claim(control: &Arc<Control>, lane: LaneId, header: RecordHeader) -> Vec<Result<Capability, Error>> {
+    let count = (header.flags & flags::CAPABILITIES) >> flags::CAPABILITIES_SHIFT;
+    let take = |offset: u32| {
+        let ticket = Ticket(header.ticket.wrapping_add(offset));
+        match control.request(request::EscrowTake { lane, ticket })?.0 {
+            Reply::Taken(entry) => Ok(Capability::adopted(control, entry.handle, entry.rights)),
+            _ => Err(Error::BrokerIncoherent { operation: "EscrowTake" }),
+        }
+    };
+    (0..count).map(take).collect()
+}

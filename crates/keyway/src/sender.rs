@@ -1,0 +1,265 @@
+//! The sending end of a lane.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keyway_abi::{
+    Handle, LaneId, Reply, Ticket,
+    layout::{PAGE_BYTES, RECORDS_OFFSET},
+    limits::{MESSAGE_CAPABILITIES_MAX, RING_BYTES_DEFAULT},
+    request,
+};
+use keyway_shm::{Access, Acknowledged, LaneSender, RecordHeader, SendError, Wait};
+use keyway_sys::{
+    futex,
+    memory::{Mapping, Populate},
+};
+
+use crate::{
+    control::Control,
+    error::Error,
+    message::{Outgoing, flags},
+    waiting::{Spinner, Until, WaitStyle},
+};
+
+/// How a lane is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct SenderOptions {
+    /// Bytes of the ring: a power of two, 4 KiB to 1 GiB, within the queue's bound.
+    pub ring_bytes: u32,
+    /// How to wait for room.
+    pub wait: WaitStyle,
+}
+
+impl Default for SenderOptions {
+    fn default() -> Self {
+        SenderOptions { ring_bytes: RING_BYTES_DEFAULT, wait: WaitStyle::default() }
+    }
+}
+
+/// The sending end of a lane. Dropping it closes the lane; what was sent can still be received.
+#[derive(Debug)]
+pub struct Sender {
+    control: Arc<Control>,
+    lane: LaneId,
+    inner: LaneSender,
+    spinner: Spinner,
+}
+
+impl Sender {
+    pub(crate) fn open(control: &Arc<Control>, queue: Handle, options: SenderOptions) -> Result<Self, Error> {
+        let ring_bytes = options.ring_bytes;
+        let (reply, descriptors) = control.request(request::OpenLane { queue, ring_bytes })?;
+        let incoherent = || Error::BrokerIncoherent { operation: "OpenLane" };
+        let Reply::LaneOpening { lane, word } = reply else { return Err(incoherent()) };
+        let map = || {
+            let [ring, ack] = <[_; 2]>::try_from(descriptors).map_err(|_| incoherent())?;
+            let ring_length = ring_bytes as usize + RECORDS_OFFSET;
+            let ring = Mapping::new(ring, ring_length, Access::Write, Populate::OnUse)?;
+            let ack = Mapping::new(ack, PAGE_BYTES, Access::Read, Populate::OnUse)?;
+            control.ask(request::LaneMapped { lane })?;
+            let status = control.status(word)?;
+            LaneSender::new(ring.view(), ack.view(), status, ring_bytes).map_err(|_| incoherent())
+        };
+        match map() {
+            Ok(inner) => {
+                Ok(Sender { control: Arc::clone(control), lane, inner, spinner: Spinner::new(options.wait) })
+            }
+            Err(error) => {
+                // Its receiver may have died meanwhile; nobody else closes our end.
+                let _ = control.ask(request::CloseLane { lane });
+                Err(error)
+            }
+        }
+    }
+
+    /// The lane.
+    pub fn lane(&self) -> LaneId {
+        self.lane
+    }
+
+    /// Sends bytes; waits while the lane is full.
+    ///
+    /// # Errors
+    /// [`Error::MessageTooLarge`], [`Error::LaneEnded`], [`Error::PeerFault`].
+    pub fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.send_until(RecordHeader::default(), &[payload], Until::Forever)
+    }
+
+    /// Sends bytes if there is room now.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when the lane is full, and as [`Sender::send`].
+    pub fn try_send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        let sent = self.inner.try_send(RecordHeader::default(), payload);
+        self.finish(sent)
+    }
+
+    /// Sends bytes; waits for room, but no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Sender::send`].
+    pub fn send_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<(), Error> {
+        let sent = self.send_until(RecordHeader::default(), &[payload], Until::after(timeout));
+        sent.map_err(|error| timed_out(error, timeout))
+    }
+
+    /// Sends a message with type, flags and capabilities; waits while the lane is full.
+    ///
+    /// # Errors
+    /// As [`Sender::send`], and [`Error::Denied`] for a capability that cannot travel; then nothing was sent.
+    pub fn send_message(&mut self, message: &Outgoing<'_>) -> Result<(), Error> {
+        self.send_parts(message, 0, &[], Until::Forever)
+    }
+
+    /// How many messages the receiver has taken, of how many sent.
+    pub fn acknowledged(&mut self) -> Acknowledged {
+        self.inner.acknowledged()
+    }
+
+    /// The largest message that can ever be sent on this lane, in bytes.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.inner.payload_bytes_max()
+    }
+
+    /// How to wait for room from now on.
+    pub fn set_wait_style(&mut self, style: WaitStyle) {
+        self.spinner.set_style(style);
+    }
+
+    /// Why nothing more can be sent, if that is so.
+    pub fn ending(&mut self) -> Option<Error> {
+        let Acknowledged { messages: acknowledged, sent } = self.inner.acknowledged();
+        let ended = self.inner.ending().map(|ending| Error::LaneEnded { ending, acknowledged, sent });
+        ended.or(self.inner.fault().map(Error::PeerFault))
+    }
+
+    /// Puts the capabilities into escrow, then sends; takes them back if that fails.
+    pub(crate) fn send_parts(
+        &mut self,
+        message: &Outgoing<'_>,
+        extra_flags: u32,
+        prefix: &[u8],
+        until: Until,
+    ) -> Result<(), Error> {
+        let asked = message.capabilities.len();
+        if asked > MESSAGE_CAPABILITIES_MAX {
+            return Err(Error::TooManyCapabilities { asked, max: MESSAGE_CAPABILITIES_MAX });
+        }
+        let asked_bytes = prefix.len() + message.payload.len();
+        let bytes_max = self.payload_bytes_max();
+        if asked_bytes > bytes_max {
+            return Err(Error::MessageTooLarge { asked_bytes, bytes_max });
+        }
+        let mut tickets = Vec::new();
+        let put = self.put_capabilities(message, &mut tickets);
+        let header = RecordHeader {
+            message_type: message.message_type,
+            flags: u32::from(message.flags) | extra_flags | (asked as u32) << flags::CAPABILITIES_SHIFT,
+            ticket: tickets.first().map_or(0, |ticket| ticket.0),
+        };
+        let sent = put.and_then(|()| self.send_until(header, &[prefix, message.payload], until));
+        if sent.is_err() {
+            for ticket in tickets {
+                // The lane may be gone, and the escrow with it.
+                let _ = self.control.ask(request::EscrowWithdraw { lane: self.lane, ticket });
+            }
+        }
+        sent
+    }
+
+    fn put_capabilities(&self, message: &Outgoing<'_>, tickets: &mut Vec<Ticket>) -> Result<(), Error> {
+        for carried in message.capabilities {
+            let (capability, how) = carried.how();
+            let request = request::EscrowPut { lane: self.lane, from: capability.handle(), how };
+            match self.control.request(request)?.0 {
+                Reply::Ticket(ticket) => tickets.push(ticket),
+                _ => return Err(Error::BrokerIncoherent { operation: "EscrowPut" }),
+            }
+        }
+        Ok(())
+    }
+
+    fn send_until(&mut self, header: RecordHeader, parts: &[&[u8]], until: Until) -> Result<(), Error> {
+        let joined;
+        let payload = match parts {
+            [payload] | [[], payload] => *payload,
+            parts => {
+                joined = parts.concat();
+                &joined
+            }
+        };
+        let mut asleep_since = None;
+        loop {
+            let sent = self.inner.try_send(header, payload);
+            if sent != Err(SendError::Full) {
+                self.spinner.settle(asleep_since);
+                return self.finish(sent);
+            }
+            if self.spinner.spin() {
+                if self.spinner.is_clock_due() && until.is_over() {
+                    return Err(Error::WouldBlock);
+                }
+                if self.spinner.is_look_due() {
+                    self.control.pump()?;
+                }
+                continue;
+            }
+            asleep_since.get_or_insert_with(Instant::now);
+            self.sleep(payload.len(), until)?;
+        }
+    }
+
+    fn sleep(&mut self, payload_bytes: usize, until: Until) -> Result<(), Error> {
+        let Some(timeout) = until.sleep() else { return Err(Error::WouldBlock) };
+        if let Wait::Sleep(on) = self.inner.prepare_wait(payload_bytes) {
+            let words = [(&on.peer.0, on.peer.1), (&on.broker.0, on.broker.1)];
+            let slept = futex::wait(&words, timeout);
+            self.inner.finish_wait();
+            if slept? == futex::Woken::TimedOut {
+                // Nobody would tell of a receiver's death any more if the broker had died.
+                self.control.pump()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, sent: Result<(), SendError>) -> Result<(), Error> {
+        match sent {
+            Ok(()) => {
+                if self.inner.must_wake_receiver() {
+                    futex::wake(self.inner.receiver_wakes_on(), 1)?;
+                }
+                Ok(())
+            }
+            Err(SendError::Full) => Err(Error::WouldBlock),
+            Err(SendError::TooLarge { asked_bytes, bytes_max }) => {
+                Err(Error::MessageTooLarge { asked_bytes, bytes_max })
+            }
+            Err(SendError::Ended(ending)) => {
+                let Acknowledged { messages, sent } = self.inner.acknowledged();
+                Err(Error::LaneEnded { ending, acknowledged: messages, sent })
+            }
+            Err(SendError::Fault(fault)) => Err(Error::PeerFault(fault)),
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if !self.control.is_over() {
+            // It may have ended already.
+            let _ = self.control.ask(request::CloseLane { lane: self.lane });
+        }
+    }
+}
+
+/// A wait that is over is told as the user asked for it.
+pub(crate) fn timed_out(error: Error, timeout: Duration) -> Error {
+    match error {
+        Error::WouldBlock => Error::TimedOut(timeout),
+        error => error,
+    }
+}

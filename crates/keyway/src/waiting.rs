@@ -1,0 +1,165 @@
+//! How one waits: spin for a while that adapts to how the peer answers, then sleep.
+
+use std::{
+    hint,
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use keyway_abi::limits::SLEEP_NS_MAX;
+
+/// How a sender or receiver waits for its peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaitStyle {
+    /// Spin for a bounded time that adapts to how the peer answers, then sleep. The default.
+    #[default]
+    Adaptive,
+    /// Never sleep: for a core of one's own.
+    Spin,
+    /// Sleep at once.
+    Sleep,
+}
+
+/// The longest sleep before one looks whether the broker is still there.
+pub(crate) const SLEEP_MAX: Duration = Duration::from_nanos(SLEEP_NS_MAX);
+
+/// Until when one waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    Forever,
+    Deadline(Instant),
+}
+
+impl Until {
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Until::Forever, Until::Deadline)
+    }
+
+    /// How long to sleep now; `None` when the time is over.
+    pub(crate) fn sleep(self) -> Option<Duration> {
+        match self {
+            Until::Forever => Some(SLEEP_MAX),
+            Until::Deadline(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                (!left.is_zero()).then(|| left.min(SLEEP_MAX))
+            }
+        }
+    }
+
+    pub(crate) fn is_over(self) -> bool {
+        self.sleep().is_none()
+    }
+}
+
+/// Counts the spins of one who waits, over all its waits.
+#[derive(Debug)]
+pub(crate) struct Spinner {
+    style: WaitStyle,
+    /// Spins after which it sleeps.
+    limit: u32,
+    spun: u32,
+    /// When one who never sleeps last looked whether the broker is there.
+    looked: Option<Instant>,
+}
+
+/// A sleep no longer than this could as well have been spun: waking from one takes about half as long.
+const SOON: Duration = Duration::from_micros(120);
+const LIMIT_MIN: u32 = 64;
+const LIMIT_MAX: u32 = 1 << 14;
+
+impl Spinner {
+    pub(crate) fn new(style: WaitStyle) -> Self {
+        Spinner { style, limit: LIMIT_MAX / 4, spun: 0, looked: None }
+    }
+
+    pub(crate) fn set_style(&mut self, style: WaitStyle) {
+        self.style = style;
+    }
+
+    /// Spins once more, or says that it is time to sleep.
+    pub(crate) fn spin(&mut self) -> bool {
+        let limit = match self.style {
+            WaitStyle::Spin => u32::MAX,
+            WaitStyle::Sleep => 0,
+            WaitStyle::Adaptive if is_alone() => 0,
+            WaitStyle::Adaptive => self.limit,
+        };
+        if self.spun >= limit {
+            return false;
+        }
+        self.spun = self.spun.saturating_add(1);
+        hint::spin_loop();
+        self.style != WaitStyle::Spin || !self.spun.is_multiple_of(1024) || {
+            self.spun = 0;
+            true
+        }
+    }
+
+    /// Whether it is time to look at the clock.
+    pub(crate) fn is_clock_due(&self) -> bool {
+        self.spun.is_multiple_of(256)
+    }
+
+    /// Whether it is time to see that the broker is there, for one who never sleeps: the others look after each sleep.
+    pub(crate) fn is_look_due(&mut self) -> bool {
+        if self.style != WaitStyle::Spin || self.spun != 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let is_due = self.looked.is_some_and(|looked| now.duration_since(looked) >= SLEEP_MAX);
+        if is_due || self.looked.is_none() {
+            self.looked = Some(now);
+        }
+        is_due
+    }
+
+    /// The wait is over; `asleep_since` says when its sleep began. What came while spinning, or soon after, makes the next
+    /// spin longer; what came late, shorter.
+    pub(crate) fn settle(&mut self, asleep_since: Option<Instant>) {
+        if asleep_since.is_some_and(|began| began.elapsed() > SOON) {
+            self.limit = (self.limit / 2).max(LIMIT_MIN);
+        } else if self.spun > 0 {
+            self.limit = self.limit.saturating_mul(2).min(LIMIT_MAX);
+        }
+        self.spun = 0;
+    }
+}
+
+/// On one core nobody answers while one spins.
+fn is_alone() -> bool {
+    static ALONE: OnceLock<bool> = OnceLock::new();
+    *ALONE.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spinning_adapts_and_is_bounded() {
+        let mut spinner = Spinner::new(WaitStyle::Adaptive);
+        let count = |spinner: &mut Spinner| (0..=LIMIT_MAX).take_while(|_| spinner.spin()).count() as u32;
+        if !is_alone() {
+            assert_eq!(count(&mut spinner), LIMIT_MAX / 4);
+        }
+        for _ in 0..20 {
+            spinner.settle(Instant::now().checked_sub(2 * SOON));
+        }
+        assert_eq!(spinner.limit, LIMIT_MIN);
+        for _ in 0..20 {
+            spinner.spin();
+            spinner.settle(None);
+        }
+        assert_eq!(spinner.limit, LIMIT_MAX);
+        assert_eq!(count(&mut Spinner::new(WaitStyle::Sleep)), 0);
+    }
+
+    #[test]
+    fn a_sleep_is_never_longer_than_the_look_at_the_broker() {
+        assert_eq!(Until::Forever.sleep(), Some(SLEEP_MAX));
+        assert_eq!(Until::after(Duration::ZERO).sleep(), None);
+        assert!(Until::after(Duration::from_secs(60)).sleep() <= Some(SLEEP_MAX));
+        assert_eq!(Until::after(Duration::MAX).sleep(), Some(SLEEP_MAX));
+    }
+}

@@ -1,0 +1,23 @@
+//! The bridge's process: it runs the state machine of `keyway-gui` as an ordinary client of the broker.
+//!
+//! It decides nothing about who may do what (the machine does), and has no privilege in the broker but the right
+//! `deposit`, by which input devices reach their holders. It rests on `keyway` for messages, regions and devices, and on
+//! `keyway-sys` for the memory of its virtual screens.
+//!
+//! ```text
+//!  lanes ──▶ Seat ──▶ gui::Bridge ──▶ effects ──▶ Seat ──▶ headless: screens, surfaces, input
+//!              ▲                                    │
+//!              └──── what the hardware answered ◀───┘
+//! ```
+//!
+//! Floors, lowest first: `evidence`, `screen`, `input`, `headless`; `seat`.
+
+#![forbid(unsafe_code)]
+
+mod evidence;
+mod headless;
+mod input;
+mod screen;
+mod seat;
+
+pub use crate::seat::{Options, Seat, SeatError};

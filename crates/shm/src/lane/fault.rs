@@ -1,0 +1,132 @@
+//! Every way in which a lane can end, be refused, or be misused by its peer.
+
+/// Why a lane is over, through no fault of its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ending {
+    /// The other side has closed the lane or has died, and nothing that it committed is left.
+    #[error("the other side has closed the lane, or has died")]
+    PeerDead,
+    /// The capability behind the lane was revoked; what was untaken is dropped.
+    #[error("the lane was revoked")]
+    Revoked,
+}
+
+/// What the peer did wrong, one variant per way to misbehave. The lane is poisoned by the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LaneFault {
+    /// The position advanced further than the ring allows. One that went backwards advanced almost 2^32 bytes.
+    #[error("the peer's position advanced by {advanced_bytes} bytes where {bytes_max} were possible")]
+    PositionAhead {
+        /// From the position last accepted to this one.
+        advanced_bytes: u32,
+        /// The sender: the free bytes. The receiver: the bytes not yet acknowledged.
+        bytes_max: u32,
+    },
+    /// The position is not where a record can begin.
+    #[error("the peer's position {position} is no multiple of {align_bytes}")]
+    PositionUnaligned {
+        /// What the peer wrote.
+        position: u32,
+        /// What it must be a multiple of.
+        align_bytes: u32,
+    },
+    /// The receiver claims to have taken more messages than were sent.
+    #[error("the peer acknowledged {advanced_messages} more messages where {messages_max} were in flight")]
+    MessagesAhead {
+        /// From the count last accepted to this one.
+        advanced_messages: u32,
+        /// Messages sent and not yet acknowledged.
+        messages_max: u64,
+    },
+    /// Fewer bytes are committed than the header of a record needs.
+    #[error("{committed_bytes} bytes are committed where a record header takes {header_bytes}")]
+    HeaderOverruns {
+        /// Bytes up to the sender's position.
+        committed_bytes: u32,
+        /// The length of a header.
+        header_bytes: u32,
+    },
+    /// A record claims to be longer than what is committed.
+    #[error("a record of {record_bytes} bytes overruns the {committed_bytes} that are committed")]
+    RecordOverruns {
+        /// The record's length by its own account, with header and padding.
+        record_bytes: u64,
+        /// Bytes up to the sender's position.
+        committed_bytes: u32,
+    },
+}
+
+/// Why a message was not sent. Nothing of it is visible to the receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The message can never fit this ring.
+    #[error("a payload of {asked_bytes} bytes cannot fit where {bytes_max} is the most")]
+    TooLarge {
+        /// The payload's size.
+        asked_bytes: usize,
+        /// The most that this lane carries.
+        bytes_max: usize,
+    },
+    /// The receiver has not yet taken enough; wait for space.
+    #[error("the lane is full")]
+    Full,
+    /// The lane is over. Messages not acknowledged have an unknown fate.
+    #[error(transparent)]
+    Ended(Ending),
+    /// The receiver broke the protocol.
+    #[error(transparent)]
+    Fault(LaneFault),
+}
+
+/// Why no message was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiveError {
+    /// The message stays in place; receive it into a larger buffer.
+    #[error("the message takes {needed_bytes} bytes where the buffer has {given_bytes}")]
+    BufferTooSmall {
+        /// The payload's size.
+        needed_bytes: usize,
+        /// The buffer's size.
+        given_bytes: usize,
+    },
+    /// The lane is over.
+    #[error(transparent)]
+    Ended(Ending),
+    /// The sender broke the protocol.
+    #[error(transparent)]
+    Fault(LaneFault),
+}
+
+/// Why two memories do not make a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LaneShapeError {
+    /// The ring's size is no power of two, or out of bounds.
+    #[error("a ring of {asked_bytes} bytes is no power of two between {bytes_min} and {bytes_max}")]
+    RingBytes {
+        /// The size that was asked for.
+        asked_bytes: u32,
+        /// The smallest ring.
+        bytes_min: u32,
+        /// The largest ring.
+        bytes_max: u32,
+    },
+    /// Ring memory has another length than its size demands.
+    #[error("ring memory of {len_bytes} bytes where the ring needs {needed_bytes}")]
+    RingMemory {
+        /// How long the view is.
+        len_bytes: usize,
+        /// How long it must be.
+        needed_bytes: usize,
+    },
+    /// Acknowledgement memory is too short.
+    #[error("acknowledgement memory of {len_bytes} bytes where {needed_bytes} are needed")]
+    AcknowledgementMemory {
+        /// How long the view is.
+        len_bytes: usize,
+        /// How long it must be at least.
+        needed_bytes: usize,
+    },
+    /// The memory that this side writes is mapped for reading only.
+    #[error("the memory that this side of the lane writes is read-only")]
+    NotWritable,
+}

@@ -1,0 +1,282 @@
+//! Tests of one lane from both ends, on private memory; the parts have their own files.
+
+mod hostile;
+mod model;
+mod refusals;
+
+use alloc::{vec, vec::Vec};
+use core::sync::atomic::Ordering;
+
+use keyway_abi::layout;
+
+use super::*;
+use crate::{
+    status::Status,
+    view::heap::{self, Memory},
+};
+
+const RING_BYTES: u32 = layout::RING_BYTES_MIN;
+const GENERATION: u32 = 9;
+const STATUS_OFFSET: usize = 4;
+
+/// One lane with both ends, and the views through which a test plays a hostile peer or the broker.
+struct Bench {
+    sender: LaneSender,
+    receiver: LaneReceiver,
+    ring: Memory,
+    ack: Memory,
+    page: Memory,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::starting_at(0)
+    }
+
+    /// A lane that has already carried `position` bytes.
+    fn starting_at(position: u32) -> Self {
+        let ring = heap::memory(layout::RECORDS_OFFSET + RING_BYTES as usize);
+        let ack = heap::memory(layout::PAGE_BYTES);
+        let page = heap::memory(layout::PAGE_BYTES);
+        ring.writer.store_u32(layout::POSITION_OFFSET, position, Ordering::Release);
+        ack.writer.store_u32(layout::POSITION_OFFSET, position, Ordering::Release);
+        page.writer.store_u32(STATUS_OFFSET, GENERATION, Ordering::Release);
+        let status = Status::new(page.reader.word(STATUS_OFFSET).expect("a word"), GENERATION);
+        let sender =
+            LaneSender::starting_at(position, ring.writer.clone(), &ack.reader, status.clone(), RING_BYTES);
+        let receiver =
+            LaneReceiver::starting_at(position, ring.reader.clone(), &ack.writer, status, RING_BYTES);
+        let (sender, receiver) = (sender.expect("a lane"), receiver.expect("a lane"));
+        Self { sender, receiver, ring, ack, page }
+    }
+
+    fn send(&mut self, payload: &[u8]) {
+        self.sender.try_send(RecordHeader::default(), payload).expect("space and a live lane");
+    }
+
+    fn receive(&mut self) -> Result<Option<Vec<u8>>, ReceiveError> {
+        let mut out = vec![0xAA; 3];
+        Ok(self.receiver.try_receive(&mut out)?.map(|_| out))
+    }
+
+    fn set_status(&self, word: u32) {
+        self.page.writer.store_u32(STATUS_OFFSET, word, Ordering::Release);
+    }
+
+    /// Plays a sender that publishes whatever it likes.
+    fn forge_head(&self, position: u32) {
+        self.ring.writer.store_u32(layout::POSITION_OFFSET, position, Ordering::Release);
+    }
+
+    /// Plays a receiver that acknowledges whatever it likes.
+    fn forge_tail(&self, position: u32) {
+        self.ack.writer.store_u32(layout::POSITION_OFFSET, position, Ordering::Release);
+    }
+}
+
+#[test]
+fn a_message_arrives_with_its_header() {
+    let mut bench = Bench::new();
+    let header = RecordHeader { message_type: 3, flags: 0x8000_0001, ticket: 77 };
+    bench.sender.try_send(header, b"seventeen bytes!!").expect("space");
+    let mut out = Vec::new();
+    assert_eq!(bench.receiver.try_receive(&mut out), Ok(Some(header)));
+    assert_eq!(out, b"seventeen bytes!!");
+    assert_eq!(bench.receiver.try_receive(&mut out), Ok(None));
+    assert_eq!(out, b"seventeen bytes!!", "an empty lane leaves the buffer alone");
+    assert_eq!(bench.sender.acknowledged(), Acknowledged { messages: 1, sent: 1 });
+    assert_eq!(bench.receiver.taken(), 1);
+}
+
+#[test]
+fn an_empty_payload_is_a_message() {
+    let mut bench = Bench::new();
+    bench.send(b"");
+    assert_eq!(bench.receive(), Ok(Some(Vec::new())));
+    assert_eq!(bench.receive(), Ok(None));
+}
+
+#[test]
+fn the_largest_payload_fills_the_ring_and_one_more_byte_never_fits() {
+    let mut bench = Bench::new();
+    let bytes_max = bench.sender.payload_bytes_max();
+    let payload: Vec<u8> = (0..bytes_max).map(|index| index as u8).collect();
+    for _ in 0..3 {
+        bench.send(&payload);
+        assert_eq!(bench.sender.try_send(RecordHeader::default(), b""), Err(SendError::Full));
+        assert_eq!(bench.receive(), Ok(Some(payload.clone())));
+    }
+    let asked_bytes = bytes_max + 1;
+    let refusal = bench.sender.try_send(RecordHeader::default(), &vec![0; asked_bytes]);
+    assert_eq!(refusal, Err(SendError::TooLarge { asked_bytes, bytes_max }));
+}
+
+#[test]
+fn padding_carries_nothing_of_earlier_records() {
+    let mut bench = Bench::new();
+    bench.send(&vec![0xFF; bench.sender.payload_bytes_max()]);
+    bench.receive().expect("live");
+    bench.send(b"x");
+    let mut padding = [1; 7];
+    let offset = layout::RECORDS_OFFSET + layout::RECORD_HEADER_BYTES + 1;
+    bench.ring.reader.copy_out(offset, &mut padding).expect("inside");
+    assert_eq!(padding, [0; 7]);
+}
+
+#[test]
+fn a_small_buffer_leaves_the_message() {
+    let mut bench = Bench::new();
+    bench.send(b"twelve bytes");
+    let mut small = [0; 11];
+    let refusal = ReceiveError::BufferTooSmall { needed_bytes: 12, given_bytes: 11 };
+    assert_eq!(bench.receiver.try_receive_into(&mut small), Err(refusal));
+    bench.receiver.acknowledge();
+    assert_eq!(bench.receiver.taken(), 0, "what was refused cannot be acknowledged");
+    let mut large = [0; 20];
+    assert_eq!(bench.receiver.try_receive_into(&mut large), Ok(Some((RecordHeader::default(), 12))));
+    assert_eq!(&large[..12], b"twelve bytes");
+}
+
+#[test]
+fn a_peeked_message_is_taken_once() {
+    let mut bench = Bench::new();
+    bench.send(b"one");
+    bench.send(b"two");
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        bench.receiver.peek(&mut out).expect("live").expect("a message");
+        assert_eq!(out, b"one");
+    }
+    assert_eq!(bench.sender.acknowledged().messages, 0);
+    bench.receiver.acknowledge();
+    bench.receiver.acknowledge();
+    assert_eq!(bench.sender.acknowledged().messages, 1);
+    assert_eq!(bench.receive(), Ok(Some(b"two".to_vec())));
+}
+
+#[test]
+fn acknowledgements_are_counted_while_positions_wrap() {
+    let mut bench = Bench::starting_at(u32::MAX - 7);
+    for count in 1..=600 {
+        bench.send(b"across the end of the positions");
+        bench.receive().expect("live").expect("a message");
+        assert_eq!(bench.sender.acknowledged(), Acknowledged { messages: count, sent: count });
+    }
+}
+
+#[test]
+fn revocation_drops_what_is_untaken() {
+    let mut bench = Bench::new();
+    bench.send(b"one");
+    bench.send(b"two");
+    assert_eq!(bench.receive(), Ok(Some(b"one".to_vec())));
+    bench.set_status(layout::WORD_REVOKED);
+    let end = Ending::Revoked;
+    assert_eq!(bench.receive(), Err(ReceiveError::Ended(end)), "also below a head already seen");
+    assert_eq!(bench.sender.try_send(RecordHeader::default(), b"three"), Err(SendError::Ended(end)));
+    bench.set_status(GENERATION);
+    assert_eq!(bench.receive(), Err(ReceiveError::Ended(end)), "for ever");
+    assert_eq!(bench.receiver.ending(), Some(end));
+    assert_eq!(bench.sender.ending(), Some(end));
+    assert_eq!(bench.sender.acknowledged(), Acknowledged { messages: 1, sent: 2 });
+}
+
+#[test]
+fn a_message_peeked_before_the_revocation_counts_as_taken() {
+    let mut bench = Bench::new();
+    bench.send(b"one");
+    let mut out = Vec::new();
+    bench.receiver.peek(&mut out).expect("live").expect("a message");
+    bench.set_status(layout::WORD_REVOKED);
+    bench.receiver.acknowledge();
+    assert_eq!(bench.sender.acknowledged().messages, 1);
+}
+
+#[test]
+fn the_dead_senders_messages_arrive_and_no_others() {
+    let mut bench = Bench::new();
+    bench.send(b"one");
+    bench.send(b"two");
+    bench.set_status(layout::WORD_DEAD);
+    assert_eq!(bench.receive(), Ok(Some(b"one".to_vec())));
+    // A forked child goes on: the position was pinned when the death was seen.
+    bench.forge_head(96);
+    assert_eq!(bench.receive(), Ok(Some(b"two".to_vec())));
+    for _ in 0..2 {
+        assert_eq!(bench.receive(), Err(ReceiveError::Ended(Ending::PeerDead)));
+        assert_eq!(bench.receiver.ending(), Some(Ending::PeerDead));
+    }
+}
+
+#[test]
+fn a_dead_senders_lane_can_still_be_revoked() {
+    let mut bench = Bench::new();
+    bench.send(b"one");
+    bench.send(b"two");
+    bench.set_status(layout::WORD_DEAD);
+    assert_eq!(bench.receive(), Ok(Some(b"one".to_vec())));
+    bench.set_status(layout::WORD_REVOKED);
+    assert_eq!(bench.receive(), Err(ReceiveError::Ended(Ending::Revoked)));
+}
+
+#[test]
+fn a_sender_learns_the_dead_receivers_last_word() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        bench.send(b"message");
+    }
+    bench.receive().expect("live");
+    bench.receive().expect("live");
+    bench.set_status(layout::WORD_DEAD);
+    let last = Acknowledged { messages: 2, sent: 3 };
+    assert_eq!(bench.sender.acknowledged(), last);
+    bench.ack.writer.store_u32(layout::MESSAGES_OFFSET, 3, Ordering::Release);
+    assert_eq!(bench.sender.acknowledged(), last, "what comes after the end is not believed");
+    let refusal = bench.sender.try_send(RecordHeader::default(), b"");
+    assert_eq!(refusal, Err(SendError::Ended(Ending::PeerDead)));
+}
+
+#[test]
+fn a_receiver_sleeps_on_the_position_and_the_brokers_word() {
+    let mut bench = Bench::starting_at(64);
+    let Wait::Sleep(sleep_on) = bench.receiver.prepare_wait() else { panic!("nothing to receive") };
+    assert_eq!(sleep_on.peer.1, 64);
+    assert_eq!(sleep_on.broker.1, GENERATION);
+    let address = bench.sender.receiver_wakes_on().as_ptr();
+    assert_eq!(sleep_on.peer.0.as_ptr(), address, "heap memory has one address for both");
+    bench.send(b"wake up");
+    assert!(bench.sender.must_wake_receiver());
+    assert_ne!(sleep_on.peer.0.load(Ordering::Acquire), sleep_on.peer.1);
+    bench.receiver.finish_wait();
+    assert!(!bench.sender.must_wake_receiver());
+    assert!(matches!(bench.receiver.prepare_wait(), Wait::Ready));
+    assert!(!bench.sender.must_wake_receiver(), "ready announces nothing");
+}
+
+#[test]
+fn a_sender_sleeps_until_there_is_space() {
+    let mut bench = Bench::new();
+    let payload_bytes = bench.sender.payload_bytes_max();
+    assert!(matches!(bench.sender.prepare_wait(payload_bytes), Wait::Ready));
+    bench.send(b"in the way");
+    let Wait::Sleep(sleep_on) = bench.sender.prepare_wait(payload_bytes) else { panic!("no space") };
+    assert_eq!(sleep_on.peer.1, 0);
+    bench.receive().expect("live");
+    assert!(bench.receiver.must_wake_sender());
+    assert_eq!(sleep_on.peer.0.as_ptr(), bench.receiver.sender_wakes_on().as_ptr());
+    assert_ne!(sleep_on.peer.0.load(Ordering::Acquire), sleep_on.peer.1);
+    bench.sender.finish_wait();
+    assert!(!bench.receiver.must_wake_sender());
+    assert!(matches!(bench.sender.prepare_wait(payload_bytes), Wait::Ready));
+}
+
+#[test]
+fn nobody_sleeps_on_a_lane_that_is_over_or_a_message_that_never_fits() {
+    let mut bench = Bench::new();
+    assert!(matches!(bench.sender.prepare_wait(usize::MAX), Wait::Ready));
+    for word in [layout::WORD_DEAD, layout::WORD_REVOKED] {
+        bench.set_status(word);
+        assert!(matches!(bench.receiver.prepare_wait(), Wait::Ready));
+        assert!(matches!(bench.sender.prepare_wait(usize::MAX), Wait::Ready));
+    }
+}

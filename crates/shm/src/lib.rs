@@ -1,0 +1,42 @@
+//! Memory that a peer writes: views, lanes, the broker's words and the doorbell protocol.
+//!
+//! Every memory here has one writer, which may be hostile to us. What it says is copied out once, judged, and never
+//! fetched again; where it lies about what it may lie about, only it is hurt.
+//!
+//! ```text
+//!        LaneSender                                   LaneReceiver
+//!   private: head, tail seen                     private: tail, head seen
+//!        │ writes            ring memory               │ reads
+//!        ├──────────▶ position, waiting, records ──────┤
+//!        │ reads       acknowledgement memory          │ writes
+//!        ├─────────── position, messages, waiting ◀────┤
+//!        │ reads             broker page               │ reads
+//!        └─────────── generation, dead or revoked ─────┘
+//! ```
+//!
+//! Deliberately absent: system calls. A side that must sleep is told on which two words; a side that must wake its
+//! peer is told at which word; callers make the futex calls. Nothing here maps, seals or measures memory either:
+//! whoever makes a [`View`] has done that.
+//!
+//! Floors, lowest first: `view`, `status`, `lane`. Unsafe code exists in `view::mapped` alone (and in the stand-in
+//! that replaces it under `--cfg loom`). The argument for the whole is `docs/threat-model.md`.
+
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod lane;
+mod status;
+mod view;
+
+pub use crate::{
+    lane::{
+        Acknowledged, Ending, LaneFault, LaneReceiver, LaneSender, LaneShapeError, ReceiveError,
+        RecordHeader, SendError, SleepOn, Wait,
+    },
+    status::{Status, Verdict},
+    view::{Access, OutOfView, View, Word},
+};

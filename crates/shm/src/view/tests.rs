@@ -1,0 +1,131 @@
+//! Views against plain slices, and each way to misuse one.
+
+use alloc::{sync::Arc, vec, vec::Vec};
+use core::{ptr::NonNull, sync::atomic::Ordering};
+
+use keyway_abi::layout::PAGE_BYTES;
+use proptest::prelude::*;
+
+use super::*;
+
+const LEN_BYTES: usize = PAGE_BYTES + 256;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any range, also across the boundary between narrow and wide words, against plain slices.
+    #[test]
+    fn copies_are_what_slices_do(
+        copies in prop::collection::vec((PAGE_BYTES - 40..LEN_BYTES + 8, 0..80_usize, any::<u8>()), 1..40),
+    ) {
+        let memory = heap::memory(LEN_BYTES);
+        let mut model = vec![0; LEN_BYTES];
+        for (offset, len, first) in copies {
+            let bytes: Vec<u8> = (0..len).map(|at| first.wrapping_add(at as u8)).collect();
+            let copied = memory.writer.copy_in(offset, &bytes);
+            if let Some(place) = model.get_mut(offset..offset + len) {
+                    prop_assert_eq!(copied, Ok(()));
+                    place.copy_from_slice(&bytes);
+                    let mut back = vec![0; len];
+                    prop_assert_eq!(memory.reader.copy_out(offset, &mut back), Ok(()));
+                    prop_assert_eq!(back, bytes);
+            } else {
+                    let refusal = OutOfView { offset, asked_bytes: len, len_bytes: LEN_BYTES };
+                    prop_assert_eq!(copied, Err(refusal));
+            }
+        }
+        let mut all = vec![0; LEN_BYTES];
+        prop_assert_eq!(memory.reader.copy_out(0, &mut all), Ok(()));
+        prop_assert_eq!(all, model);
+    }
+}
+
+#[test]
+fn a_range_that_overflows_is_out_of_view() {
+    let memory = heap::memory(64);
+    let refusal = OutOfView { offset: usize::MAX, asked_bytes: 2, len_bytes: 64 };
+    assert_eq!(memory.reader.copy_out(usize::MAX, &mut [0; 2]), Err(refusal));
+    assert_eq!(memory.reader.copy_out(64, &mut []), Ok(()));
+    assert!(memory.reader.copy_out(65, &mut []).is_err());
+}
+
+#[test]
+fn words_lie_in_the_first_page_at_multiples_of_four() {
+    let memory = heap::memory(LEN_BYTES);
+    for (offset, is_word) in [
+        (0, true),
+        (4, true),
+        (PAGE_BYTES - 4, true),
+        (2, false),
+        (PAGE_BYTES, false),
+        (usize::MAX - 3, false),
+    ] {
+        assert_eq!(memory.reader.word(offset).is_some(), is_word, "offset {offset}");
+    }
+    assert!(heap::memory(8).reader.word(8).is_none());
+}
+
+#[test]
+fn a_word_is_what_copies_see() {
+    let memory = heap::memory(LEN_BYTES);
+    let word = memory.writer.word(12).expect("a word");
+    word.store(0x0102_0304, Ordering::Release);
+    assert_eq!(memory.reader.load_u32(12, Ordering::Acquire), 0x0102_0304);
+    let mut bytes = [0; 4];
+    memory.reader.copy_out(12, &mut bytes).expect("inside");
+    assert_eq!(bytes, 0x0102_0304_u32.to_ne_bytes());
+    assert_eq!((word.access(), memory.reader.access()), (Access::Write, Access::Read));
+}
+
+#[test]
+fn neighbouring_bytes_written_by_two_threads_both_stay() {
+    let memory = heap::memory(LEN_BYTES);
+    let (left, right) = (memory.writer.clone(), memory.writer.clone());
+    std::thread::scope(|scope| {
+        for (view, at) in [(left, 0), (right, 1)] {
+            scope.spawn(move || {
+                for round in 0..20_000_u32 {
+                    for base in [64, PAGE_BYTES + 64] {
+                        view.copy_in(base + at, &[round as u8]).expect("inside");
+                        let mut back = [0];
+                        view.copy_out(base + at, &mut back).expect("inside");
+                        assert_eq!(back[0], round as u8);
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "INVARIANT store-needs-write")]
+fn a_store_through_a_reading_view_is_a_named_bug() {
+    heap::memory(64).reader.store_u32(0, 1, Ordering::Relaxed);
+}
+
+#[test]
+#[should_panic(expected = "INVARIANT store-needs-write")]
+fn a_copy_into_a_reading_view_is_a_named_bug() {
+    let _ = heap::memory(64).reader.copy_in(0, &[1]);
+}
+
+#[test]
+#[should_panic(expected = "INVARIANT narrow-in-view")]
+fn a_word_outside_the_view_is_a_named_bug() {
+    heap::memory(64).reader.load_u32(64, Ordering::Relaxed);
+}
+
+#[test]
+fn misaligned_memory_makes_no_view() {
+    let keep = Arc::new([0_u64; 4]);
+    let base = NonNull::from(&*keep).cast::<u8>();
+    for (skip, len_bytes, is_view) in [(0, 32, true), (4, 24, false), (0, 12, false), (8, 24, true)] {
+        // SAFETY: `skip` stays inside the array (check: the table above).
+        #[allow(unsafe_code)]
+        let start = unsafe { base.add(skip) };
+        // SAFETY: the array holds `skip + len_bytes` bytes and lives in `keep` (check: the table above); nobody writes.
+        #[allow(unsafe_code)]
+        let view = unsafe { View::new(start, len_bytes, Access::Read, keep.clone()) };
+        assert_eq!(view.is_some(), is_view, "{len_bytes} bytes, {skip} after an aligned address");
+    }
+}

@@ -1,0 +1,329 @@
+//! Every interleaving, and every value that a weak memory could show, of one lane between two honest sides.
+//!
+//! Record bytes are plain cells here, so an access that nothing orders is reported as a race. Run with
+//! `RUSTFLAGS="--cfg loom" cargo test -p keyway-shm --release --test loom`.
+//!
+//! Two promises are about sides that are not honest: a sender that goes on after it was revoked, and a process that a
+//! dead sender forked. Those are played by a sender whose own word nobody changes.
+#![cfg(loom)]
+
+// Plain, as loom's own counts its references even while a failed test unwinds, and aborts.
+use std::sync::Arc;
+
+use keyway_abi::layout;
+use keyway_shm::{
+    Acknowledged, Ending, LaneReceiver, LaneSender, ReceiveError, RecordHeader, SendError, SleepOn, Status,
+    View, Wait,
+};
+use loom::{
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+/// Room for two records without payload, or for one with up to 16 bytes of it.
+const RING_BYTES: u32 = 32;
+const GENERATION: u32 = 5;
+const STATUS_OFFSET: usize = layout::POSITION_OFFSET;
+
+struct Bench {
+    sender: LaneSender,
+    receiver: LaneReceiver,
+    broker: View,
+}
+
+/// One lane. With `Heedless`, the sender does not hear what the broker says.
+fn bench(ears: Ears) -> Bench {
+    let (ring, ring_reader) = View::modelled(layout::RECORDS_OFFSET + RING_BYTES as usize);
+    let (ack, ack_reader) = View::modelled(layout::PAGE_BYTES);
+    let (broker, status) = status();
+    let sender_status = match ears {
+        Ears::Heeding => status.clone(),
+        Ears::Heedless => self::status().1,
+    };
+    let sender = LaneSender::new(ring, ack_reader, sender_status, RING_BYTES).expect("a lane");
+    let receiver = LaneReceiver::new(ring_reader, ack, status, RING_BYTES).expect("a lane");
+    Bench { sender, receiver, broker }
+}
+
+#[derive(Clone, Copy)]
+enum Ears {
+    Heeding,
+    Heedless,
+}
+
+/// A broker page, and the status that its word tells.
+fn status() -> (View, Status) {
+    let (broker, reader) = View::modelled(layout::PAGE_BYTES);
+    broker.store_u32(STATUS_OFFSET, GENERATION, Ordering::Release);
+    (broker, Status::new(reader.word(STATUS_OFFSET).expect("a word"), GENERATION))
+}
+
+/// Linux's futex, as far as the doorbell protocol relies on it: comparing and falling asleep is one step against a wake.
+/// It orders nothing else: the loads are relaxed, and nobody takes the lock who does not sleep or wake.
+#[derive(Default)]
+struct Futex {
+    lock: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Futex {
+    fn sleep(&self, on: &SleepOn) {
+        let guard = self.lock.lock().expect("no panic");
+        for (word, expected) in [&on.peer, &on.broker] {
+            if word.load(Ordering::Relaxed) != *expected {
+                return;
+            }
+        }
+        drop(self.woken.wait(guard).expect("no panic"));
+    }
+
+    fn wake(&self) {
+        let _guard = self.lock.lock().expect("no panic");
+        self.woken.notify_all();
+    }
+}
+
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(9);
+    builder.check(run);
+}
+
+fn header(number: u32) -> RecordHeader {
+    RecordHeader { message_type: number, flags: 0, ticket: 0 }
+}
+
+/// Sends message `number`, asleep while there is no space.
+fn send(sender: &mut LaneSender, futex: &Futex, number: u32, payload: &[u8]) -> Result<(), SendError> {
+    loop {
+        match sender.try_send(header(number), payload) {
+            Err(SendError::Full) => {
+                if let Wait::Sleep(on) = sender.prepare_wait(payload.len()) {
+                    futex.sleep(&on);
+                    sender.finish_wait();
+                }
+            }
+            sent => {
+                if sent.is_ok() && sender.must_wake_receiver() {
+                    futex.wake();
+                }
+                return sent;
+            }
+        }
+    }
+}
+
+/// Receives the next message, asleep while there is none.
+fn receive(receiver: &mut LaneReceiver, futex: &Futex, out: &mut Vec<u8>) -> Result<u32, ReceiveError> {
+    loop {
+        if let Some(header) = receiver.try_receive(out)? {
+            if receiver.must_wake_sender() {
+                futex.wake();
+            }
+            return Ok(header.message_type);
+        }
+        if let Wait::Sleep(on) = receiver.prepare_wait() {
+            futex.sleep(&on);
+            receiver.finish_wait();
+        }
+    }
+}
+
+/// Breaks with the publication's release or its acquire.
+#[test]
+fn a_position_brings_the_record_with_it() {
+    model(|| {
+        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let sending = thread::spawn(move || {
+            sender.try_send(header(1), &[0x11; 9]).expect("space");
+        });
+        let mut out = Vec::new();
+        if let Some(header) = receiver.try_receive(&mut out).expect("an honest lane") {
+            assert_eq!((header.message_type, out.as_slice()), (1, &[0x11; 9][..]));
+        }
+        sending.join().expect("no panic");
+    });
+}
+
+/// Breaks with the acknowledgement's release or its acquire: the space is written again while it is still read, or the
+/// count lags behind the space.
+#[test]
+fn space_is_reused_only_after_it_was_read() {
+    model(|| {
+        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        sender.try_send(header(1), &[0x11; 16]).expect("space");
+        let sending = thread::spawn(move || match sender.try_send(header(2), &[0x22; 16]) {
+            Ok(()) => assert!(sender.acknowledged().messages >= 1, "space without a count"),
+            Err(error) => assert_eq!(error, SendError::Full),
+        });
+        let mut out = Vec::new();
+        let got = receiver.try_receive(&mut out).expect("an honest lane");
+        assert_eq!((got, out.as_slice()), (Some(header(1)), &[0x11; 16][..]));
+        if let Some(got) = receiver.try_receive(&mut out).expect("an honest lane") {
+            assert_eq!((got, out.as_slice()), (header(2), &[0x22; 16][..]));
+        }
+        sending.join().expect("no panic");
+    });
+}
+
+/// A lost wake is a deadlock, which loom reports. Breaks with either fence, and without the announcement.
+#[test]
+fn a_sleeping_receiver_is_woken_by_a_message() {
+    model(|| {
+        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let futex = Arc::new(Futex::default());
+        let sending = thread::spawn({
+            let futex = Arc::clone(&futex);
+            move || {
+                for number in 1..=2 {
+                    send(&mut sender, &futex, number, &[]).expect("a live lane");
+                }
+            }
+        });
+        let mut out = Vec::new();
+        for number in 1..=2 {
+            assert_eq!(receive(&mut receiver, &futex, &mut out), Ok(number));
+        }
+        sending.join().expect("no panic");
+    });
+}
+
+/// The other direction. Breaks with either fence.
+#[test]
+fn a_sleeping_sender_is_woken_by_space() {
+    model(|| {
+        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let futex = Arc::new(Futex::default());
+        sender.try_send(header(1), &[0x11; 16]).expect("space");
+        let sending = thread::spawn({
+            let futex = Arc::clone(&futex);
+            move || send(&mut sender, &futex, 2, &[0x22; 16]).expect("a live lane")
+        });
+        let mut out = Vec::new();
+        receiver.try_receive(&mut out).expect("an honest lane").expect("a message");
+        if receiver.must_wake_sender() {
+            futex.wake();
+        }
+        sending.join().expect("space came, so the sender got on");
+        assert_eq!(receiver.try_receive(&mut out), Ok(Some(header(2))));
+    });
+}
+
+/// The broker wakes without being asked; what it says is learnt whenever the sleep begins.
+#[test]
+fn a_sleeping_receiver_is_woken_by_a_revocation() {
+    model(|| {
+        let Bench { mut receiver, broker, sender: _sender } = bench(Ears::Heeding);
+        let futex = Arc::new(Futex::default());
+        let revoking = thread::spawn({
+            let futex = Arc::clone(&futex);
+            move || {
+                broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+                futex.wake();
+            }
+        });
+        let end = receive(&mut receiver, &futex, &mut Vec::new());
+        assert_eq!(end, Err(ReceiveError::Ended(Ending::Revoked)));
+        revoking.join().expect("no panic");
+    });
+}
+
+/// Breaks when the word is loaded before the position.
+#[test]
+fn nothing_committed_after_a_revocation_is_delivered() {
+    model(|| {
+        let Bench { mut sender, mut receiver, broker } = bench(Ears::Heedless);
+        let sending = thread::spawn(move || {
+            sender.try_send(header(1), &[]).expect("space");
+            broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+            sender.try_send(header(2), &[]).expect("space");
+        });
+        let mut out = Vec::new();
+        for _ in 0..2 {
+            match receiver.try_receive(&mut out) {
+                Ok(Some(header)) => assert_eq!(header.message_type, 1, "committed after the revocation"),
+                Ok(None) => {}
+                Err(end) => assert_eq!(end, ReceiveError::Ended(Ending::Revoked)),
+            }
+        }
+        sending.join().expect("no panic");
+        assert_eq!(receiver.try_receive(&mut out), Err(ReceiveError::Ended(Ending::Revoked)));
+    });
+}
+
+/// Breaks when the position is not loaded once more after the death was seen.
+#[test]
+fn a_dead_senders_messages_are_delivered_to_the_last() {
+    model(|| {
+        let Bench { mut sender, mut receiver, broker } = bench(Ears::Heeding);
+        let dying = thread::spawn(move || {
+            sender.try_send(header(1), &[]).expect("space");
+            sender.try_send(header(2), &[]).expect("space");
+            broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
+        });
+        let mut got = Vec::new();
+        let mut out = Vec::new();
+        let end = loop {
+            match receiver.try_receive(&mut out) {
+                Ok(Some(header)) => got.push(header.message_type),
+                Ok(None) => thread::yield_now(),
+                Err(end) => break end,
+            }
+        };
+        assert_eq!(end, ReceiveError::Ended(Ending::PeerDead));
+        assert_eq!(got, [1, 2]);
+        dying.join().expect("no panic");
+    });
+}
+
+/// Breaks when the position is loaded again after it was pinned.
+#[test]
+fn a_lane_ends_although_a_forked_child_goes_on() {
+    model(|| {
+        let Bench { mut sender, mut receiver, broker } = bench(Ears::Heedless);
+        sender.try_send(header(1), &[]).expect("space");
+        broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
+        let pinned = Arc::new(AtomicBool::new(false));
+        let child = thread::spawn({
+            let pinned = Arc::clone(&pinned);
+            move || {
+                let too_late = pinned.load(Ordering::Relaxed);
+                sender.try_send(header(2), &[]).expect("space");
+                too_late
+            }
+        });
+        let mut out = Vec::new();
+        assert_eq!(receiver.try_receive(&mut out), Ok(Some(header(1))));
+        pinned.store(true, Ordering::Relaxed);
+        let second = receiver.try_receive(&mut out);
+        let too_late = child.join().expect("no panic");
+        let end = Err(ReceiveError::Ended(Ending::PeerDead));
+        // A child that was faster than the first receive is part of the last position.
+        assert!(second == end || second == Ok(Some(header(2))) && !too_late, "{second:?}");
+        assert_eq!(receiver.try_receive(&mut out), end);
+    });
+}
+
+/// What the receiver had acknowledged when it died is what the sender learns.
+#[test]
+fn a_sender_learns_all_that_a_dead_receiver_acknowledged() {
+    model(|| {
+        let Bench { mut sender, mut receiver, broker } = bench(Ears::Heeding);
+        sender.try_send(header(1), &[]).expect("space");
+        let dying = thread::spawn(move || {
+            receiver.try_receive(&mut Vec::new()).expect("a live lane").expect("a message");
+            broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
+        });
+        match sender.try_send(header(2), &[]) {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error, SendError::Ended(Ending::PeerDead));
+                assert_eq!(sender.acknowledged(), Acknowledged { messages: 1, sent: 1 });
+            }
+        }
+        dying.join().expect("no panic");
+    });
+}

@@ -1,0 +1,391 @@
+//! What must be true end to end, judged by what passes between kernel and processes, and by nothing inside the kernel.
+//!
+//! 1. Each request has one reply, unless its process ended.
+//! 2. Nothing is sent to a process that has ended.
+//! 3. When a process has ended, each peer of an open lane has been told so once, and its word says so.
+//! 4. A lane's end is told once to each end; only a revocation may follow, to the receiver of a lane that drains.
+//! 5. A word says its generation once, then a verdict; no verdict is taken back, and only a revocation follows death.
+//! 6. Who watches is told of the end, once for each capability it watches through.
+//! 7. Memory and devices that are sent are there; each is dropped once.
+//! 8. What is gone cannot be used, from the moment its revocation began; when that is answered, the words say so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyway_abi::{
+    Event, Handle, LaneEnd, LaneId, ProcessNumber, Reply, Request, WordPlace,
+    layout::{GENERATION_FIRST, WORD_DEAD, WORD_REVOKED},
+    request::EscrowHow,
+};
+use keyway_kernel::{Call, Descriptor, Effect, Outgoing, Token};
+
+use crate::lineage::{Lineage, Opened};
+
+/// A promise that was broken, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken(pub(crate) String);
+
+type Kept = Result<(), Broken>;
+
+macro_rules! require {
+    ($held:expr, $($what:tt)*) => {
+        if !$held {
+            return Err(Broken(format!($($what)*)));
+        }
+    };
+}
+
+/// One end of a lane.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    process: ProcessNumber,
+    word: WordPlace,
+    /// Why it ended, as this end was told last.
+    told: Option<LaneEnd>,
+    closed: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct LaneEnds {
+    sender: Option<End>,
+    receiver: Option<End>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Promises {
+    unanswered: BTreeMap<(ProcessNumber, u32), (Call, Request)>,
+    /// Requests that act on what is gone.
+    doomed: BTreeSet<(ProcessNumber, u32)>,
+    lineage: Lineage,
+    ended: BTreeSet<ProcessNumber>,
+    lanes: BTreeMap<LaneId, LaneEnds>,
+    pages: BTreeMap<(ProcessNumber, u32), BTreeMap<u16, u32>>,
+    /// Who is watched through which capability, where that is known.
+    watches: BTreeMap<(ProcessNumber, Handle), Option<ProcessNumber>>,
+    /// Which process a handle is known to name.
+    named: BTreeMap<(ProcessNumber, Handle), ProcessNumber>,
+    memories: BTreeSet<Token>,
+    refused: BTreeSet<Token>,
+    devices: BTreeSet<Token>,
+}
+
+/// What the broker tells of.
+impl Promises {
+    pub(crate) fn on_request(
+        &mut self,
+        process: ProcessNumber,
+        call: Call,
+        request: Request,
+        device: Option<Token>,
+    ) {
+        self.devices.extend(device);
+        if self.lineage.must_be_denied(process, &request) {
+            self.doomed.insert((process, call.number));
+        }
+        self.unanswered.insert((process, call.number), (call, request));
+    }
+
+    pub(crate) fn on_memory(&mut self, token: Token, made: bool) {
+        if made {
+            self.memories.insert(token)
+        } else {
+            self.refused.insert(token)
+        };
+    }
+
+    pub(crate) fn on_page(&mut self, process: ProcessNumber, page: u32) -> Kept {
+        require!(!self.ended.contains(&process), "page {page} is made for {process}, which has ended");
+        let before = self.pages.insert((process, page), BTreeMap::new());
+        require!(before.is_none(), "page {page} of {process} is made twice");
+        Ok(())
+    }
+
+    pub(crate) fn has_ended(&self, process: ProcessNumber) -> bool {
+        self.ended.contains(&process)
+    }
+
+    pub(crate) fn is_there(&self, token: Token) -> bool {
+        self.memories.contains(&token)
+    }
+
+    /// Checks one effect, and remembers it.
+    pub(crate) fn on_effect(&mut self, effect: &Effect) -> Kept {
+        match effect {
+            Effect::Send { to, frame, descriptors } => {
+                require!(!self.ended.contains(to), "{frame:?} is sent to {to}, which has ended");
+                for descriptor in descriptors {
+                    self.check_descriptor(*to, *descriptor)?;
+                }
+                match frame {
+                    Outgoing::Reply(call, reply) => self.on_reply(*to, *call, reply, descriptors),
+                    Outgoing::Event(event) => self.on_event(*to, event),
+                }
+            }
+            Effect::DropMemory { token } => {
+                let known = self.memories.remove(token) || self.refused.remove(token);
+                require!(known, "{token:?} is dropped, and is not there");
+                Ok(())
+            }
+            Effect::DropDevice { token } => {
+                require!(self.devices.remove(token), "the device {token:?} is dropped, and is not there");
+                Ok(())
+            }
+            Effect::DropPage { process, page } => {
+                let there = self.pages.remove(&(*process, *page)).is_some();
+                require!(there, "page {page} of {process} is dropped, and is not there");
+                Ok(())
+            }
+            Effect::SetWord { process, page, index, value } => self.on_word(*process, *page, *index, *value),
+            Effect::EndSession { process, .. } => self.on_end(*process),
+            Effect::CreateMemory { .. }
+            | Effect::SealMemory { .. }
+            | Effect::CreatePage { .. }
+            | Effect::CreatePair { .. } => Ok(()),
+        }
+    }
+
+    /// All effects of one input are done.
+    pub(crate) fn on_quiet(&mut self) -> Kept {
+        for ((process, _), (_, request)) in &self.unanswered {
+            if let Request::Revoke(request) = request {
+                self.lineage.on_revoking((*process, request.handle));
+            }
+        }
+        for ((watcher, handle), target) in &self.watches {
+            let gone = target.is_some_and(|target| self.ended.contains(&target));
+            require!(!gone, "{watcher} was not told that what it watches through {handle} has ended");
+        }
+        Ok(())
+    }
+
+    /// Nothing is under way any more.
+    pub(crate) fn on_settled(&self) -> Kept {
+        let left = self.unanswered.iter().find(|((process, _), _)| !self.ended.contains(process));
+        require!(left.is_none(), "a request was never answered: {left:?}");
+        Ok(())
+    }
+
+    /// Every process has ended.
+    pub(crate) fn on_over(&self) -> Kept {
+        require!(self.memories.is_empty(), "memory was never dropped: {:?}", self.memories);
+        require!(self.devices.is_empty(), "devices were never dropped: {:?}", self.devices);
+        require!(self.pages.is_empty(), "pages were never dropped: {:?}", self.pages.keys());
+        Ok(())
+    }
+}
+
+/// What is behind each promise.
+impl Promises {
+    fn check_descriptor(&self, to: ProcessNumber, descriptor: Descriptor) -> Kept {
+        let there = match descriptor {
+            Descriptor::Writable(token) | Descriptor::Readable(token) => self.memories.contains(&token),
+            Descriptor::Page(page) => self.pages.contains_key(&(to, page)),
+            Descriptor::Device(token) => self.devices.contains(&token),
+            Descriptor::PairEnd(process, _) => !self.ended.contains(&process),
+        };
+        require!(there, "{descriptor:?} is sent to {to}, and is not there");
+        Ok(())
+    }
+
+    fn on_reply(&mut self, to: ProcessNumber, call: Call, reply: &Reply, descriptors: &[Descriptor]) -> Kept {
+        let asked = self.unanswered.remove(&(to, call.number));
+        let Some((asked_call, request)) = asked else {
+            return Err(Broken(format!("{call:?} of {to} is answered twice: {reply:?}")));
+        };
+        require!(asked_call == call, "{asked_call:?} of {to} is answered as {call:?}");
+        let doomed = self.doomed.remove(&(to, call.number));
+        let denied = matches!(reply, Reply::Denied(_));
+        require!(denied || !doomed, "{request:?} of {to} acts on what is gone, and is answered {reply:?}");
+        self.on_lineage(to, &request, reply)?;
+        match (request, reply) {
+            (_, Reply::LaneOpening { lane, word }) => {
+                let end = End { process: to, word: *word, told: None, closed: false };
+                self.lanes.entry(*lane).or_default().sender = Some(end);
+            }
+            (Request::LaneMapped(request), Reply::Denied(denial)) => {
+                // Refused by Linux or a full receiver: the lane is undone. Ended: it waits to be closed.
+                let undone = denial.number() == 29 || denial.number() == 16;
+                if let (true, Some(ends)) = (undone, self.lanes.get_mut(&request.lane)) {
+                    close(&mut ends.sender, to);
+                }
+            }
+            (Request::CloseLane(request), Reply::Done) => {
+                if let Some(ends) = self.lanes.get_mut(&request.lane) {
+                    // A process that sends to itself closes the sender's end first.
+                    if !close(&mut ends.sender, to) {
+                        close(&mut ends.receiver, to);
+                    }
+                }
+            }
+            (Request::Watch(request), Reply::Done) => {
+                let target = self.named.get(&(to, request.process)).copied();
+                self.watches.insert((to, request.process), target);
+            }
+            (Request::Delete(request), Reply::Done) => {
+                self.watches.remove(&(to, request.handle));
+            }
+            (Request::EscrowPut(request), Reply::Ticket(_)) if request.how == EscrowHow::Move => {
+                self.watches.remove(&(to, request.from));
+            }
+            (Request::StartChild(_), Reply::Capability(created)) => {
+                if let [Descriptor::PairEnd(child, _)] = descriptors {
+                    self.named.insert((to, created.handle), *child);
+                }
+            }
+            (Request::Derive(request), Reply::Capability(created)) => {
+                if let Some(target) = self.named.get(&(to, request.from)).copied() {
+                    self.named.insert((to, created.handle), target);
+                }
+            }
+            (Request::Hello(_), Reply::Welcome(start)) => {
+                self.named.extend(start.own.map(|own| ((to, own), start.process)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_lineage(&mut self, to: ProcessNumber, request: &Request, reply: &Reply) -> Kept {
+        match (request, reply) {
+            (Request::Derive(request), Reply::Capability(created)) => {
+                self.lineage.on_derived(to, request.from, created.handle);
+            }
+            (Request::OpenLane(request), Reply::LaneOpening { lane, word }) => {
+                self.lineage.on_opened(to, Opened::Lane(*lane), request.queue, *word);
+            }
+            (Request::MapRegion(request), Reply::Mapping { mapping, word, .. }) => {
+                self.lineage.on_opened(to, Opened::Mapping(*mapping), request.region, *word);
+            }
+            (Request::CloseLane(request), Reply::Done) => {
+                self.lineage.on_closed(to, Opened::Lane(request.lane));
+            }
+            (Request::LaneMapped(request), Reply::Denied(_)) => {
+                self.lineage.on_closed(to, Opened::Lane(request.lane));
+            }
+            (Request::Unmap(request), Reply::Done) => {
+                self.lineage.on_closed(to, Opened::Mapping(request.mapping));
+            }
+            (Request::RegionMapped(request), Reply::Denied(_)) => {
+                self.lineage.on_closed(to, Opened::Mapping(request.mapping));
+            }
+            (Request::Delete(request), Reply::Done) => self.lineage.on_gone((to, request.handle)),
+            (Request::Revoke(request), Reply::Revoked { .. }) => {
+                let root = (to, request.handle);
+                self.lineage.on_revoking(root);
+                for (opened, word) in self.lineage.words_below(root) {
+                    let found = self.pages.get(&(to, word.page)).and_then(|page| page.get(&word.index));
+                    let verdict = found.is_some_and(|word| *word < GENERATION_FIRST);
+                    require!(verdict, "{opened:?} of {to} was revoked, and its word is {found:?}");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, to: ProcessNumber, event: &Event) -> Kept {
+        match event {
+            Event::LaneOpened { lane, word, peer, peer_handle, .. } => {
+                let end = End { process: to, word: *word, told: None, closed: false };
+                let ends = self.lanes.entry(*lane).or_default();
+                require!(ends.receiver.is_none(), "lane {lane} is opened to {to} twice");
+                ends.receiver = Some(end);
+                self.named.insert((to, *peer_handle), peer.process);
+                Ok(())
+            }
+            Event::LaneEnded { lane, why } => self.on_lane_ended(to, *lane, *why),
+            Event::CapabilityLost { handle } => {
+                self.watches.remove(&(to, *handle));
+                self.lineage.on_gone((to, *handle));
+                Ok(())
+            }
+            Event::ProcessEnded { process } => {
+                let watched = self.watches.remove(&(to, *process));
+                require!(watched.is_some(), "{to} is told of the end of {process}, which it does not watch");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_lane_ended(&mut self, to: ProcessNumber, lane: LaneId, why: LaneEnd) -> Kept {
+        let ends = self.lanes.entry(lane).or_default();
+        let mine = |end: &&mut End| end.process == to && !end.closed;
+        // A lane that ends while it is made is told of before its sender has heard of it.
+        let receiver = ends.receiver.as_mut().filter(mine);
+        if let Some(end) = receiver {
+            let again = match end.told {
+                None => true,
+                Some(told) => told != LaneEnd::Revoked && why == LaneEnd::Revoked,
+            };
+            if again {
+                end.told = Some(why);
+                return Ok(());
+            }
+        }
+        let Some(end) = ends.sender.as_mut().filter(mine) else {
+            require!(ends.receiver.is_none(), "{to} is told of the end of lane {lane} again: {why:?}");
+            return Ok(());
+        };
+        require!(end.told.is_none(), "{to} is told of the end of lane {lane} twice: {why:?}");
+        end.told = Some(why);
+        if let (LaneEnd::QueueDeleted, Some(receiver)) = (why, ends.receiver.as_mut()) {
+            // It was the receiver who deleted the queue, and needs no telling.
+            receiver.closed = true;
+        }
+        Ok(())
+    }
+
+    fn on_word(&mut self, process: ProcessNumber, page: u32, index: u16, value: u32) -> Kept {
+        let Some(words) = self.pages.get_mut(&(process, page)) else {
+            return Err(Broken(format!(
+                "word {index} is set in page {page} of {process}, which is not there"
+            )));
+        };
+        let lawful = match (words.insert(index, value), value) {
+            (None, _) => true,
+            (Some(before), WORD_REVOKED | WORD_DEAD) if before >= GENERATION_FIRST => true,
+            (Some(before), WORD_REVOKED) => before == WORD_DEAD,
+            (Some(_), _) => false,
+        };
+        require!(lawful, "word {index} of page {page} of {process} is set to {value} after its verdict");
+        Ok(())
+    }
+
+    fn on_end(&mut self, process: ProcessNumber) -> Kept {
+        require!(self.ended.insert(process), "the session of {process} ends twice");
+        self.pages.retain(|(owner, _), _| *owner != process);
+        self.unanswered.retain(|(asker, _), _| *asker != process);
+        self.watches.retain(|(watcher, _), _| *watcher != process);
+        self.doomed.retain(|(asker, _)| *asker != process);
+        self.lineage.on_end(process);
+        for (lane, ends) in &self.lanes {
+            let (Some(sender), Some(receiver)) = (ends.sender, ends.receiver) else { continue };
+            let peer = match process {
+                _ if sender.process == receiver.process => continue,
+                _ if process == sender.process && !sender.closed => receiver,
+                _ if process == receiver.process && !receiver.closed => sender,
+                _ => continue,
+            };
+            if peer.closed || self.ended.contains(&peer.process) {
+                continue;
+            }
+            let who = peer.process;
+            require!(peer.told.is_some(), "{who} was not told that lane {lane} ended with {process}");
+            let word = self.pages.get(&(who, peer.word.page)).and_then(|page| page.get(&peer.word.index));
+            let verdict = word.is_some_and(|word| *word == WORD_REVOKED || *word == WORD_DEAD);
+            require!(verdict, "the word of {who} for lane {lane} is {word:?} after {process} has ended");
+        }
+        Ok(())
+    }
+}
+
+/// Marks the end of `process` as closed. Returns whether it had one.
+fn close(end: &mut Option<End>, process: ProcessNumber) -> bool {
+    let open = end.as_mut().filter(|end| end.process == process && !end.closed);
+    let found = open.is_some();
+    if let Some(end) = open {
+        end.closed = true;
+    }
+    found
+}

@@ -1,0 +1,135 @@
+//! Frames read back as written, and each way to be malformed has its name.
+
+use alloc::{vec, vec::Vec};
+
+use keyway_abi::{
+    Badge, Event, Farewell, Fault, Handle, LaneId, Malformed, Name, Reply, Request, Rights,
+    limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES},
+    request,
+};
+use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+
+use crate::{Incoming, decode_incoming, decode_request, encode_event, encode_reply, encode_request};
+
+fn derive() -> Request {
+    request::Derive { from: Handle::new(3, 9), rights: Rights::SEND, badge: Some(Badge(7)) }.into()
+}
+
+fn frame() -> Vec<u8> {
+    encode_request(5, &derive(), 0).expect("short")
+}
+
+#[test]
+fn requests_read_back_as_written() {
+    let (head, request) = decode_request(&frame(), 0).expect("lawful");
+    assert_eq!((head.number, head.opcode, head.descriptors), (5, 8, 0));
+    assert_eq!(request, derive());
+}
+
+#[test]
+fn replies_and_events_read_back_as_written() {
+    let reply = Reply::Revoked { count: 1 << 40 };
+    let bytes = encode_reply(10, 77, &reply, 0).expect("short");
+    assert_eq!(decode_incoming(&bytes, 0), Ok(Incoming::Reply(77, reply)));
+    let event = Event::Farewell(Farewell::Fault(Fault::DescriptorsSent { count: 3 }));
+    let bytes = encode_event(&event, 0).expect("short");
+    assert_eq!(decode_incoming(&bytes, 0), Ok(Incoming::Event(event)));
+}
+
+#[test]
+fn too_short_and_too_long_are_named() {
+    assert_eq!(decode_request(&[1, 0], 0), Err(Malformed::TooShort { bytes: 2, bytes_min: 16 }));
+    let long = vec![0; FRAME_BYTES_MAX + 1];
+    assert_eq!(decode_request(&long, 0), Err(Malformed::TooLong { bytes_max: FRAME_BYTES_MAX as u32 }));
+}
+
+#[test]
+fn unknown_version_and_opcode_are_named() {
+    let mut bytes = frame();
+    bytes[0] = 9;
+    assert_eq!(decode_request(&bytes, 0), Err(Malformed::UnknownVersion { found: 9, spoken: 1 }));
+    let mut bytes = frame();
+    bytes[2..4].copy_from_slice(&0x3fffu16.to_le_bytes());
+    assert_eq!(decode_request(&bytes, 0), Err(Malformed::UnknownOpcode { opcode: 0x3fff }));
+}
+
+#[test]
+fn a_request_is_no_reply_and_a_reply_no_request() {
+    assert_eq!(decode_incoming(&frame(), 0), Err(Malformed::UnknownOpcode { opcode: 8 }));
+    let reply = encode_reply(8, 1, &Reply::Done, 0).expect("short");
+    assert_eq!(decode_request(&reply, 0), Err(Malformed::UnknownOpcode { opcode: 0x8008 }));
+}
+
+#[test]
+fn wrong_length_reserved_and_descriptors_are_named() {
+    let mut bytes = frame();
+    bytes[12] += 1;
+    let found = (bytes.len() - FRAME_HEADER_BYTES) as u32;
+    assert_eq!(decode_request(&bytes, 0), Err(Malformed::LengthWrong { said: found + 1, found }));
+    let mut bytes = frame();
+    bytes[6] = 1;
+    assert_eq!(decode_request(&bytes, 0), Err(Malformed::ReservedUsed { found: 1 }));
+    assert_eq!(decode_request(&frame(), 2), Err(Malformed::DescriptorsWrong { said: 0, found: 2 }));
+    let many = encode_request(5, &derive(), 200).expect("short");
+    assert_eq!(decode_request(&many, 200), Err(Malformed::DescriptorsWrong { said: 200, found: 200 }));
+}
+
+#[test]
+fn bytes_left_and_unreadable_bodies_are_named() {
+    let mut bytes = frame();
+    bytes.push(0);
+    bytes[12] += 1;
+    assert_eq!(decode_request(&bytes, 0), Err(Malformed::BytesLeft { opcode: 8, bytes: 1 }));
+    let mut bytes = frame();
+    bytes.truncate(FRAME_HEADER_BYTES);
+    bytes[12] = 0;
+    assert_eq!(decode_request(&bytes, 0), Err(Malformed::BodyUnreadable { opcode: 8 }));
+}
+
+#[test]
+fn an_unlawful_name_is_unreadable() {
+    let lawful = request::Lookup {
+        directory: Handle::NONE,
+        name: Name::new("abcd").expect("lawful"),
+        on_behalf_of: None,
+    };
+    let mut bytes = encode_request(1, &lawful.into(), 0).expect("short");
+    let at = bytes.windows(4).position(|window| window == b"abcd").expect("the name is there");
+    bytes[at] = b'\n';
+    assert_eq!(decode_request(&bytes, 0), Err(Malformed::BodyUnreadable { opcode: 12 }));
+}
+
+proptest! {
+    #[test]
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..256), descriptors in 0usize..4) {
+        let _ = decode_request(&bytes, descriptors);
+        let _ = decode_incoming(&bytes, descriptors);
+    }
+
+    #[test]
+    fn what_decodes_encodes_to_the_same_bytes(
+        opcode in 1u16..=30,
+        body in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut bytes = vec![1, 0];
+        bytes.extend_from_slice(&opcode.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&9u32.to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        if let Ok((head, request)) = decode_request(&bytes, 0) {
+            let again = encode_request(head.number, &request, 0).expect("short");
+            let (_, same) = decode_request(&again, 0).expect("lawful");
+            prop_assert_eq!(&request, &same);
+            // Postcard's variable-length integers have longer spellings; nothing longer than the input is written.
+            prop_assert!(again.len() <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn lane_events_survive(lane in any::<u64>().prop_map(LaneId)) {
+        let event = Event::LaneEnded { lane, why: keyway_abi::LaneEnd::Revoked };
+        let bytes = encode_event(&event, 0).expect("short");
+        prop_assert_eq!(decode_incoming(&bytes, 0), Ok(Incoming::Event(event)));
+    }
+}
