@@ -36,7 +36,7 @@ pub enum Quota {
     Names,
     /// Broker pages.
     Pages,
-    /// Sessions of one user.
+    /// Sessions.
     Sessions,
 }
 
@@ -54,6 +54,27 @@ impl fmt::Display for Quota {
             Quota::Names => "published names",
             Quota::Pages => "broker pages",
             Quota::Sessions => "sessions",
+        })
+    }
+}
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Payer {
+    /// One running process, over all its sessions.
+    Process,
+    /// One user, over all its processes.
+    User,
+    /// All processes of the broker together.
+    Everyone,
+}
+
+impl fmt::Display for Payer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Payer::Process => "this process",
+            Payer::User => "this user's processes",
+            Payer::Everyone => "all processes of this broker",
         })
     }
 }
@@ -140,11 +161,15 @@ pub enum Denial {
     /// The receive right cannot leave the process that made the queue.
     #[error("the receive right stays with the process that made the queue; leave it out")]
     ReceiveBound,
-    /// A limit of the asker's account is reached.
-    #[error("{used} {quota} in use, {asked} more asked for, the limit is {max}; give some back first")]
+    /// A limit of the asker's process, of its user, or of the broker is reached.
+    #[error(
+        "{used} {quota} in use by {of}, {asked} more asked for, the limit is {max}; give some back first"
+    )]
     QuotaExceeded {
         /// What is limited.
         quota: Quota,
+        /// Whose limit is reached.
+        of: Payer,
         /// How much more was asked for.
         asked: u64,
         /// How much is in use.

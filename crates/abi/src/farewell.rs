@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::denial::{Payer, Quota};
+
 /// Bytes that are no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Malformed {
@@ -140,9 +142,26 @@ pub enum Farewell {
     /// No version is spoken by both.
     #[error("no protocol version in common")]
     VersionUnsupported,
-    /// The broker is at a limit and takes no further session.
-    #[error("the broker takes no further session of this user")]
-    Full,
+    /// A limit is reached, and no further session is taken.
+    #[error("no further session: {used} {quota} are in use by {of}, the limit is {max}; end a session first")]
+    Full {
+        /// What is limited.
+        quota: Quota,
+        /// Whose limit is reached.
+        of: Payer,
+        /// How much is in use.
+        used: u64,
+        /// How much can be in use.
+        max: u64,
+    },
+    /// Linux refused the broker what a session needs.
+    #[error(
+        "no further session: Linux refuses the broker a descriptor or memory (errno {errno}); end a session first"
+    )]
+    SystemRefused {
+        /// The error number of Linux.
+        errno: i32,
+    },
     /// The broker stops.
     #[error("the broker stops")]
     Stopping,

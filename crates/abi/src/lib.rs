@@ -23,7 +23,7 @@ pub mod request;
 mod rights;
 
 pub use crate::{
-    denial::{Denial, Quota, Sharer},
+    denial::{Denial, Payer, Quota, Sharer},
     event::{BadgeBearer, Event, LaneEnd, PeerIdentity},
     farewell::{Farewell, Fault, Malformed},
     handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket, WordPlace},

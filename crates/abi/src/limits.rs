@@ -29,10 +29,15 @@ pub const USER_MAPPINGS_MAX: u32 = 16 * MAPPINGS_MAX;
 pub const USER_NAMES_MAX: u32 = 16 * NAMES_MAX;
 /// Lanes of the processes of one user together.
 pub const USER_LANES_MAX: u32 = 16 * LANES_MAX;
-/// Descriptors that the broker holds for one process: acknowledgement memories in stock, regions, devices.
+/// Descriptors that the broker holds for one process: sessions, acknowledgement memories in stock, regions, devices. Fewer where
+/// the broker itself can have few.
 pub const DESCRIPTORS_MAX: u32 = 2048;
 /// Descriptors that the broker holds for the processes of one user together.
 pub const USER_DESCRIPTORS_MAX: u32 = 8192;
+/// Sessions of one process.
+pub const PROCESS_SESSIONS_MAX: u32 = 64;
+/// Descriptors that the broker holds for each session: its socket, its process, its first page, its deposit socket.
+pub const SESSION_DESCRIPTORS: u32 = 4;
 /// Sessions of one user, bound or not.
 pub const USER_SESSIONS_MAX: u32 = 256;
 

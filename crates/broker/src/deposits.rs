@@ -1,8 +1,7 @@
-//! Descriptors that came from processes: received and closed in a thread apart.
+//! Descriptors that came from processes: received in a thread apart.
 //!
-//! Closing such a descriptor can block for as long as its maker likes (a socket that lingers, a file of a slow file
-//! system), so the broker's loop never does: a further thread does nothing else. One frame of each process is on its way
-//! to the loop at a time, so that no process is ahead of the others.
+//! One frame of each process is on its way to the loop at a time, so that no process is ahead of the others; and the next one
+//! is received only once a descriptor that was refused is closed, so that no process can pile them up.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +44,6 @@ pub(crate) struct Deposits {
     orders: Sender<Order>,
     bell: Arc<EventFd>,
     arrivals: Receiver<Arrived>,
-    closing: Sender<OwnedFd>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -59,14 +57,9 @@ impl Deposits {
         epoll.add(bell.as_ref(), BELL, Interest::Read)?;
         let worker =
             Worker { epoll, bell: Arc::clone(&bell), inbox, outbox, loop_bell, sockets: BTreeMap::new() };
-        let (closing, to_close) = mpsc::channel::<OwnedFd>();
-        let closer = thread::Builder::new().name("keyway-closing".into());
-        // It ends with the last sender; a close that never returns keeps nobody else.
-        let closer = closer.spawn(move || to_close.into_iter().for_each(drop));
-        closer.map_err(|error| Error::from_io("clone", &error))?;
         let builder = thread::Builder::new().name("keyway-deposits".into());
         let thread = builder.spawn(move || worker.run()).map_err(|error| Error::from_io("clone", &error))?;
-        Ok(Deposits { orders, bell, arrivals, closing, thread: Some(thread) })
+        Ok(Deposits { orders, bell, arrivals, thread: Some(thread) })
     }
 
     pub(crate) fn watch(&self, process: ProcessNumber, socket: Arc<OwnedFd>) {
@@ -80,12 +73,6 @@ impl Deposits {
     /// The last frame of this process has been handled; the next may come.
     pub(crate) fn resume(&self, process: ProcessNumber) {
         self.order(Order::Resume(process));
-    }
-
-    /// Closes a descriptor that came from a process.
-    pub(crate) fn close(&self, fd: OwnedFd) {
-        // It fails only once that thread has ended, which it does after this value.
-        let _ = self.closing.send(fd);
     }
 
     /// The next frame that has arrived.

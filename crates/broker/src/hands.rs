@@ -9,8 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use keyway_abi::{Event, Farewell, Fault, LaneEntry, Listing, ProcessNumber, Reply};
-use keyway_kernel::{Answer, Call, Descriptor, Door, Effect, Kernel, Outgoing, PairKind, Refusal, Token};
+use keyway_abi::{Event, Farewell, LaneEntry, Listing, ProcessNumber, Reply};
+use keyway_kernel::{
+    Answer, Call, Descriptor, Door, Effect, Kernel, Outgoing, PairKind, Refusal, Task, Token,
+};
 use keyway_sys::{
     Errno, Error,
     epoll::{Epoll, Interest},
@@ -18,6 +20,7 @@ use keyway_sys::{
 };
 
 use crate::{
+    closing::{Closers, Closing},
     deposits::Deposits,
     memories::{BrokerPage, Memories, refusal},
     session::{self, Parcel, Session},
@@ -29,13 +32,25 @@ pub(crate) struct Hands {
     pub(crate) epoll: Epoll,
     pub(crate) sessions: BTreeMap<ProcessNumber, Session>,
     pub(crate) deposits: Deposits,
-    pub(crate) doomed: Vec<(ProcessNumber, Fault)>,
+    pub(crate) closers: Closers,
+    pub(crate) doomed: Vec<(ProcessNumber, Farewell)>,
     memories: Memories,
     pages: BTreeMap<(ProcessNumber, u32), BrokerPage>,
-    devices: BTreeMap<Token, Arc<OwnedFd>>,
+    devices: BTreeMap<Token, Device>,
+    /// Devices that are dropped and still on their way to someone.
+    leaving: Vec<(Device, Closing)>,
     /// The far ends of pairs, between being made and being handed on.
     pair_ends: BTreeMap<(ProcessNumber, PairKind), Arc<OwnedFd>>,
     last_device: u64,
+}
+
+/// A descriptor that a process handed in.
+#[derive(Debug)]
+struct Device {
+    fd: Arc<OwnedFd>,
+    /// The user of that process.
+    uid: u32,
+    from: ProcessNumber,
 }
 
 /// Which descriptor of a session epoll speaks of. Tokens of sessions are even steps above these.
@@ -72,11 +87,13 @@ impl Watched {
 }
 
 impl Hands {
-    pub(crate) fn new(epoll: Epoll, deposits: Deposits) -> Self {
+    pub(crate) fn new(epoll: Epoll, deposits: Deposits, closers: Closers) -> Self {
         Hands {
             epoll,
             sessions: BTreeMap::new(),
             deposits,
+            closers,
+            leaving: Vec::new(),
             doomed: Vec::new(),
             memories: Memories::default(),
             pages: BTreeMap::new(),
@@ -87,11 +104,12 @@ impl Hands {
     }
 
     /// Keeps a descriptor that a process handed in.
-    pub(crate) fn keep_device(&mut self, fd: OwnedFd) -> Token {
+    pub(crate) fn keep_device(&mut self, fd: OwnedFd, from: ProcessNumber) -> Token {
         // The kernel's own tokens count up from 0; these count in the upper half.
         self.last_device += 1;
         let token = Token(1 << 63 | self.last_device);
-        self.devices.insert(token, Arc::new(fd));
+        let uid = self.uid(from);
+        self.devices.insert(token, Device { fd: Arc::new(fd), uid, from });
         token
     }
 
@@ -109,7 +127,7 @@ impl Hands {
                 answers.push_back(Answer { task, outcome });
             }
             Effect::DropMemory { token } => self.memories.drop(token),
-            Effect::DropDevice { token } => self.drop_device(token),
+            Effect::DropDevice { task, token } => self.drop_device(task, token),
             Effect::CreatePage { task, process, page } => {
                 let outcome = self.create_page(process, page);
                 answers.push_back(Answer { task, outcome });
@@ -149,7 +167,12 @@ impl Hands {
             match self.resolve(to, *descriptor) {
                 Ok(fd) => found.push(fd),
                 Err(error) => {
-                    // Out of descriptors at the last moment: the request is refused instead of half answered.
+                    // Out of descriptors at the last moment: the request is refused instead of half answered. A session that
+                    // cannot be welcomed ends.
+                    if matches!(frame, Outgoing::Reply(_, Reply::Welcome(_))) {
+                        let errno = error.raw_os_error();
+                        return self.doomed.push((to, Farewell::SystemRefused { errno }));
+                    }
                     tell_refused(&mut frame, &error);
                     found.clear();
                     break;
@@ -177,7 +200,7 @@ impl Hands {
         }
         match session.send(&self.epoll, parcel) {
             Ok(events) => self.count_events(to, events),
-            Err(fault) => self.doomed.push((to, fault)),
+            Err(fault) => self.doomed.push((to, Farewell::Fault(fault))),
         }
     }
 
@@ -186,6 +209,7 @@ impl Hands {
         let Some(session) = self.sessions.get_mut(&process) else { return };
         let events = session.flush(&self.epoll);
         self.count_events(process, events);
+        self.close_leaving();
     }
 
     fn count_events(&self, process: ProcessNumber, events: u32) {
@@ -200,7 +224,9 @@ impl Hands {
         match descriptor {
             Descriptor::Writable(token) => self.memories.writable(token).ok_or(gone),
             Descriptor::Readable(token) => self.memories.readable(token),
-            Descriptor::Device(token) => self.devices.get(&token).cloned().ok_or(gone),
+            Descriptor::Device(token) => {
+                self.devices.get(&token).map(|device| Arc::clone(&device.fd)).ok_or(gone)
+            }
             Descriptor::PairEnd(process, kind) => self.pair_ends.remove(&(process, kind)).ok_or(gone),
             Descriptor::Page(page) => self.pages.get_mut(&(to, page)).ok_or(gone)?.take_readable(),
         }
@@ -234,9 +260,33 @@ impl Hands {
         Ok(())
     }
 
-    fn drop_device(&mut self, token: Token) {
-        if let Some(fd) = self.devices.remove(&token).and_then(Arc::into_inner) {
-            self.deposits.close(fd);
+    /// Whether the descriptor that came with a request is gone already: it was refused.
+    pub(crate) fn is_dropped(&self, token: Token) -> bool {
+        !self.devices.contains_key(&token)
+    }
+
+    /// The user of a process; nobody's before a confined child has spoken.
+    pub(crate) fn uid(&self, process: ProcessNumber) -> u32 {
+        let bound = self.sessions.get(&process).and_then(|session| session.bound.as_ref());
+        bound.map_or(u32::MAX, |bound| bound.uid)
+    }
+
+    fn drop_device(&mut self, task: Task, token: Token) {
+        if let Some(device) = self.devices.remove(&token) {
+            let closing = Closing { task: Some(task), resumes: Some(device.from) };
+            self.leaving.push((device, closing));
+            self.close_leaving();
+        }
+    }
+
+    /// Closes what was dropped, unless a frame that waits to be sent still has it: the last of them must not be closed here.
+    fn close_leaving(&mut self) {
+        for (device, closing) in std::mem::take(&mut self.leaving) {
+            let Device { fd, uid, from } = device;
+            match Arc::try_unwrap(fd) {
+                Ok(fd) => self.closers.close(uid, fd, closing),
+                Err(fd) => self.leaving.push((Device { fd, uid, from }, closing)),
+            }
         }
     }
 
@@ -252,6 +302,8 @@ impl Hands {
         if let Some(farewell) = farewell {
             Self::bid_farewell(&session.socket, farewell);
         }
+        drop(session);
+        self.close_leaving();
     }
 
     /// What the two ends of a lane say of themselves. Only for people; nothing is decided by it.

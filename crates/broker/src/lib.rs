@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod closing;
 mod daemon;
 mod deposits;
 mod embedded;

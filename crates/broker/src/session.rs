@@ -39,6 +39,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) pid: u32,
+    pub(crate) uid: u32,
     pub(crate) pidfd: OwnedFd,
 }
 

@@ -15,17 +15,18 @@ use std::{
     time::Duration,
 };
 
-use keyway_abi::{Farewell, Fault, Malformed, ProcessNumber, Request, limits::FRAME_BYTES_MAX};
-use keyway_kernel::{Answer, Arrival, Call, Door, Effect, Effects, Kernel};
+use keyway_abi::{Farewell, Fault, Malformed, Payer, ProcessNumber, Quota, Request, limits::FRAME_BYTES_MAX};
+use keyway_kernel::{Answer, Arrival, Call, Door, Effect, Effects, Kernel, Limits};
 use keyway_sys::{
     Errno, Error, clock,
     epoll::{Epoll, EventFd, Interest, Ready},
     frame::{self, Received, Reception, Waiting},
-    socket,
+    process, socket,
     terminations::Terminations,
 };
 
 use crate::{
+    closing::{Closers, Closing},
     deposits::{Arrived, Deposits},
     hands::{Hands, Watched},
     identity::Who,
@@ -72,8 +73,8 @@ impl Broker {
             epoll.add(listener.fd(), Watched::Listener.token(), Interest::Read)?;
         }
         let deposits = Deposits::start(Arc::clone(&bell))?;
-        let hands = Hands::new(epoll, deposits);
-        let kernel = Kernel::new();
+        let hands = Hands::new(epoll, deposits, Closers::new(Arc::clone(&bell)));
+        let kernel = Kernel::new(limits()?);
         let spare = File::open("/dev/null").ok();
         Ok(Broker { kernel, hands, policy, listener, bell, orders: None, answers: VecDeque::new(), spare })
     }
@@ -146,38 +147,54 @@ impl Broker {
         }
     }
 
-    /// No descriptor is left: whoever connects now is told so, with the one that is kept for this. Otherwise it would wait
-    /// in the backlog, and the loop would be told of it for ever.
+    /// No descriptor is left, although the kernel counts them: others in this process may have taken them. Whoever connects now is
+    /// told so, with the one that is kept for this. Otherwise it would wait in the backlog, and the loop would be told of it
+    /// for ever.
     fn turn_away(&mut self) {
         self.spare = None;
         if let Some(Ok(Some(fd))) = self.listener.as_ref().map(|listener| socket::accept(listener.fd())) {
-            Hands::bid_farewell(&fd, Farewell::Full);
+            Hands::bid_farewell(&fd, Farewell::SystemRefused { errno: Errno::MFILE.raw_os_error() });
         }
         self.spare = File::open("/dev/null").ok();
     }
 
     /// A process that connected begins its session.
     fn admit(&mut self, fd: OwnedFd) {
-        // The process may have gone already.
-        let Ok((who, pidfd)) = Who::of_peer(&fd) else { return };
+        let (who, pidfd) = match Who::of_peer(&fd) {
+            Ok(found) => found,
+            // Or the process has gone already, and reads nothing.
+            Err(error) => {
+                let errno = error.raw_os_error();
+                return Hands::bid_farewell(&fd, Farewell::SystemRefused { errno });
+            }
+        };
         // A connected socket's process is known once for all; each frame names its sender by credentials.
         let _ = socket::stop_pidfds(&fd);
-        let pid = who.pid;
+        let (pid, uid) = (who.pid, who.uid);
+        let strays = self.hands.closers.strays(uid);
+        if strays > STRAYS_MAX {
+            let (quota, of) = (Quota::Descriptors, Payer::User);
+            let farewell = Farewell::Full { quota, of, used: strays.into(), max: STRAYS_MAX.into() };
+            return Hands::bid_farewell(&fd, farewell);
+        }
         let standing = self.policy.standing(&who);
         let arrival = Arrival { identity: who.into(), own: standing.own, directory: standing.directory };
         let (number, effects) = self.kernel.on_connect(clock::now_ns(), arrival);
         let effects: Vec<Effect> = effects.collect();
-        let Some(number) = number else { return Hands::bid_farewell(&fd, Farewell::Full) };
+        let number = match number {
+            Ok(number) => number,
+            Err(farewell) => return Hands::bid_farewell(&fd, farewell),
+        };
         let token = Watched::Socket(number).token();
         let watched = self
             .hands
             .epoll
             .add(&fd, token, Interest::Read)
             .and_then(|()| self.hands.epoll.add(&pidfd, Watched::Pidfd(number).token(), Interest::Read));
-        self.hands.sessions.insert(number, Session::new(fd, Some(Bound { pid, pidfd }), token));
+        self.hands.sessions.insert(number, Session::new(fd, Some(Bound { pid, uid, pidfd }), token));
         self.carry_out(effects);
-        if watched.is_err() {
-            self.end(number, Some(Farewell::Full));
+        if let Err(error) = watched {
+            self.end(number, Some(Farewell::SystemRefused { errno: error.raw_os_error() }));
         }
     }
 
@@ -198,8 +215,9 @@ impl Broker {
 
     fn on_frame(&mut self, process: ProcessNumber, buffer: &[u8], received: Received) {
         let descriptors = received.fds.len();
+        let uid = self.hands.uid(process);
         for fd in received.fds {
-            self.hands.deposits.close(fd);
+            self.hands.closers.close(uid, fd, Closing::default());
         }
         let bytes = &buffer[..received.bytes];
         let farewell = match self.check_sender(process, received.credentials, received.pidfd) {
@@ -245,7 +263,7 @@ impl Broker {
             return Err(Fault::SenderUnknown);
         }
         let _ = socket::stop_pidfds(&session.socket);
-        session.bound = Some(Bound { pid: who.pid, pidfd });
+        session.bound = Some(Bound { pid: who.pid, uid: who.uid, pidfd });
         self.feed(|kernel, now| kernel.on_bind(now, process, who.into()));
         Ok(())
     }
@@ -255,8 +273,18 @@ impl Broker {
         // LIMIT: one of each process.
         while let Some(arrived) = self.hands.deposits.poll_arrived() {
             let process = arrived.process;
-            self.on_deposit(arrived);
-            self.hands.deposits.resume(process);
+            if self.on_deposit(arrived) == Deposited::Kept {
+                self.hands.deposits.resume(process);
+            }
+        }
+        while let Some(Closing { task, resumes }) = self.hands.closers.poll_closed() {
+            if let Some(task) = task {
+                self.answers.push_back(Answer { task, outcome: Ok(()) });
+                self.carry_out(Vec::new());
+            }
+            if let Some(process) = resumes {
+                self.hands.deposits.resume(process);
+            }
         }
         let mut next = Next::GoOn;
         while let Some(order) = self.orders.as_ref().and_then(|orders| orders.try_recv().ok()) {
@@ -276,12 +304,13 @@ impl Broker {
         next
     }
 
-    fn on_deposit(&mut self, arrived: Arrived) {
+    fn on_deposit(&mut self, arrived: Arrived) -> Deposited {
         let Arrived { process, bytes, truncated, mut descriptors, credentials } = arrived;
         let count = descriptors.len();
         let device = if count == 1 && !truncated { descriptors.pop() } else { None };
+        let uid = self.hands.uid(process);
         for fd in descriptors {
-            self.hands.deposits.close(fd);
+            self.hands.closers.close(uid, fd, Closing::default());
         }
         let pid = self.hands.sessions.get(&process).and_then(|session| session.bound.as_ref());
         let farewell = match (pid, credentials) {
@@ -299,17 +328,20 @@ impl Broker {
         });
         match (farewell, device) {
             (Ok((head, request)), Some(fd)) => {
-                let token = self.hands.keep_device(fd);
+                let token = self.hands.keep_device(fd, process);
                 let call = Call { number: head.number, opcode: head.opcode, door: Door::Deposit };
                 self.feed(|kernel, now| kernel.handle(now, process, call, request, Some(token)));
+                // Or it is refused, and the next one waits until it is closed.
+                if self.hands.is_dropped(token) { Deposited::Closing } else { Deposited::Kept }
             }
             (Err(farewell), device) => {
                 if let Some(fd) = device {
-                    self.hands.deposits.close(fd);
+                    self.hands.closers.close(uid, fd, Closing::default());
                 }
                 self.end(process, Some(farewell));
+                Deposited::Closing
             }
-            (Ok(_), None) => {}
+            (Ok(_), None) => Deposited::Kept,
         }
     }
 
@@ -336,8 +368,8 @@ impl Broker {
                 self.hands.execute(&self.kernel, effect, &mut self.answers);
             }
         }
-        while let Some((process, fault)) = self.hands.doomed.pop() {
-            self.end(process, Some(Farewell::Fault(fault)));
+        while let Some((process, farewell)) = self.hands.doomed.pop() {
+            self.end(process, Some(farewell));
         }
     }
 
@@ -348,6 +380,28 @@ impl Broker {
         self.listener.take();
     }
 }
+
+/// What became of a descriptor that was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deposited {
+    Kept,
+    /// It was refused.
+    Closing,
+}
+
+/// The kernel's limits for the descriptors that this process can still have: an eighth, and some more, is left for what is on its
+/// way and for the program around an embedded broker.
+fn limits() -> Result<Limits, Error> {
+    let free = process::descriptor_limit().saturating_sub(process::open_descriptors()?);
+    let usable = free.saturating_sub(free / 8 + DESCRIPTORS_RESERVE);
+    Ok(Limits::default().with_descriptors(u32::try_from(usable).unwrap_or(u32::MAX)))
+}
+
+/// Descriptors that a user sent where none belong and that are not closed yet, above which it begins no session.
+const STRAYS_MAX: u32 = 64;
+
+/// Descriptors that processes are not charged for: the loop's own, and those beside frames.
+const DESCRIPTORS_RESERVE: u64 = 24;
 
 /// What is known of a process when its socket is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,188 +1,125 @@
-//! Who pays for what: one account a running process, one total a user.
+//! Who pays for what: one account a running process, one total a user, one for all.
 //!
 //! Charged before a thing exists, released by its teardown. An account outlives its process while something of it is
 //! still charged, such as a lane that its receiver has not drained.
 //!
 //! # Invariants
-//! 1. A user's total is the sum over the accounts of that user.
-//! 2. An account without sessions and charges does not exist.
+//! 1. A user's total is the sum over the accounts of that user, and everyone's the sum over the users.
+//! 2. An account to which nothing is charged does not exist.
 
 use alloc::collections::BTreeMap;
 
-use keyway_abi::{
-    Denial, Quota,
-    limits::{
-        DESCRIPTORS_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX, NAMES_MAX, OBJECTS_MAX, PROCESS_BYTES_MAX,
-        USER_BYTES_MAX, USER_DESCRIPTORS_MAX, USER_HANDLES_MAX, USER_LANES_MAX, USER_MAPPINGS_MAX,
-        USER_NAMES_MAX, USER_OBJECTS_MAX, USER_SESSIONS_MAX,
-    },
-};
+use keyway_abi::{Denial, Payer};
+
+use crate::limits::{Charge, Limits};
 
 /// The kernel's number for an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AccountId(u64);
 
-/// What one thing costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Charge {
-    pub(crate) handles: u32,
-    pub(crate) objects: u32,
-    pub(crate) lanes: u32,
-    pub(crate) mappings: u32,
-    pub(crate) names: u32,
-    pub(crate) descriptors: u32,
-    pub(crate) bytes: u64,
-}
-
 #[derive(Debug)]
 struct Account {
     uid: u32,
     key: Option<(u64, u64)>,
-    sessions: u32,
     used: Charge,
 }
 
 #[derive(Debug, Default)]
 struct User {
     accounts: u32,
-    sessions: u32,
     used: Charge,
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Accounts {
+    limits: Limits,
     accounts: BTreeMap<AccountId, Account>,
     users: BTreeMap<u32, User>,
+    everyone: Charge,
     keys: BTreeMap<(u64, u64), AccountId>,
     last: u64,
 }
 
-impl Charge {
-    /// One capability.
-    pub(crate) const HANDLE: Charge = Charge { handles: 1, ..Charge::NOTHING };
-    /// Nothing.
-    pub(crate) const NOTHING: Charge =
-        Charge { handles: 0, objects: 0, lanes: 0, mappings: 0, names: 0, descriptors: 0, bytes: 0 };
-
-    fn zip(self, other: Charge, with: impl Fn(u64, u64) -> u64) -> Charge {
-        let narrow = |a: u32, b: u32| with(a.into(), b.into()) as u32;
-        Charge {
-            handles: narrow(self.handles, other.handles),
-            objects: narrow(self.objects, other.objects),
-            lanes: narrow(self.lanes, other.lanes),
-            mappings: narrow(self.mappings, other.mappings),
-            names: narrow(self.names, other.names),
-            descriptors: narrow(self.descriptors, other.descriptors),
-            bytes: with(self.bytes, other.bytes),
-        }
-    }
-
-    /// Both together. Cannot overflow: what is used is below the limits, and what is asked for is judged first.
-    pub(crate) fn plus(self, other: Charge) -> Charge {
-        self.zip(other, u64::saturating_add)
-    }
-
-    fn minus(self, other: Charge) -> Charge {
-        self.zip(other, |used, released| {
-            debug_assert!(used >= released, "what is released was charged");
-            used.saturating_sub(released)
-        })
-    }
-
-    fn rows(self) -> [(Quota, u64); 7] {
-        [
-            (Quota::Handles, self.handles.into()),
-            (Quota::Objects, self.objects.into()),
-            (Quota::Lanes, self.lanes.into()),
-            (Quota::Mappings, self.mappings.into()),
-            (Quota::Names, self.names.into()),
-            (Quota::Descriptors, self.descriptors.into()),
-            (Quota::Bytes, self.bytes),
-        ]
-    }
-
-    fn fits(self, asked: Charge, limits: Charge) -> Result<(), Denial> {
-        let rows = self.rows().into_iter().zip(asked.rows()).zip(limits.rows());
-        for (((quota, used), (_, asked)), (_, max)) in rows {
-            if asked > max.saturating_sub(used) {
-                return Err(Denial::QuotaExceeded { quota, asked, used, max });
-            }
-        }
-        Ok(())
-    }
-}
-
-const PROCESS_LIMITS: Charge = Charge {
-    handles: HANDLES_MAX,
-    objects: OBJECTS_MAX,
-    lanes: LANES_MAX,
-    mappings: MAPPINGS_MAX,
-    names: NAMES_MAX,
-    descriptors: DESCRIPTORS_MAX,
-    bytes: PROCESS_BYTES_MAX,
-};
-
-const USER_LIMITS: Charge = Charge {
-    handles: USER_HANDLES_MAX,
-    objects: USER_OBJECTS_MAX,
-    lanes: USER_LANES_MAX,
-    mappings: USER_MAPPINGS_MAX,
-    names: USER_NAMES_MAX,
-    descriptors: USER_DESCRIPTORS_MAX,
-    bytes: USER_BYTES_MAX,
-};
-
 impl Accounts {
-    /// The account of a running process, made if it has none; a session is counted on it.
-    pub(crate) fn open(&mut self, key: (u64, u64), uid: u32) -> Option<AccountId> {
-        if !self.has_room_for_session(uid) {
-            return None;
-        }
-        let id = match self.keys.get(&key) {
-            Some(&id) => id,
-            None => self.create(Some(key), uid),
-        };
-        self.count_session(id, 1);
-        Some(id)
+    pub(crate) fn new(limits: Limits) -> Self {
+        let (accounts, users, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Accounts { limits, accounts, users, everyone: Charge::NOTHING, keys, last: 0 }
     }
 
-    /// An account for a child that has not spoken yet. `None` when its starter's user has its sessions.
-    pub(crate) fn open_unbound(&mut self, starter: AccountId) -> Option<AccountId> {
+    /// The account of a running process, made if it has none; a session is charged to it.
+    pub(crate) fn open(&mut self, key: (u64, u64), uid: u32) -> Result<AccountId, Denial> {
+        let found = self.keys.get(&key).copied();
+        match found {
+            Some(id) => self.check(id, Charge::SESSION)?,
+            None => self.check_shared(uid, Charge::SESSION)?,
+        }
+        let id = found.unwrap_or_else(|| self.create(Some(key), uid));
+        self.charge(id, Charge::SESSION);
+        Ok(id)
+    }
+
+    /// An account for a child that has not spoken yet. Its starter's user pays for its session.
+    pub(crate) fn open_unbound(&mut self, starter: AccountId) -> Result<AccountId, Denial> {
         let uid = self.accounts[&starter].uid;
-        if !self.has_room_for_session(uid) {
-            return None;
-        }
+        self.check_shared(uid, Charge::SESSION)?;
         let id = self.create(None, uid);
-        self.count_session(id, 1);
-        Some(id)
+        self.charge(id, Charge::SESSION);
+        Ok(id)
     }
 
-    /// Now it is known which process the account's is. Charges move to that process's account.
-    pub(crate) fn bind(&mut self, unbound: AccountId, key: (u64, u64), uid: u32) -> AccountId {
-        let id = match self.keys.get(&key) {
-            Some(&id) => id,
-            None => self.create(Some(key), uid),
-        };
-        let used = self.accounts[&unbound].used;
-        self.count_session(id, 1);
-        self.charge(id, used);
-        self.release(unbound, used);
-        self.close(unbound);
-        id
+    /// Now it is known which process the account's is. What was charged moves to that process's account, if it fits there.
+    pub(crate) fn bind(
+        &mut self,
+        unbound: AccountId,
+        key: (u64, u64),
+        uid: u32,
+    ) -> Result<AccountId, Denial> {
+        let moved = self.accounts[&unbound].used;
+        let found = self.keys.get(&key).copied();
+        let uid = found.map_or(uid, |id| self.accounts[&id].uid);
+        let process = found.map_or(Charge::NOTHING, |id| self.accounts[&id].used);
+        process.fits(moved, self.limits.process, Payer::Process)?;
+        if uid != self.accounts[&unbound].uid {
+            self.user(uid).fits(moved, self.limits.user, Payer::User)?;
+        }
+        let id = found.unwrap_or_else(|| self.create(Some(key), uid));
+        self.charge(id, moved);
+        self.release(unbound, moved);
+        Ok(id)
     }
 
     /// A session of the account has ended.
     pub(crate) fn close(&mut self, id: AccountId) {
-        self.count_session(id, -1);
-        self.drop_if_empty(id);
+        self.release(id, Charge::SESSION);
     }
 
     /// Whether the process and its user may have so much more.
     pub(crate) fn check(&self, id: AccountId, asked: Charge) -> Result<(), Denial> {
         let account = &self.accounts[&id];
-        account.used.fits(asked, PROCESS_LIMITS)?;
-        self.users[&account.uid].used.fits(asked, USER_LIMITS)
+        account.used.fits(asked, self.limits.process, Payer::Process)?;
+        self.check_shared(account.uid, asked)
+    }
+
+    /// Whether two processes may each have so much more, which may be one, or of one user. The errors are the second's when
+    /// only the second has no room.
+    pub(crate) fn check_both(
+        &self,
+        first: (AccountId, Charge),
+        second: (AccountId, Charge),
+    ) -> Result<Result<(), Denial>, Denial> {
+        let ((one, asked_of_one), (other, asked_of_other)) = (first, second);
+        let together = asked_of_one.plus(asked_of_other);
+        if one == other {
+            return self.check(one, together).map(Ok);
+        }
+        self.check(one, asked_of_one)?;
+        let uid = self.uid(one);
+        if uid == self.uid(other) {
+            self.user(uid).fits(together, self.limits.user, Payer::User)?;
+        }
+        self.everyone.fits(together, self.limits.everyone, Payer::Everyone)?;
+        Ok(self.check(other, asked_of_other))
     }
 
     /// Charges what was checked.
@@ -212,7 +149,7 @@ impl Accounts {
         for (id, account) in &self.accounts {
             let total = expected.get(id).copied().unwrap_or_default();
             assert_eq!(account.used, total, "charges are exactly what exists: {id:?}");
-            assert!(account.sessions > 0 || account.used != Charge::NOTHING, "account invariant 2");
+            assert!(account.used != Charge::NOTHING, "account invariant 2");
             let user = users.entry(account.uid).or_default();
             *user = user.plus(account.used);
         }
@@ -222,35 +159,38 @@ impl Accounts {
         for (uid, user) in &self.users {
             assert_eq!(Some(&user.used), users.get(uid), "account invariant 1");
         }
+        let everyone = users.values().fold(Charge::NOTHING, |sum, user| sum.plus(*user));
+        assert_eq!(self.everyone, everyone, "account invariant 1");
     }
 
     /// Whether nothing is charged to anyone and nobody is there.
     pub(crate) fn is_empty(&self) -> bool {
-        self.accounts.is_empty() && self.users.is_empty() && self.keys.is_empty()
+        self.accounts.is_empty()
+            && self.users.is_empty()
+            && self.keys.is_empty()
+            && self.everyone == Charge::NOTHING
     }
 
-    fn has_room_for_session(&self, uid: u32) -> bool {
-        self.users.get(&uid).is_none_or(|user| user.sessions < USER_SESSIONS_MAX)
+    /// Whether the user, and everyone together, may have so much more.
+    fn check_shared(&self, uid: u32, asked: Charge) -> Result<(), Denial> {
+        self.user(uid).fits(asked, self.limits.user, Payer::User)?;
+        self.everyone.fits(asked, self.limits.everyone, Payer::Everyone)
     }
 
+    fn user(&self, uid: u32) -> Charge {
+        self.users.get(&uid).map_or(Charge::NOTHING, |user| user.used)
+    }
+
+    /// The caller charges something to it at once, see invariant 2.
     fn create(&mut self, key: Option<(u64, u64)>, uid: u32) -> AccountId {
         self.last += 1;
         let id = AccountId(self.last);
-        self.accounts.insert(id, Account { uid, key, sessions: 0, used: Charge::NOTHING });
+        self.accounts.insert(id, Account { uid, key, used: Charge::NOTHING });
         self.users.entry(uid).or_default().accounts += 1;
         if let Some(key) = key {
             self.keys.insert(key, id);
         }
         id
-    }
-
-    fn count_session(&mut self, id: AccountId, by: i32) {
-        if let Some(account) = self.accounts.get_mut(&id) {
-            account.sessions = account.sessions.saturating_add_signed(by);
-            if let Some(user) = self.users.get_mut(&account.uid) {
-                user.sessions = user.sessions.saturating_add_signed(by);
-            }
-        }
     }
 
     fn change(&mut self, id: AccountId, to: impl Fn(Charge) -> Charge) {
@@ -259,12 +199,13 @@ impl Accounts {
             if let Some(user) = self.users.get_mut(&account.uid) {
                 user.used = to(user.used);
             }
+            self.everyone = to(self.everyone);
         }
     }
 
     fn drop_if_empty(&mut self, id: AccountId) {
         let Some(account) = self.accounts.get(&id) else { return };
-        if account.sessions > 0 || account.used != Charge::NOTHING {
+        if account.used != Charge::NOTHING {
             return;
         }
         if let Some(key) = account.key {
@@ -285,14 +226,28 @@ impl Accounts {
 mod tests {
     use alloc::vec::Vec;
 
+    use keyway_abi::{
+        Quota,
+        limits::{PROCESS_SESSIONS_MAX, USER_SESSIONS_MAX},
+    };
+
     use super::*;
 
     const KEY: (u64, u64) = (0, 7);
     const BYTES: Charge = Charge { bytes: 4096, ..Charge::NOTHING };
 
+    fn accounts() -> Accounts {
+        Accounts::new(Limits::default())
+    }
+
+    fn full(of: Payer, max: u32) -> Denial {
+        let max = max.into();
+        Denial::QuotaExceeded { quota: Quota::Sessions, of, asked: 1, used: max, max }
+    }
+
     #[test]
     fn an_account_goes_with_its_last_session_and_its_last_charge() {
-        let mut accounts = Accounts::default();
+        let mut accounts = accounts();
         assert!(accounts.is_empty());
         let id = accounts.open(KEY, 1000).expect("room");
         assert!(!accounts.is_empty());
@@ -304,44 +259,96 @@ mod tests {
         let id = accounts.open(KEY, 1000).expect("room");
         accounts.charge(id, BYTES);
         accounts.release(id, BYTES);
-        assert_eq!(accounts.used(id), Charge::NOTHING, "it outlives its charges");
+        assert_eq!(accounts.used(id), Charge::SESSION, "it outlives its charges");
         accounts.close(id);
         assert!(accounts.is_empty());
     }
 
     #[test]
+    fn a_process_has_no_more_sessions_than_its_limit() {
+        let mut accounts = accounts();
+        let sessions: Vec<_> = (0..PROCESS_SESSIONS_MAX).map(|_| accounts.open(KEY, 1000)).collect();
+        assert!(sessions.iter().all(Result::is_ok));
+        assert_eq!(accounts.open(KEY, 1000), Err(full(Payer::Process, PROCESS_SESSIONS_MAX)));
+        let starter = *sessions[0].as_ref().expect("room");
+        let child = accounts.open_unbound(starter).expect("the user has room");
+        let refused = accounts.bind(child, KEY, 1000);
+        assert_eq!(refused, Err(full(Payer::Process, PROCESS_SESSIONS_MAX)), "nor through a child's session");
+        assert!(accounts.open((0, 8), 1000).is_ok(), "another process");
+        accounts.close(starter);
+        assert!(accounts.bind(child, KEY, 1000).is_ok());
+    }
+
+    #[test]
     fn a_user_has_no_more_sessions_than_the_limit() {
-        let mut accounts = Accounts::default();
-        let sessions: Vec<_> = (0..USER_SESSIONS_MAX).map(|_| accounts.open(KEY, 1000)).collect();
-        assert!(sessions.iter().all(Option::is_some));
-        assert_eq!(accounts.open(KEY, 1000), None);
-        assert_eq!(accounts.open((0, 8), 1000), None, "another process of the same user");
-        assert_eq!(accounts.open_unbound(sessions[0].expect("room")), None);
-        assert!(accounts.open((0, 9), 1001).is_some(), "another user");
-        accounts.close(sessions[0].expect("room"));
-        assert!(accounts.open(KEY, 1000).is_some());
+        let mut accounts = accounts();
+        let open =
+            |accounts: &mut Accounts, n: u32| accounts.open((1, (n / PROCESS_SESSIONS_MAX).into()), 1000);
+        let sessions: Vec<_> = (0..USER_SESSIONS_MAX).map(|n| open(&mut accounts, n)).collect();
+        let first = *sessions[0].as_ref().expect("room");
+        assert!(sessions.iter().all(Result::is_ok));
+        let refused = full(Payer::User, USER_SESSIONS_MAX);
+        assert_eq!(accounts.open((0, 8), 1000), Err(refused.clone()));
+        assert_eq!(accounts.open_unbound(first), Err(refused.clone()));
+        let stranger = accounts.open((0, 9), 1001).expect("another user has room");
+        let child = accounts.open_unbound(stranger).expect("room");
+        assert_eq!(accounts.bind(child, (0, 10), 1000), Err(refused), "nor through another user's child");
+        accounts.close(first);
+        assert!(accounts.bind(child, (0, 10), 1000).is_ok());
+    }
+
+    #[test]
+    fn what_everyone_has_together_is_bounded() {
+        let limits = Limits::default().with_descriptors(2 * Charge::SESSION.descriptors);
+        let mut accounts = Accounts::new(limits);
+        let first = accounts.open(KEY, 1000).expect("room");
+        let second = accounts.open((0, 8), 1001).expect("room");
+        let room = accounts.open((0, 9), 1002);
+        let of = Payer::Everyone;
+        assert!(
+            matches!(room, Err(Denial::QuotaExceeded { quota: Quota::Descriptors, of: found, .. }) if found == of)
+        );
+        let both = accounts.check_both((first, Charge::DESCRIPTOR), (second, Charge::NOTHING));
+        assert!(matches!(both, Err(Denial::QuotaExceeded { .. })));
+        accounts.close(first);
+        assert!(accounts.open((0, 9), 1002).is_ok());
+    }
+
+    #[test]
+    fn two_of_one_user_do_not_each_take_the_last_of_it() {
+        let mut limits = Limits::default();
+        limits.user.lanes = 1;
+        let mut accounts = Accounts::new(limits);
+        let ids = [(KEY, 1000), ((0, 8), 1000), ((0, 9), 1001)];
+        let [one, other, stranger] = ids.map(|(key, uid)| accounts.open(key, uid).expect("room"));
+        let lane = Charge { lanes: 1, ..Charge::NOTHING };
+        assert_eq!(accounts.check_both((one, lane), (stranger, lane)), Ok(Ok(())));
+        assert!(accounts.check_both((one, lane), (other, lane)).is_err());
+        assert!(accounts.check_both((one, lane), (one, lane)).is_err());
+        accounts.charge(stranger, lane);
+        assert!(matches!(accounts.check_both((one, lane), (stranger, lane)), Ok(Err(_))));
     }
 
     #[test]
     fn what_an_unbound_child_was_charged_is_its_processes_once_it_is_known() {
-        let mut accounts = Accounts::default();
+        let mut accounts = accounts();
         let starter = accounts.open(KEY, 1000).expect("room");
         let unbound = accounts.open_unbound(starter).expect("room");
         accounts.charge(unbound, BYTES);
-        let bound = accounts.bind(unbound, (0, 8), 1001);
-        assert_eq!((accounts.used(bound), accounts.used(starter)), (BYTES, Charge::NOTHING));
+        let bound = accounts.bind(unbound, (0, 8), 1001).expect("room");
+        assert_eq!(accounts.used(bound), BYTES.plus(Charge::SESSION));
+        assert_eq!(accounts.used(starter), Charge::SESSION);
         assert!(!accounts.accounts.contains_key(&unbound));
-        assert_eq!(accounts.users[&1001].used, BYTES);
-        assert_eq!(accounts.users[&1000].used, Charge::NOTHING);
-        assert_eq!((accounts.users[&1000].sessions, accounts.users[&1001].sessions), (1, 1));
+        assert_eq!(accounts.users[&1001].used, BYTES.plus(Charge::SESSION));
+        assert_eq!(accounts.users[&1000].used, Charge::SESSION);
     }
 
     #[test]
     #[should_panic(expected = "charges are exactly what exists")]
     fn an_audit_finds_a_charge_for_nothing() {
-        let mut accounts = Accounts::default();
+        let mut accounts = accounts();
         let id = accounts.open(KEY, 1000).expect("room");
         accounts.charge(id, BYTES);
-        accounts.audit(&BTreeMap::new());
+        accounts.audit(&BTreeMap::from([(id, Charge::SESSION)]));
     }
 }

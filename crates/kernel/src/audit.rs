@@ -5,9 +5,10 @@ use alloc::collections::BTreeMap;
 use keyway_abi::limits::DERIVATION_DEPTH_MAX;
 
 use crate::{
-    account::{AccountId, Charge},
+    account::AccountId,
     kernel::Kernel,
-    lane::{Lane, Mapping},
+    lane::{Lane, Mapping, Waiting},
+    limits::Charge,
     object::{Body, Device, Queue, Region, ServiceName},
     tree::Holder,
 };
@@ -170,7 +171,13 @@ impl Kernel {
             let total = expected.entry(account).or_default();
             *total = total.plus(charge);
         };
+        for (_, waiting) in self.waiting.values() {
+            if let Waiting::Closing(account) = waiting {
+                add(*account, Charge::DESCRIPTOR);
+            }
+        }
         for process in self.processes.values() {
+            add(process.account, Charge::SESSION);
             process.table.filled(0).for_each(|_| add(process.account, Charge::HANDLE));
             process.mappings.iter().for_each(|_| add(process.account, Mapping::CHARGE));
         }

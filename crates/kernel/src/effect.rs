@@ -143,8 +143,11 @@ pub enum Effect {
         /// Which.
         token: Token,
     },
-    /// Close a device's descriptor.
+    /// Close a descriptor that came from a process. Wants an answer once it is closed, which can take as long as its maker
+    /// likes.
     DropDevice {
+        /// Answer with this.
+        task: Task,
         /// Which.
         token: Token,
     },

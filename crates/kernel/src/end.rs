@@ -11,10 +11,10 @@ use keyway_abi::{
 };
 
 use crate::{
-    account::Charge,
     effect::Effect,
     kernel::Kernel,
     lane::{Lane, Mapping, Opening},
+    limits::Charge,
     object::{AckState, Body, Device, Object, Queue, Region, RegionState, ServiceName},
     process::Phase,
     sweep::{Loss, Sweep},
@@ -201,8 +201,9 @@ impl Kernel {
                 Region::charge(bytes)
             }
             Body::Device(Device { token, .. }) => {
-                self.effects.push(Effect::DropDevice { token });
-                Device::CHARGE
+                self.drop_device(object.account, token);
+                // Its descriptor is charged until it is closed.
+                Device::CHARGE.minus(Charge::DESCRIPTOR)
             }
             Body::ServiceName(_) => ServiceName::CHARGE,
             Body::Process(_) | Body::Directory => Charge::NOTHING,

@@ -15,9 +15,10 @@ use keyway_abi::{
 };
 
 use crate::{
-    account::{Accounts, Charge},
+    account::Accounts,
     effect::{Answer, Arrival, Call, Descriptor, Effect, Effects, Identity, Outgoing, Task, Token},
     lane::{Lane, Mapping, Waiting},
+    limits::{Charge, Limits},
     object::{Body, DIRECTORY_RIGHTS, Object},
     process::{Phase, Process},
     sweep::{Caller, Sweep},
@@ -66,13 +67,13 @@ pub struct Kernel {
 
 impl Default for Kernel {
     fn default() -> Self {
-        Kernel::new()
+        Kernel::new(Limits::default())
     }
 }
 
 impl Kernel {
     /// A kernel that knows of nobody.
-    pub fn new() -> Self {
+    pub fn new(limits: Limits) -> Self {
         let mut tree = Tree::default();
         let directory = ObjectId(1);
         let directory_root = tree.insert_root(directory, DIRECTORY_RIGHTS, Holder::Kernel);
@@ -80,7 +81,7 @@ impl Kernel {
         Kernel {
             now_ns: 0,
             tree,
-            accounts: Accounts::default(),
+            accounts: Accounts::new(limits),
             objects: BTreeMap::from([(directory, object)]),
             processes: BTreeMap::new(),
             lanes: BTreeMap::new(),
@@ -96,9 +97,13 @@ impl Kernel {
         }
     }
 
-    /// A process has connected to the broker's socket. Returns its number, or nothing when its user has its sessions:
-    /// then the broker sends [`Farewell::Full`] itself.
-    pub fn on_connect(&mut self, now_ns: u64, arrival: Arrival) -> (Option<ProcessNumber>, Effects<'_>) {
+    /// A process has connected to the broker's socket. Returns its number, or, when a limit is reached, what the broker tells it
+    /// before it closes the connection.
+    pub fn on_connect(
+        &mut self,
+        now_ns: u64,
+        arrival: Arrival,
+    ) -> (Result<ProcessNumber, Farewell>, Effects<'_>) {
         self.now_ns = now_ns;
         let number = self.commit_connect(arrival);
         (number, Effects::new(&mut self.effects))
@@ -133,14 +138,18 @@ impl Kernel {
         let taken =
             matches!((&outcome, call.opcode), (Ok(Outcome::Reply(..)), keyway_abi::request::Deposit::OPCODE));
         if let (Some(token), false) = (device, taken) {
-            self.effects.push(Effect::DropDevice { token });
+            self.refuse_device(process, token);
         }
         match outcome {
             Ok(Outcome::Reply(reply, descriptors)) => self.reply(caller, reply, descriptors),
             Ok(Outcome::Later) => {}
             Ok(Outcome::Fault(fault)) => self.end_session(process, Some(Farewell::Fault(fault))),
             Ok(Outcome::NoVersion) => self.end_session(process, Some(Farewell::VersionUnsupported)),
-            Err(denial) => self.reply(caller, Reply::Denied(denial), Vec::new()),
+            Err(denial) => {
+                // Linux may have refused a page for want of memory that has come back since.
+                self.want_page(process);
+                self.reply(caller, Reply::Denied(denial), Vec::new());
+            }
         }
         Effects::new(&mut self.effects)
     }
@@ -254,6 +263,7 @@ impl Kernel {
             let used = u64::from(process.table.held());
             return Err(Denial::QuotaExceeded {
                 quota: keyway_abi::Quota::Handles,
+                of: keyway_abi::Payer::Process,
                 asked: 1,
                 used,
                 max: used,

@@ -12,8 +12,9 @@ use alloc::collections::BTreeMap;
 use keyway_abi::{LaneEnd, MappingId, ProcessNumber, Ticket, WordPlace, layout::PAGE_BYTES};
 
 use crate::{
-    account::{AccountId, Charge},
+    account::AccountId,
     effect::Token,
+    limits::Charge,
     tree::{CapabilityId, ObjectId},
 };
 
@@ -101,8 +102,19 @@ impl Mapping {
 #[derive(Clone, Debug)]
 pub(crate) enum Waiting {
     Page(ProcessNumber),
-    Acks { queue: ObjectId, first: u32, count: u32, made_queue: bool },
-    AcksSeal { queue: ObjectId, first: u32, count: u32 },
+    /// A descriptor that came from a process is being closed; until then it is charged.
+    Closing(AccountId),
+    Acks {
+        queue: ObjectId,
+        first: u32,
+        count: u32,
+        made_queue: bool,
+    },
+    AcksSeal {
+        queue: ObjectId,
+        first: u32,
+        count: u32,
+    },
     Ring(keyway_abi::LaneId),
     RingSeal(keyway_abi::LaneId),
     Region(ObjectId),

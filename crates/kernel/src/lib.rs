@@ -13,7 +13,7 @@
 //!                              capability            so that revocation finds them
 //! ```
 //!
-//! Floors, lowest first: `effect`; `tree`, `account`, `page`; `table`, `sweep`, `object`; `process`, `lane`; `kernel` (the
+//! Floors, lowest first: `effect`; `limits`, `tree`, `page`; `account`; `table`, `sweep`, `object`; `process`, `lane`; `kernel` (the
 //! state and the dispatch); `end` (teardown); the operations, one file a noun; `audit`.
 
 #![no_std]
@@ -27,6 +27,7 @@ mod effect;
 mod end;
 mod kernel;
 mod lane;
+mod limits;
 mod object;
 mod operations;
 mod page;
@@ -41,6 +42,7 @@ pub use crate::{
         SealUse, Task, Token,
     },
     kernel::Kernel,
+    limits::{Charge, Limits},
 };
 
 #[cfg(test)]

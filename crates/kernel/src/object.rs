@@ -4,11 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use keyway_abi::{Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Rights, request::Audience};
 
-use crate::{
-    account::{AccountId, Charge},
-    effect::Token,
-    tree::CapabilityId,
-};
+use crate::{account::AccountId, effect::Token, limits::Charge, tree::CapabilityId};
 
 /// An object, with what every kind has.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 use alloc::collections::BTreeMap;
 
 use keyway_abi::{
-    WordPlace,
+    Denial, Payer, Quota, WordPlace,
     layout::{GENERATION_FIRST, WORDS_PER_PAGE},
     limits::{BROKER_PAGES_MAX, BROKER_WORDS_RESERVE},
 };
@@ -21,6 +21,8 @@ pub(crate) struct Pages {
     pages: BTreeMap<u32, Page>,
     next_number: u32,
     creating: bool,
+    /// Why Linux gave no further page, the last time that it was asked.
+    refused: Option<i32>,
     free: usize,
 }
 
@@ -41,8 +43,9 @@ impl Pages {
     }
 
     /// The page that was wanted is there, or could not be made.
-    pub(crate) fn on_created(&mut self, made: Result<(), ()>) {
+    pub(crate) fn on_created(&mut self, made: Result<(), i32>) {
         self.creating = false;
+        self.refused = made.err();
         if made.is_ok() {
             // Word 0 of page 0 counts events; leaving word 0 of every page unused keeps the rule simple.
             self.pages.insert(self.next_number, Page { next: 1, live: 0 });
@@ -54,6 +57,19 @@ impl Pages {
     /// Whether a word can be handed out.
     pub(crate) fn has_word(&self) -> bool {
         self.free > 0
+    }
+
+    /// As [`Pages::has_word`], with what stands against it: Linux, or the limit.
+    pub(crate) fn check_word(&self) -> Result<(), Denial> {
+        if self.has_word() {
+            return Ok(());
+        }
+        if let Some(errno) = self.refused {
+            return Err(Denial::SystemRefused { errno });
+        }
+        let (quota, of) = (Quota::Pages, Payer::Process);
+        let (used, max) = (self.pages.len() as u64, BROKER_PAGES_MAX as u64);
+        Err(Denial::QuotaExceeded { quota, of, asked: 1, used, max })
     }
 
     /// Hands a word out. The caller has checked [`Pages::has_word`].
@@ -128,8 +144,8 @@ mod tests {
     fn a_refused_page_can_be_wanted_again() {
         let mut pages = Pages::default();
         assert_eq!(pages.take_wanted(), Some(0));
-        pages.on_created(Err(()));
-        assert!(!pages.has_word());
+        pages.on_created(Err(12));
+        assert_eq!(pages.check_word(), Err(Denial::SystemRefused { errno: 12 }));
         assert_eq!(pages.take_wanted(), Some(0));
     }
 }

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn print_with_effects(journal: &Journal) {
-    let mut kernel = keyway_kernel::Kernel::new();
+    let mut kernel = keyway_kernel::Kernel::default();
     for (index, entry) in journal.entries.iter().enumerate() {
         println!("{index:5} {:?}", entry.input);
         for effect in entry.give_to(&mut kernel).1 {

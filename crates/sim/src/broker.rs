@@ -53,7 +53,7 @@ const BAD_DESCRIPTOR: i32 = 9;
 impl Broker {
     pub(crate) fn new() -> Self {
         Broker {
-            kernel: Kernel::new(),
+            kernel: Kernel::default(),
             journal: Journal::default(),
             promises: Promises::default(),
             effects_hash: Hash::default(),
@@ -185,10 +185,9 @@ impl Broker {
                 news.push(News::Ended(process));
                 return Ok(());
             }
-            Effect::DropMemory { .. }
-            | Effect::DropDevice { .. }
-            | Effect::DropPage { .. }
-            | Effect::SetWord { .. } => return Ok(()),
+            // Nothing fails when a descriptor is closed.
+            Effect::DropDevice { task, .. } => (task, Ok(())),
+            Effect::DropMemory { .. } | Effect::DropPage { .. } | Effect::SetWord { .. } => return Ok(()),
         };
         self.answers.entry(owner).or_default().push_back(Answer { task, outcome });
         Ok(())

@@ -41,7 +41,7 @@ pub struct Journal {
 impl Journal {
     /// Gives all inputs to a new kernel. Returns it, and the hash of all that it asked for.
     pub fn replay(&self) -> (Kernel, Hash) {
-        let mut kernel = Kernel::new();
+        let mut kernel = Kernel::default();
         let mut hash = Hash::default();
         for entry in &self.entries {
             for effect in entry.give_to(&mut kernel).1 {
@@ -59,7 +59,7 @@ impl Entry {
         match self.input.clone() {
             Input::Connect(arrival) => {
                 let (number, effects) = kernel.on_connect(now_ns, arrival);
-                (number, effects.collect())
+                (number.ok(), effects.collect())
             }
             Input::Bind(process, identity) => (None, kernel.on_bind(now_ns, process, identity).collect()),
             Input::Request(process, call, request, device) => {

@@ -126,7 +126,7 @@ impl Promises {
                 require!(known, "{token:?} is dropped, and is not there");
                 Ok(())
             }
-            Effect::DropDevice { token } => {
+            Effect::DropDevice { token, .. } => {
                 require!(self.devices.remove(token), "the device {token:?} is dropped, and is not there");
                 Ok(())
             }

@@ -190,6 +190,22 @@ pub fn raise_descriptor_limit() -> Result<u64, Error> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
+/// Descriptors that this process can have open: the soft `RLIMIT_NOFILE` of `getrlimit(2)`.
+pub fn descriptor_limit() -> u64 {
+    process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Descriptors that this process has open, counted in `/proc/self/fd`.
+///
+/// # Errors
+/// `ENOENT` without `/proc`; `EMFILE`.
+pub fn open_descriptors() -> Result<u64, Error> {
+    let call = "readdir(/proc/self/fd)";
+    let entries = fs::read_dir("/proc/self/fd").map_err(|error| Error::from_io(call, &error))?;
+    // One of them is the directory's own.
+    Ok(entries.count().saturating_sub(1) as u64)
+}
+
 /// Keeps this thread on one processor: `sched_setaffinity(2)`.
 ///
 /// # Errors

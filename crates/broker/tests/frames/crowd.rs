@@ -129,19 +129,21 @@ fn those_who_connect_and_say_nothing_keep_nobody_waiting() {
 }
 
 #[test]
-fn a_user_with_all_its_sessions_is_told_so_and_its_others_go_on() {
+fn a_process_with_all_its_sessions_is_told_so_and_the_others_go_on() {
     let mut scene = Scene::begin();
     let mut crowd = Vec::new();
     let mut refused = loop {
         let mut session = Session::over(socket::connect(&scene.path).unwrap());
         // The answer to a connection that is one too many comes without a question.
-        if crowd.len() as u32 >= keyway_abi::limits::USER_SESSIONS_MAX - 1 {
+        if crowd.len() as u32 >= keyway_abi::limits::PROCESS_SESSIONS_MAX - 1 {
             break session;
         }
         session.greet();
         crowd.push(session);
     };
-    assert_eq!(refused.farewell(), keyway_abi::Farewell::Full);
+    let max = keyway_abi::limits::PROCESS_SESSIONS_MAX.into();
+    let (quota, of) = (keyway_abi::Quota::Sessions, keyway_abi::Payer::Process);
+    assert_eq!(refused.farewell(), keyway_abi::Farewell::Full { quota, of, used: max, max });
     scene.bystander.is_served();
     crowd.pop();
     eventually("one has gone", || scene.bystander.processes().len() == crowd.len() + 1);

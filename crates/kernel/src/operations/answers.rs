@@ -7,6 +7,7 @@ use crate::{
     end::LaneSide,
     kernel::Kernel,
     lane::Waiting,
+    limits::Charge,
     object::{AckState, RegionState},
     sweep::{Caller, Loss},
 };
@@ -15,8 +16,10 @@ impl Kernel {
     pub(crate) fn commit_answer(&mut self, answer: Answer) {
         let Some((caller, waiting)) = self.waiting.remove(&answer.task) else { return };
         let Some(caller) = caller else {
-            if let Waiting::Page(process) = waiting {
-                self.commit_page(process, answer.outcome);
+            match waiting {
+                Waiting::Page(process) => self.commit_page(process, answer.outcome),
+                Waiting::Closing(account) => self.accounts.release(account, Charge::DESCRIPTOR),
+                _ => {}
             }
             return;
         };
@@ -43,7 +46,7 @@ impl Kernel {
 
     fn commit_done(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) => {}
+            Waiting::Page(_) | Waiting::Closing(_) => {}
             Waiting::Acks { queue, first, count, made_queue } => {
                 if !self.objects.contains_key(&queue) {
                     let denial = Denial::ObjectEnded { kind: Kind::Queue };
@@ -86,7 +89,7 @@ impl Kernel {
     /// Linux refused: what the operation had made goes again.
     fn undo(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) | Waiting::DepositPair => {}
+            Waiting::Page(_) | Waiting::Closing(_) | Waiting::DepositPair => {}
             Waiting::Acks { queue, made_queue: true, .. } => {
                 if self.objects.contains_key(&queue) {
                     self.end_object(queue, Loss::Deleted);
@@ -124,10 +127,15 @@ impl Kernel {
     fn commit_page(&mut self, number: ProcessNumber, outcome: Result<(), Refusal>) {
         let Some(process) = self.processes.get_mut(&number) else { return };
         let page = process.pages.next_number();
-        process.pages.on_created(outcome.map_err(|_| ()));
-        if outcome.is_err() && page == 0 {
+        let outcome = outcome.map_err(|refusal| match refusal {
+            Refusal::System(errno) => errno,
+            // Making a page has nothing to do with what a process did.
+            Refusal::Fault(_) => 0,
+        });
+        process.pages.on_created(outcome);
+        if let (Err(errno), 0) = (outcome, page) {
             // Without its first page a process cannot even begin.
-            return self.end_session(number, Some(Farewell::Full));
+            return self.end_session(number, Some(Farewell::SystemRefused { errno }));
         }
         if outcome.is_ok() && page != 0 {
             self.notify(number, Event::PageAdded { page }, alloc::vec![Descriptor::Page(page)]);

@@ -2,13 +2,14 @@
 
 use alloc::vec;
 
-use keyway_abi::{Created, Denial, Fault, Kind, Reply, Rights, request};
+use keyway_abi::{Created, Denial, Fault, Kind, ProcessNumber, Reply, Rights, request};
 
 use crate::{
-    account::Charge,
-    effect::{Descriptor, Door, Effect, PairKind, Token},
+    account::AccountId,
+    effect::{Descriptor, Door, Effect, PairKind, Task, Token},
     kernel::{Kernel, Outcome},
     lane::Waiting,
+    limits::Charge,
     object::{Body, Device},
     sweep::Caller,
 };
@@ -52,6 +53,27 @@ impl Kernel {
         };
         let token = device.token;
         Ok(Outcome::Reply(Reply::Done, vec![Descriptor::Device(token)]))
+    }
+}
+
+/// Descriptors that came from processes go.
+impl Kernel {
+    /// The descriptor that came beside a request which was refused. Its sender pays for it until it is closed.
+    pub(crate) fn refuse_device(&mut self, process: ProcessNumber, token: Token) {
+        let account = self.processes.get(&process).map(|process| process.account);
+        if let Some(account) = account {
+            self.accounts.charge(account, Charge::DESCRIPTOR);
+        }
+        self.drop_device(account, token);
+    }
+
+    /// The descriptor is closed; `account` is charged for it until it is.
+    pub(crate) fn drop_device(&mut self, account: Option<AccountId>, token: Token) {
+        let task = match account {
+            Some(account) => self.wait_for(None, Waiting::Closing(account)),
+            None => Task(self.next_number()),
+        };
+        self.effects.push(Effect::DropDevice { task, token });
     }
 }
 

@@ -8,8 +8,8 @@ use keyway_abi::{
 };
 
 use crate::{
-    account::Charge,
     kernel::{Kernel, Outcome},
+    limits::Charge,
     object::{Body, ServiceName},
     sweep::Caller,
     tree::{CapabilityId, Child, Holder, ObjectId},

@@ -3,15 +3,15 @@
 use alloc::vec;
 
 use keyway_abi::{
-    CapabilityEntry, Denial, Handle, LaneId, Quota, Reply, Rights, Ticket,
+    CapabilityEntry, Denial, Handle, LaneId, Payer, Quota, Reply, Rights, Ticket,
     limits::ESCROW_MAX,
     request::{self, EscrowHow},
 };
 
 use crate::{
-    account::Charge,
     kernel::{Kernel, Outcome},
     lane::EscrowItem,
+    limits::Charge,
     object::Body,
     process::Process,
     sweep::{Caller, Loss},
@@ -31,7 +31,13 @@ impl Kernel {
         }
         if lane.escrow.len() >= ESCROW_MAX || lane.last_ticket == u32::MAX {
             let max = ESCROW_MAX as u64;
-            return Err(Denial::QuotaExceeded { quota: Quota::Escrow, asked: 1, used: max, max });
+            return Err(Denial::QuotaExceeded {
+                quota: Quota::Escrow,
+                of: Payer::Process,
+                asked: 1,
+                used: max,
+                max,
+            });
         }
         let ticket = Ticket(lane.last_ticket + 1);
         let holder = Holder::Escrow(id, ticket);

@@ -151,17 +151,11 @@ impl Kernel {
         }
         self.check_share(caller, found)?;
         let sender = self.process(caller.process);
-        let mut asked = Lane::SENDER_CHARGE.plus(Lane::memory_charge(ring_bytes));
-        if sender.account == receiver.account {
-            // One account pays for both ends.
-            asked = asked.plus(Lane::RECEIVER_CHARGE);
-        }
-        self.accounts.check(sender.account, asked)?;
-        if !sender.pages.has_word() {
-            return Err(Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, used: 0, max: 0 });
-        }
+        let asked = Lane::SENDER_CHARGE.plus(Lane::memory_charge(ring_bytes));
+        let (payer, other) = ((sender.account, asked), (receiver.account, Lane::RECEIVER_CHARGE));
+        let lanes = self.accounts.check_both(payer, other)?;
+        sender.pages.check_word()?;
         // A process that sends to itself needs a word for each end; the reserve is larger than that.
-        let lanes = self.accounts.check(receiver.account, Lane::RECEIVER_CHARGE);
         let room = lanes.and_then(|()| self.check_room(found.receiver));
         if let Err(Denial::QuotaExceeded { quota, .. }) = room {
             return Err(Denial::ReceiverFull { quota });

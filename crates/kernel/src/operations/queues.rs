@@ -13,10 +13,10 @@ use keyway_abi::{
 };
 
 use crate::{
-    account::Charge,
     effect::{Descriptor, Effect, SealUse, Token},
     kernel::{Kernel, Outcome},
     lane::{Lane, Waiting},
+    limits::Charge,
     object::{AckState, Body, Queue},
     sweep::Caller,
     tree::ObjectId,

@@ -3,17 +3,17 @@
 use alloc::{collections::BTreeSet, vec};
 
 use keyway_abi::{
-    Created, Denial, Handle, Kind, MappingId, Quota, Reply, Rights,
+    Created, Denial, Handle, Kind, MappingId, Reply, Rights,
     layout::PAGE_BYTES,
     limits::REGION_BYTES_MAX,
     request::{self, MapAccess},
 };
 
 use crate::{
-    account::Charge,
     effect::{Descriptor, Effect, SealUse, Token},
     kernel::{Kernel, Outcome},
     lane::{Mapping, Waiting},
+    limits::Charge,
     object::{Body, Region, RegionState},
     sweep::{Caller, Loss},
     tree::{CapabilityId, Child, Holder, ObjectId},
@@ -154,10 +154,7 @@ impl Kernel {
         }
         let process = self.process(caller.process);
         self.accounts.check(process.account, Mapping::CHARGE)?;
-        if process.pages.has_word() {
-            return Ok(());
-        }
-        Err(Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, used: 0, max: 0 })
+        process.pages.check_word()
     }
 
     fn check_mapping(&self, caller: Caller, id: MappingId) -> Result<ObjectId, Denial> {

@@ -3,8 +3,8 @@
 use alloc::vec;
 
 use keyway_abi::{
-    Created, Denial, Event, Kind, PROTOCOL_VERSION, ProcessNumber, Reply, Rights, SessionStart, limits,
-    request,
+    Created, Denial, Event, Farewell, Kind, PROTOCOL_VERSION, ProcessNumber, Reply, Rights, SessionStart,
+    limits, request,
 };
 
 use crate::{
@@ -17,8 +17,9 @@ use crate::{
 };
 
 impl Kernel {
-    pub(crate) fn commit_connect(&mut self, arrival: Arrival) -> Option<ProcessNumber> {
-        let account = self.accounts.open(arrival.identity.account, arrival.identity.uid)?;
+    pub(crate) fn commit_connect(&mut self, arrival: Arrival) -> Result<ProcessNumber, Farewell> {
+        let account = self.accounts.open(arrival.identity.account, arrival.identity.uid);
+        let account = account.map_err(|denial| farewell(&denial))?;
         let number = self.commit_process(Phase::Silent, account);
         let root = self.process(number).root;
         self.process_mut(number).identity = Some(bounded(arrival.identity));
@@ -31,7 +32,7 @@ impl Kernel {
         if self.check_room(number).is_ok() && !directory.is_empty() {
             self.commit_derive_into(self.directory_root, number, directory, None);
         }
-        Some(number)
+        Ok(number)
     }
 
     pub(crate) fn commit_bind(&mut self, number: ProcessNumber, identity: Identity) {
@@ -39,7 +40,10 @@ impl Kernel {
         if process.phase != Phase::Unbound {
             return;
         }
-        let account = self.accounts.bind(process.account, identity.account, identity.uid);
+        let account = match self.accounts.bind(process.account, identity.account, identity.uid) {
+            Ok(account) => account,
+            Err(denial) => return self.end_session(number, Some(farewell(&denial))),
+        };
         let process = self.process_mut(number);
         process.account = account;
         process.identity = Some(bounded(identity));
@@ -73,13 +77,7 @@ impl Kernel {
         self.check_self(caller, request.process, Rights::START)?;
         self.check_room(caller.process)?;
         let starter = self.process(caller.process).account;
-        let max = u64::from(limits::USER_SESSIONS_MAX);
-        let account = self.accounts.open_unbound(starter).ok_or(Denial::QuotaExceeded {
-            quota: keyway_abi::Quota::Sessions,
-            asked: 1,
-            used: max,
-            max,
-        })?;
+        let account = self.accounts.open_unbound(starter)?;
         let child = self.commit_process(Phase::Unbound, account);
         let task = self.wait_for(Some(caller), Waiting::Child(child));
         self.effects.push(Effect::CreatePair { task, process: child, kind: PairKind::Session });
@@ -113,6 +111,7 @@ impl Kernel {
             let max = limits::WATCHES_MAX as u64;
             return Err(Denial::QuotaExceeded {
                 quota: keyway_abi::Quota::Watches,
+                of: keyway_abi::Payer::Process,
                 asked: 1,
                 used: max,
                 max,
@@ -177,6 +176,15 @@ impl Kernel {
             own: find(Kind::Process),
             directory: find(Kind::Directory),
         }
+    }
+}
+
+/// What a newcomer is told for whom there is no room.
+fn farewell(denial: &Denial) -> Farewell {
+    match *denial {
+        Denial::QuotaExceeded { quota, of, used, max, .. } => Farewell::Full { quota, of, used, max },
+        // INVARIANT: accounts refuse for a limit and for nothing else.
+        _ => unreachable!("accounts refuse for a limit only"),
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new() -> Self {
         Driver {
-            kernel: Kernel::new(),
+            kernel: Kernel::default(),
             hold: false,
             pending: Vec::new(),
             audits: true,
@@ -97,10 +97,10 @@ impl Driver {
         self.arrive_with(arrival).expect("the user has room for a session")
     }
 
-    pub(super) fn arrive_with(&mut self, arrival: Arrival) -> Option<ProcessNumber> {
+    pub(super) fn arrive_with(&mut self, arrival: Arrival) -> Result<ProcessNumber, Farewell> {
         let (number, effects) = self.kernel.on_connect(0, arrival);
         let effects = effects.collect();
-        self.present.extend(number);
+        self.present.extend(number.ok());
         self.run(effects);
         number
     }
@@ -297,7 +297,10 @@ impl Driver {
                 self.pending.push(task);
             }
             Effect::DropMemory { token } => assert!(self.memories.remove(&token), "dropped once: {token:?}"),
-            Effect::DropDevice { token } => assert!(self.devices.remove(&token), "dropped once: {token:?}"),
+            Effect::DropDevice { task, token } => {
+                assert!(self.devices.remove(&token), "dropped once: {token:?}");
+                self.pending.push(task);
+            }
             Effect::DropPage { .. } => {}
             Effect::SetWord { process, page, index, value } => {
                 self.words.insert((process, page, index), value);

@@ -1,10 +1,11 @@
 //! What a limit of an account refuses, what Linux refuses, and that what was given back can be had again.
 
 use keyway_abi::{
-    Denial, Event, Farewell, Handle, Kind, LaneEnd, Quota, Reply, Rights,
+    Denial, Event, Farewell, Handle, Kind, LaneEnd, Payer, Quota, Reply, Rights,
     limits::{
         DESCRIPTORS_MAX, ESCROW_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX, NAMES_MAX, OBJECTS_MAX,
-        PROCESS_BYTES_MAX, REGION_BYTES_MAX, USER_BYTES_MAX, USER_SESSIONS_MAX, WATCHES_MAX,
+        PROCESS_BYTES_MAX, REGION_BYTES_MAX, SESSION_DESCRIPTORS, USER_BYTES_MAX, USER_SESSIONS_MAX,
+        WATCHES_MAX,
     },
     request::{self, Audience, EscrowHow, MapAccess},
 };
@@ -15,7 +16,7 @@ use crate::{Arrival, Refusal};
 const NO_MEMORY: i32 = 12;
 
 fn full(quota: Quota, max: u64) -> Denial {
-    Denial::QuotaExceeded { quota, asked: 1, used: max, max }
+    Denial::QuotaExceeded { quota, of: Payer::Process, asked: 1, used: max, max }
 }
 
 /// Repeats a request until it is denied, without audits in between. Returns the denial.
@@ -112,13 +113,15 @@ fn bytes_of_a_process_and_of_its_user_are_bounded() {
     for _ in 0..USER_BYTES_MAX / PROCESS_BYTES_MAX {
         let who = driver.connect();
         let region = driver.made(who.number, create.clone()).handle;
-        let denial = Denial::QuotaExceeded { quota: Quota::Bytes, asked: 4096, used: 1 << 30, max: 1 << 30 };
+        let (quota, of) = (Quota::Bytes, Payer::Process);
+        let denial = Denial::QuotaExceeded { quota, of, asked: 4096, used: 1 << 30, max: 1 << 30 };
         assert_eq!(driver.denied(who.number, request::CreateRegion { bytes: 4096 }), denial);
         driver.done(who.number, request::Delete { handle: region });
         driver.made(who.number, create.clone());
     }
     let fifth = driver.connect();
-    let denial = Denial::QuotaExceeded { quota: Quota::Bytes, asked: 4096, used: 4 << 30, max: 4 << 30 };
+    let (quota, of) = (Quota::Bytes, Payer::User);
+    let denial = Denial::QuotaExceeded { quota, of, asked: 4096, used: 4 << 30, max: 4 << 30 };
     assert_eq!(driver.denied(fifth.number, request::CreateRegion { bytes: 4096 }), denial);
     let other = driver.connect_uid(2000);
     driver.made(other.number, create);
@@ -131,8 +134,9 @@ fn descriptors_are_bounded() {
     let a = driver.connect();
     let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 8 };
     let denial = exhaust(&mut driver, |driver| driver.ask(a.number, create.clone()));
-    let max = DESCRIPTORS_MAX.into();
-    assert_eq!(denial, Denial::QuotaExceeded { quota: Quota::Descriptors, asked: 8, used: max, max });
+    let (max, of) = (DESCRIPTORS_MAX.into(), Payer::Process);
+    let used = max - u64::from(SESSION_DESCRIPTORS);
+    assert_eq!(denial, Denial::QuotaExceeded { quota: Quota::Descriptors, of, asked: 8, used, max });
     driver.finish();
 }
 
@@ -156,7 +160,8 @@ fn lanes_are_bounded_also_those_to_oneself() {
     let queue = driver.queue(a, 1);
     let max = LANES_MAX.into();
     let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
-    let denial = Denial::QuotaExceeded { quota: Quota::Lanes, asked: 2, used: max, max };
+    let (quota, of) = (Quota::Lanes, Payer::Process);
+    let denial = Denial::QuotaExceeded { quota, of, asked: 2, used: max, max };
     assert_eq!(driver.denied(a.number, open), denial);
     driver.finish();
 }
@@ -203,10 +208,11 @@ fn sessions_of_a_user_are_bounded() {
     let a = driver.connect();
     let process = a.own;
     let denial = exhaust(&mut driver, |driver| driver.ask(a.number, request::StartChild { process }));
-    assert_eq!(denial, full(Quota::Sessions, USER_SESSIONS_MAX.into()));
+    let (quota, of, max) = (Quota::Sessions, Payer::User, USER_SESSIONS_MAX.into());
+    assert_eq!(denial, Denial::QuotaExceeded { quota, of, asked: 1, used: max, max });
     let identity = driver.identity(1000);
     let arrival = Arrival { identity, own: Rights::all(), directory: Rights::all() };
-    assert_eq!(driver.arrive_with(arrival), None);
+    assert_eq!(driver.arrive_with(arrival), Err(Farewell::Full { quota, of, used: max, max }));
     driver.connect_uid(2000);
     driver.finish();
 }
@@ -374,7 +380,10 @@ fn a_child_whose_first_page_is_refused_is_denied_to_its_starter() {
     driver.hold = true;
     let call = driver.post(a.number, request::StartChild { process: a.own });
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
-    assert_eq!(driver.farewells.values().copied().collect::<alloc::vec::Vec<_>>(), [Some(Farewell::Full)]);
+    assert_eq!(
+        driver.farewells.values().copied().collect::<alloc::vec::Vec<_>>(),
+        [Some(Farewell::SystemRefused { errno: NO_MEMORY })]
+    );
     driver.answer_next(Ok(()));
     assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(Denial::ProcessEnded)));
     driver.finish();
@@ -387,7 +396,7 @@ fn a_session_whose_first_page_is_refused_ends() {
     let identity = driver.identity(1000);
     let number = driver.arrive(identity);
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
-    assert_eq!(driver.farewells[&number], Some(Farewell::Full));
+    assert_eq!(driver.farewells[&number], Some(Farewell::SystemRefused { errno: NO_MEMORY }));
     driver.finish();
 }
 

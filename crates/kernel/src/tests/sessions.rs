@@ -3,7 +3,7 @@
 use keyway_abi::{Denial, Event, Handle, Kind, Reply, Rights, request, request::EscrowHow};
 
 use super::driver::{Driver, HELLO, Joined, Who, derive};
-use crate::{Arrival, Descriptor, Identity, PairKind, account::Charge, object::ProcessObject};
+use crate::{Arrival, Descriptor, Identity, PairKind, limits::Charge, object::ProcessObject};
 
 #[test]
 fn a_welcome_says_who_the_process_is_and_what_it_holds() {
@@ -87,7 +87,7 @@ fn quotas_are_given_back_exactly() {
     }
     let after = accounts.map(|account| driver.kernel.accounts.used(account));
     assert_eq!(before, after);
-    assert_eq!(after[0], Charge { handles: 2, ..Charge::NOTHING });
+    assert_eq!(after[0], Charge { handles: 2, ..Charge::SESSION });
     driver.finish();
 }
 
