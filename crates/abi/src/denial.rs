@@ -298,6 +298,42 @@ pub enum Denial {
         /// What was asked for.
         handle: Handle,
     },
+    /// The capability has ended at its time.
+    #[error("the capability {handle} expired {} ms ago; ask its grantor for another", (now_ns - expired_ns) / 1_000_000)]
+    Expired {
+        /// What was asked for.
+        handle: Handle,
+        /// When it ended, in nanoseconds of the broker's `CLOCK_BOOTTIME`.
+        expired_ns: u64,
+        /// The broker's time.
+        now_ns: u64,
+    },
+    /// A capability was to end at a time that has passed.
+    #[error(
+        "a capability cannot expire at {asked_ns} ns, the broker's clock says {now_ns} ns; choose a later time"
+    )]
+    ExpiryPast {
+        /// The time asked for, in nanoseconds of the broker's `CLOCK_BOOTTIME`.
+        asked_ns: u64,
+        /// The broker's time.
+        now_ns: u64,
+    },
+    /// A derived capability was to outlive its parent.
+    #[error(
+        "cannot derive a capability until {asked_ns} ns from one that ends at {held_ns} ns; lifetimes only shrink"
+    )]
+    ExpiryExceeded {
+        /// The time asked for, in nanoseconds of the broker's `CLOCK_BOOTTIME`.
+        asked_ns: u64,
+        /// When the parent ends.
+        held_ns: u64,
+    },
+    /// An object stands on this very capability, which therefore cannot be replaced.
+    #[error("the {kind} stands on this capability; derive a weaker one from it, and keep this one")]
+    RootBound {
+        /// The kind of the object.
+        kind: Kind,
+    },
     /// Linux refused the broker something that the request needs.
     #[error("the system refused the broker what this needs (errno {errno})")]
     SystemRefused {
@@ -353,7 +389,53 @@ impl Denial {
             Denial::SystemRefused { .. } => 29,
             Denial::VersionUnsupported { .. } => 30,
             Denial::ShareExceeded { .. } => 31,
+            Denial::Expired { .. } => 32,
+            Denial::ExpiryPast { .. } => 33,
+            Denial::ExpiryExceeded { .. } => 34,
+            Denial::RootBound { .. } => 35,
         }
+    }
+
+    /// The name of the reason with this number.
+    pub fn name_of(number: u32) -> Option<&'static str> {
+        Some(match number {
+            1 => "UnknownHandle",
+            2 => "StaleHandle",
+            3 => "WrongKind",
+            4 => "MissingRights",
+            5 => "RightsExceeded",
+            6 => "BadgeFixed",
+            7 => "DepthExceeded",
+            8 => "ReceiveBound",
+            9 => "QuotaExceeded",
+            10 => "InvalidSize",
+            11 => "InvalidCount",
+            12 => "ObjectEnded",
+            13 => "ProcessEnded",
+            14 => "SendersExceeded",
+            15 => "StockEmpty",
+            16 => "ReceiverFull",
+            17 => "NameTaken",
+            18 => "NameUnknown",
+            19 => "NameRefused",
+            20 => "UnknownLane",
+            21 => "WrongEnd",
+            22 => "LaneEnded",
+            23 => "AlreadyMapped",
+            24 => "UnknownMapping",
+            25 => "RegionUnwritten",
+            26 => "WriterTaken",
+            27 => "UnknownTicket",
+            28 => "Revoking",
+            29 => "SystemRefused",
+            30 => "VersionUnsupported",
+            31 => "ShareExceeded",
+            32 => "Expired",
+            33 => "ExpiryPast",
+            34 => "ExpiryExceeded",
+            35 => "RootBound",
+            _ => return None,
+        })
     }
 
     /// The errno that a C caller sees, as the IPC document has them (Linux numbers).
@@ -370,7 +452,11 @@ impl Denial {
         const EPIPE: i32 = 32;
         const EPROTONOSUPPORT: i32 = 93;
         match self {
-            Denial::MissingRights { .. } | Denial::ReceiveBound | Denial::RightsExceeded { .. } => EPERM,
+            Denial::MissingRights { .. }
+            | Denial::ReceiveBound
+            | Denial::RootBound { .. }
+            | Denial::RightsExceeded { .. }
+            | Denial::ExpiryExceeded { .. } => EPERM,
             Denial::NameRefused { .. } | Denial::WriterTaken => EACCES,
             Denial::NameUnknown { .. } => ENOENT,
             Denial::ProcessEnded => ESRCH,
@@ -385,7 +471,9 @@ impl Denial {
             Denial::LaneEnded { .. } | Denial::ObjectEnded { .. } => EPIPE,
             Denial::VersionUnsupported { .. } => EPROTONOSUPPORT,
             Denial::SystemRefused { errno } => *errno,
-            Denial::UnknownHandle { .. }
+            Denial::Expired { .. }
+            | Denial::ExpiryPast { .. }
+            | Denial::UnknownHandle { .. }
             | Denial::StaleHandle { .. }
             | Denial::WrongKind { .. }
             | Denial::BadgeFixed { .. }

@@ -28,7 +28,10 @@ pub use crate::{
     farewell::{Farewell, Fault, Malformed},
     handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket, WordPlace},
     name::{Name, NameError},
-    reply::{CapabilityEntry, Created, LaneEntry, Listing, ProcessEntry, QueueEntry, Reply, SessionStart},
+    reply::{
+        AuditEntry, CapabilityEntry, Created, LaneEntry, Listing, ProcessEntry, QueueEntry, Reply,
+        SessionStart, Verdict,
+    },
     request::Request,
     rights::{Kind, Rights},
 };

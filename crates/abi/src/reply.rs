@@ -28,6 +28,8 @@ pub struct SessionStart {
     pub own: Option<Handle>,
     /// The directory of service names; a confined child has none unless it was given one.
     pub directory: Option<Handle>,
+    /// The broker's `CLOCK_BOOTTIME` when the session began, in nanoseconds. A process in another time namespace counts from here.
+    pub now_ns: u64,
 }
 
 /// A capability that a request made.
@@ -56,6 +58,8 @@ pub struct CapabilityEntry {
     pub rights: Rights,
     /// The badge.
     pub badge: Option<Badge>,
+    /// When it ends by itself, in nanoseconds of the broker's `CLOCK_BOOTTIME`.
+    pub expires_ns: Option<u64>,
     /// Who holds the capability that this one was derived from, and under which handle. `None` for the first
     /// capability of an object, and where the parent has been deleted.
     pub parent: Option<(ProcessNumber, Handle)>,
@@ -86,7 +90,7 @@ pub struct ProcessEntry {
     pub lanes_receiving: u32,
     /// Bytes of shared memory charged to its account.
     pub bytes: u64,
-    /// When its session began, on the broker's `CLOCK_MONOTONIC`, in nanoseconds.
+    /// When its session began, on the broker's `CLOCK_BOOTTIME`, in nanoseconds.
     pub since_ns: u64,
 }
 
@@ -133,6 +137,68 @@ pub struct LaneEntry {
     pub messages_taken: Option<u32>,
 }
 
+/// What became of a request, or of a capability without one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// A capability was put into the table of `to`.
+    Granted {
+        /// Who holds it.
+        to: ProcessNumber,
+        /// The kind of the object.
+        kind: Kind,
+        /// The object's number.
+        object: u64,
+        /// What the holder may do.
+        rights: Rights,
+        /// The badge.
+        badge: Option<Badge>,
+    },
+    /// The request was denied: [`Denial::number`].
+    Refused {
+        /// The number of the denial.
+        denial: u32,
+        /// How often in a row.
+        times: u32,
+    },
+    /// What was derived from a capability was taken back.
+    Revoked {
+        /// The kind of the object.
+        kind: Kind,
+        /// The object's number.
+        object: u64,
+        /// How many capabilities were taken back.
+        count: u64,
+    },
+    /// A capability, and what was derived from it, ended at its time.
+    Expired {
+        /// The kind of the object.
+        kind: Kind,
+        /// The object's number.
+        object: u64,
+        /// How many capabilities ended, itself included.
+        count: u64,
+    },
+}
+
+/// One record of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Counts up by one; where numbers are missing, older records have made room for newer ones.
+    pub sequence: u64,
+    /// When, in nanoseconds of the broker's `CLOCK_BOOTTIME`.
+    pub at_ns: u64,
+    /// Who asked; `None` when nobody did.
+    pub process: Option<ProcessNumber>,
+    /// The asker's pid, as Linux told the broker.
+    pub pid: u32,
+    /// The asker's user, as Linux told the broker.
+    pub uid: u32,
+    /// The operation's opcode; 0 where there was none.
+    pub opcode: u16,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
 /// One part of a list. An empty part ends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Listing {
@@ -144,6 +210,8 @@ pub enum Listing {
     Queues(Vec<QueueEntry>),
     /// Lanes, in the order of their numbers.
     Lanes(Vec<LaneEntry>),
+    /// Records of the audit log, oldest first.
+    Audit(Vec<AuditEntry>),
 }
 
 /// The answer to a request.

@@ -42,6 +42,11 @@ macro_rules! requests {
                 match self { $( Request::$name(_) => $opcode ),* }
             }
 
+            /// The name of the operation with this opcode.
+            pub fn operation_of(opcode: u16) -> Option<&'static str> {
+                match opcode { $( $opcode => Some(stringify!($name)), )* _ => None }
+            }
+
             /// The operation's name, for logs and refusals.
             pub fn operation(&self) -> &'static str {
                 match self { $( Request::$name(_) => stringify!($name) ),* }
@@ -149,6 +154,8 @@ requests! {
         rights: Rights,
         /// The badge to fix, if the parent has none.
         badge: Option<Badge>,
+        /// When the child and all below it ends, in nanoseconds of the broker's `CLOCK_BOOTTIME`. `None`: with its parent.
+        expires_ns: Option<u64>,
     }
     9 Grant
     /// Makes an equal or weaker capability in another process's table. Needs `grant` on the parent and `endow` on the
@@ -162,6 +169,8 @@ requests! {
         rights: Rights,
         /// The badge to fix, if the parent has none.
         badge: Option<Badge>,
+        /// When the child and all below it ends, in nanoseconds of the broker's `CLOCK_BOOTTIME`. `None`: with its parent.
+        expires_ns: Option<u64>,
     }
     10 Revoke
     /// Takes back everything derived from a capability, in every process. Reply, once all of it is gone:
@@ -334,5 +343,26 @@ requests! {
         directory: Handle,
         /// Begin after this one.
         after: Option<LaneId>,
+    }
+    31 Weaken
+    /// Puts a weaker capability in the place of one's own, under the same handle. What was derived from it before stays with its
+    /// holders, and is out of reach of a later revocation through this handle. Reply:
+    /// [`Reply::Capability`](crate::Reply::Capability).
+    {
+        /// The capability; not the one that a queue, a device or a name stands on.
+        handle: Handle,
+        /// The rights that stay, a part of those that it has.
+        rights: Rights,
+        /// When it ends, in nanoseconds of the broker's `CLOCK_BOOTTIME`. `None`: when it would have ended anyway.
+        expires_ns: Option<u64>,
+    }
+    32 ListAudit
+    /// Lists what was granted, refused and taken back, oldest first. Needs `audit` on the directory. Reply:
+    /// [`Reply::Listing`](crate::Reply::Listing).
+    {
+        /// The directory.
+        directory: Handle,
+        /// Begin after this record.
+        after: Option<u64>,
     }
 }

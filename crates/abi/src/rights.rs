@@ -67,6 +67,8 @@ bitflags! {
         const LOOKUP = 1 << 12;
         /// Directory: list all processes, capabilities and queues.
         const INSPECT = 1 << 13;
+        /// Directory: read the log of what was granted, refused and taken back.
+        const AUDIT = 1 << 14;
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) enum Watched {
     Listener,
     Bell,
     Terminations,
+    Timer,
     Socket(ProcessNumber),
     Pidfd(ProcessNumber),
 }
@@ -69,6 +70,7 @@ impl Watched {
             Watched::Listener => 0,
             Watched::Bell => 1,
             Watched::Terminations => 2,
+            Watched::Timer => 3,
             Watched::Socket(process) => process.0 << 2 | 3,
             Watched::Pidfd(process) => process.0 << 2 | 2 | 1 << 63,
         }
@@ -80,6 +82,7 @@ impl Watched {
             0 => Watched::Listener,
             1 => Watched::Bell,
             2 => Watched::Terminations,
+            3 => Watched::Timer,
             token if token >> 63 == 1 => Watched::Pidfd(process),
             _ => Watched::Socket(process),
         }
@@ -339,7 +342,7 @@ mod tests {
                 assert_eq!(Watched::of(watched.token()), watched);
             }
         }
-        for watched in [Watched::Listener, Watched::Bell, Watched::Terminations] {
+        for watched in [Watched::Listener, Watched::Bell, Watched::Terminations, Watched::Timer] {
             assert_eq!(Watched::of(watched.token()), watched);
         }
     }

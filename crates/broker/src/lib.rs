@@ -29,6 +29,7 @@ mod socket;
 mod turn;
 
 pub use keyway_sys::{
+    clock::boot_ns,
     notify::notify as notify_manager,
     process::{MemoryUse, memory_use},
     rendezvous::socket_path as default_socket_path,

@@ -39,7 +39,7 @@ impl Policy {
         }
         Standing {
             own: everyone.own | Rights::DEPOSIT,
-            directory: everyone.directory | Rights::PUBLISH | Rights::INSPECT,
+            directory: everyone.directory | Rights::PUBLISH | Rights::INSPECT | Rights::AUDIT,
         }
     }
 }

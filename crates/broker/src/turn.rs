@@ -23,6 +23,7 @@ use keyway_sys::{
     frame::{self, Received, Reception, Waiting},
     process, socket,
     terminations::Terminations,
+    timer::Timer,
 };
 
 use crate::{
@@ -45,6 +46,10 @@ pub struct Broker {
     bell: Arc<EventFd>,
     orders: Option<Receiver<Order>>,
     answers: VecDeque<Answer>,
+    /// Wakes the loop when something comes to its end.
+    timer: Timer,
+    /// What the timer is set to.
+    timer_ns: Option<u64>,
     /// A descriptor in reserve, see `turn_away`.
     spare: Option<File>,
 }
@@ -72,11 +77,14 @@ impl Broker {
         if let Some(listener) = &listener {
             epoll.add(listener.fd(), Watched::Listener.token(), Interest::Read)?;
         }
+        let timer = Timer::new()?;
+        epoll.add(&timer, Watched::Timer.token(), Interest::Read)?;
         let deposits = Deposits::start(Arc::clone(&bell))?;
         let hands = Hands::new(epoll, deposits, Closers::new(Arc::clone(&bell)));
         let kernel = Kernel::new(limits()?);
         let spare = File::open("/dev/null").ok();
-        Ok(Broker { kernel, hands, policy, listener, bell, orders: None, answers: VecDeque::new(), spare })
+        let (answers, timer_ns) = (VecDeque::new(), None);
+        Ok(Broker { kernel, hands, policy, listener, bell, orders: None, answers, timer, timer_ns, spare })
     }
 
     /// Where its socket is; nothing without one, or for one that a service manager listens on.
@@ -109,6 +117,7 @@ impl Broker {
                     next = Next::Stop;
                 }
             }
+            self.on_time();
             if self.kernel.is_sweeping() {
                 self.feed(Kernel::sweep);
             }
@@ -117,11 +126,28 @@ impl Broker {
         Ok(())
     }
 
+    /// Ends what has come to its end, and sets the timer for what comes next.
+    fn on_time(&mut self) {
+        while self.kernel.next_expiry_ns().is_some_and(|at| at <= clock::boot_ns()) {
+            self.feed(Kernel::expire);
+        }
+        let next = self.kernel.next_expiry_ns();
+        // It was set before, and nothing is refused a timer that is there.
+        if next != self.timer_ns && self.timer.set(next).is_ok() {
+            self.timer_ns = next;
+        }
+    }
+
     fn turn(&mut self, ready: Ready) -> Next {
         match Watched::of(ready.token) {
             Watched::Terminations => return Next::Stop,
             Watched::Listener => self.accept(),
             Watched::Bell => return self.on_bell(),
+            // What it stands for is done at the end of each turn.
+            Watched::Timer => {
+                let _ = self.timer.drain();
+                self.timer_ns = None;
+            }
             Watched::Socket(process) => {
                 if ready.writable {
                     self.hands.flush(process);
@@ -179,7 +205,7 @@ impl Broker {
         }
         let standing = self.policy.standing(&who);
         let arrival = Arrival { identity: who.into(), own: standing.own, directory: standing.directory };
-        let (number, effects) = self.kernel.on_connect(clock::now_ns(), arrival);
+        let (number, effects) = self.kernel.on_connect(clock::boot_ns(), arrival);
         let effects: Vec<Effect> = effects.collect();
         let number = match number {
             Ok(number) => number,
@@ -354,7 +380,7 @@ impl Broker {
 
     /// Gives the kernel one input and carries out what it says, also about what Linux answered to that.
     fn feed(&mut self, input: impl FnOnce(&mut Kernel, u64) -> Effects<'_>) {
-        let effects: Vec<Effect> = input(&mut self.kernel, clock::now_ns()).collect();
+        let effects: Vec<Effect> = input(&mut self.kernel, clock::boot_ns()).collect();
         self.carry_out(effects);
     }
 
@@ -363,7 +389,7 @@ impl Broker {
             self.hands.execute(&self.kernel, effect, &mut self.answers);
         }
         while let Some(answer) = self.answers.pop_front() {
-            let effects: Vec<Effect> = self.kernel.on_answer(clock::now_ns(), answer).collect();
+            let effects: Vec<Effect> = self.kernel.on_answer(clock::boot_ns(), answer).collect();
             for effect in effects {
                 self.hands.execute(&self.kernel, effect, &mut self.answers);
             }

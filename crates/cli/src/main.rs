@@ -3,10 +3,11 @@
 //! Without arguments it gives the tour. It decides nothing about capabilities: it starts brokers and bridges, and shows
 //! what they say. It rests on `keyway-broker`, `keyway-seat` and `keyway`.
 //!
-//! Floors, lowest first: `table`; `look`, `serve`, `seat`, `tour`; this file.
+//! Floors, lowest first: `table`; `log`, `look`, `serve`, `seat`, `tour`; this file.
 
 #![forbid(unsafe_code)]
 
+mod log;
 mod look;
 mod seat;
 mod serve;
@@ -43,6 +44,8 @@ enum Command {
     Caps(look::CapsOptions),
     /// List queues, and the lanes into them with what waits there.
     Queues(look::Options),
+    /// List what was granted, refused and taken back lately, by whom.
+    Audit(log::Options),
     /// One of the tour's processes.
     #[command(hide = true)]
     TourRole(tour::RoleOptions),
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Some(Command::Ps(options)) => look::processes(&options),
         Some(Command::Caps(options)) => look::capabilities(&options),
         Some(Command::Queues(options)) => look::queues(&options),
+        Some(Command::Audit(options)) => log::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -119,7 +119,7 @@ fn ps_caps_and_queues_show_what_is_there() {
     let shown = queues.as_array().unwrap().iter().find(|entry| entry["name"] == "shown").unwrap();
     let lane = &shown["lanes"][0];
     assert_eq!((lane["waiting_bytes"].as_u64(), lane["messages_taken"].as_u64()), (Some(120), Some(1)));
-    for command in ["ps", "caps", "queues"] {
+    for command in ["ps", "caps", "queues", "audit"] {
         let output = served.look(&[command]);
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
@@ -241,7 +241,7 @@ fn help_names_every_command() {
     let mut child = keyway(&["--help"]).stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(child.wait().unwrap().success());
-    for command in ["tour", "serve", "seat", "ps", "caps", "queues"] {
+    for command in ["tour", "serve", "seat", "ps", "caps", "queues", "audit"] {
         assert!(text.contains(command), "{text}");
     }
     assert!(!text.contains("tour-role"), "{text}");

@@ -10,7 +10,7 @@ use crate::{
     lane::{Lane, Mapping, Waiting},
     limits::Charge,
     object::{Body, Device, Queue, Region, ServiceName},
-    tree::Holder,
+    tree::{Capability, Holder},
 };
 
 impl Kernel {
@@ -40,6 +40,12 @@ impl Kernel {
     }
 
     fn audit_tree(&self) {
+        let ending = |id, capability: &Capability| {
+            capability.expires_ns <= self.now_ns && (capability.revoking || !self.tree.is_live(id))
+        };
+        let expiring = self.tree.iter().filter(|(_, found)| found.expires_ns != u64::MAX);
+        let waiting = expiring.filter(|(id, found)| !ending(*id, found)).count();
+        assert!(self.tree.expiries_count() >= waiting, "tree invariant 4: what ends by itself is known");
         let mut below = BTreeMap::new();
         for (id, _) in self.tree.iter() {
             for child in self.tree.children(id) {
@@ -52,7 +58,7 @@ impl Kernel {
                 assert!(self.tree.children(id).nth(1).is_some(), "tree invariant 2: joints");
             }
             if capability.revoking {
-                assert!(self.sweeps.iter().any(|sweep| sweep.root == id), "a mark belongs to a revocation");
+                assert!(self.sweeps.contains_key(&id), "a mark belongs to a revocation");
             }
             assert_eq!(below.get(&id).copied(), self.tree.parent(id), "parent and child know each other");
             let Some(parent) = self.tree.parent(id) else { continue };
@@ -60,9 +66,10 @@ impl Kernel {
             assert_eq!(parent.object, capability.object, "tree invariant 1: object");
             assert!(parent.rights.contains(capability.rights), "tree invariant 1: rights");
             assert!(parent.badge.is_none() || parent.badge == capability.badge, "tree invariant 1: badge");
+            assert!(capability.expires_ns <= parent.expires_ns, "tree invariant 1: expiry");
         }
-        for sweep in &self.sweeps {
-            assert!(self.tree.get(sweep.root).revoking, "a revocation has its mark");
+        for root in self.sweeps.keys() {
+            assert!(self.tree.get(*root).revoking, "a revocation has its mark");
         }
     }
 

@@ -5,7 +5,7 @@
 use alloc::{vec, vec::Vec};
 
 use keyway_abi::{
-    Event, Farewell, Handle, LaneEnd, LaneId, MappingId, ProcessNumber, Reply,
+    Event, Farewell, Handle, LaneEnd, LaneId, MappingId, ProcessNumber, Reply, Verdict,
     layout::{WORD_DEAD, WORD_REVOKED},
     limits::SWEEP_STEP,
 };
@@ -32,20 +32,68 @@ pub(crate) enum LaneSide {
 impl Kernel {
     /// Marks the root, which takes effect at once, and does the first step.
     pub(crate) fn start_sweep(&mut self, sweep: Sweep) {
-        self.tree.get_mut(sweep.root).revoking = true;
-        self.sweeps.push(sweep);
-        self.advance(self.sweeps.len() - 1);
-    }
-
-    /// A bounded step of the oldest revocation.
-    pub(crate) fn sweep_step(&mut self) {
-        if !self.sweeps.is_empty() {
-            self.advance(0);
+        self.mark_sweep(sweep);
+        self.advance(sweep.root);
+        if self.sweeps.contains_key(&sweep.root) {
+            self.sweep_turns.push_back(sweep.root);
         }
     }
 
-    fn advance(&mut self, index: usize) {
-        let Sweep { root, loss, .. } = self.sweeps[index];
+    fn mark_sweep(&mut self, sweep: Sweep) {
+        self.tree.get_mut(sweep.root).revoking = true;
+        self.sweeps.insert(sweep.root, sweep);
+    }
+
+    /// A bounded step of a revocation; each has its turn.
+    pub(crate) fn sweep_step(&mut self) {
+        while let Some(root) = self.sweep_turns.pop_front() {
+            if self.sweeps.contains_key(&root) {
+                self.advance(root);
+                if self.sweeps.contains_key(&root) {
+                    self.sweep_turns.push_back(root);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Marks what has come to its end, a bounded number of times; what nothing is derived from goes at once.
+    pub(crate) fn expire_step(&mut self) {
+        // LIMIT: SWEEP_STEP.
+        for _ in 0..SWEEP_STEP {
+            match self.tree.next_expiry() {
+                Some((at, id)) if at <= self.now_ns => self.expire_one(id),
+                _ => return,
+            }
+        }
+    }
+
+    fn expire_one(&mut self, id: CapabilityId) {
+        self.tree.begin_expiry(id);
+        if let Some(sweep) = self.sweeps.get_mut(&id) {
+            (sweep.whole, sweep.loss) = (true, Loss::Expired);
+        } else if !self.tree.is_live(id) {
+            // The revocation of something above takes it along.
+        } else if self.tree.children(id).next().is_none() {
+            self.drop_expired(id, 1);
+        } else {
+            self.mark_sweep(Sweep { root: id, caller: None, count: 0, loss: Loss::Expired, whole: true });
+            self.sweep_turns.push_back(id);
+        }
+    }
+
+    fn drop_expired(&mut self, id: CapabilityId, count: u64) {
+        let capability = self.tree.get(id);
+        let (object, held) = (capability.object, capability.is_held());
+        if held || count > 1 {
+            let kind = self.object(object).kind();
+            self.record(Verdict::Expired { kind, object: object.0, count });
+        }
+        self.drop_capability(id, Loss::Expired);
+    }
+
+    fn advance(&mut self, root: CapabilityId) {
+        let Some(&Sweep { loss, .. }) = self.sweeps.get(&root) else { return };
         // LIMIT: SWEEP_STEP.
         for _ in 0..SWEEP_STEP {
             let Some(leaf) = self.tree.leaf_below(root) else {
@@ -56,8 +104,8 @@ impl Kernel {
                 self.finish_sweep(leaf);
                 continue;
             }
-            let held = matches!(self.tree.get(leaf).holder, Holder::Process(..) | Holder::Escrow(..));
-            if let Some(sweep) = self.sweeps.iter_mut().find(|sweep| sweep.root == root) {
+            let held = self.tree.get(leaf).is_held();
+            if let Some(sweep) = self.sweeps.get_mut(&root) {
                 sweep.count += u64::from(held);
             }
             self.drop_capability(leaf, loss);
@@ -65,14 +113,22 @@ impl Kernel {
     }
 
     fn finish_sweep(&mut self, root: CapabilityId) {
-        let Some(index) = self.sweeps.iter().position(|sweep| sweep.root == root) else { return };
-        let sweep = self.sweeps.remove(index);
+        let Some(sweep) = self.sweeps.remove(&root) else { return };
+        if let Some(caller) = sweep.caller {
+            let object = self.tree.get(root).object;
+            let (kind, count) = (self.object(object).kind(), sweep.count);
+            let before = self.log.set_asker(Some((caller.process, caller.call.opcode)));
+            self.record(Verdict::Revoked { kind, object: object.0, count });
+            self.log.set_asker(before);
+            self.reply(caller, Reply::Revoked { count }, vec![]);
+        }
+        if sweep.whole {
+            self.tree.get_mut(root).revoking = false;
+            return self.drop_expired(root, sweep.count + 1);
+        }
         let object = self.tree.get(root).object;
         let freed = self.tree.end_revoking(root);
         self.uncount(object, freed);
-        if let Some(caller) = sweep.caller {
-            self.reply(caller, Reply::Revoked { count: sweep.count }, vec![]);
-        }
     }
 }
 
@@ -133,14 +189,13 @@ impl Kernel {
         }
         self.tree.get_mut(root).revoking = true;
         // The revocation that the holder itself may have begun is overtaken by this one.
-        if let Some(index) = self.sweeps.iter().position(|sweep| sweep.root == root) {
-            let overtaken = self.sweeps.remove(index);
-            if let Some(caller) = overtaken.caller {
-                self.reply(caller, Reply::Revoked { count: overtaken.count }, vec![]);
-            }
+        if let Some(overtaken) = self.sweeps.remove(&root)
+            && let Some(caller) = overtaken.caller
+        {
+            self.reply(caller, Reply::Revoked { count: overtaken.count }, vec![]);
         }
         self.drop_capability(root, loss);
-        self.start_sweep(Sweep { root, caller: None, count: 0, loss: Loss::Ended });
+        self.start_sweep(Sweep { root, caller: None, count: 0, loss: Loss::Ended, whole: false });
     }
 
     /// A process no longer watches through this capability.
@@ -284,7 +339,7 @@ impl Kernel {
     fn on_lane_capability_gone(&mut self, id: LaneId, loss: Loss) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.capability = None;
-        if loss != Loss::Revoked {
+        if !matches!(loss, Loss::Revoked | Loss::Expired) {
             return;
         }
         let known = lane.ended.is_some();

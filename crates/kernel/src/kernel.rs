@@ -7,11 +7,14 @@
 //! 3. What is charged to an account is exactly what exists for it.
 //! 4. A lane is known to its queue, its ends and its capability, and to nobody else.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    vec::Vec,
+};
 
 use keyway_abi::{
-    Badge, Denial, Event, Farewell, Fault, Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Reply,
-    Request, Rights, WordPlace, layout::GENERATION_FIRST,
+    AuditEntry, Badge, Denial, Event, Farewell, Fault, Handle, Kind, LaneId, MappingId, Name, ProcessNumber,
+    Reply, Request, Rights, Verdict, WordPlace, layout::GENERATION_FIRST,
 };
 
 use crate::{
@@ -19,6 +22,7 @@ use crate::{
     effect::{Answer, Arrival, Call, Descriptor, Effect, Effects, Identity, Outgoing, Task, Token},
     lane::{Lane, Mapping, Waiting},
     limits::{Charge, Limits},
+    log::Log,
     object::{Body, DIRECTORY_RIGHTS, Object},
     process::{Phase, Process},
     sweep::{Caller, Sweep},
@@ -58,11 +62,15 @@ pub struct Kernel {
     /// Badges that the directory made, so that a process has the same one each time it looks a name up.
     pub(crate) badges: BTreeMap<(ProcessNumber, ObjectId), Badge>,
     pub(crate) waiting: BTreeMap<Task, (Option<Caller>, Waiting)>,
-    pub(crate) sweeps: Vec<Sweep>,
+    /// Revocations under way, by what they stand on.
+    pub(crate) sweeps: BTreeMap<CapabilityId, Sweep>,
+    /// Whose turn it is. Some may have ended meanwhile.
+    pub(crate) sweep_turns: VecDeque<CapabilityId>,
     pub(crate) directory_root: CapabilityId,
     pub(crate) effects: Vec<Effect>,
     pub(crate) last_number: u64,
     pub(crate) last_generation: u32,
+    pub(crate) log: Log,
 }
 
 impl Default for Kernel {
@@ -89,11 +97,13 @@ impl Kernel {
             names: BTreeMap::new(),
             badges: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            sweeps: Vec::new(),
+            sweeps: BTreeMap::new(),
+            sweep_turns: VecDeque::new(),
             directory_root,
             effects: Vec::new(),
             last_number: 1,
             last_generation: GENERATION_FIRST - 1,
+            log: Log::default(),
         }
     }
 
@@ -126,7 +136,9 @@ impl Kernel {
         device: Option<Token>,
     ) -> Effects<'_> {
         self.now_ns = now_ns;
+        self.expire_step();
         let caller = Caller { process, call };
+        self.log.set_asker(Some((process, call.opcode)));
         let known = self.processes.get(&process).map(|process| process.phase);
         let outcome = match (known, &request) {
             (None | Some(Phase::Ending | Phase::Unbound), _) => Ok(Outcome::Later),
@@ -140,6 +152,7 @@ impl Kernel {
         if let (Some(token), false) = (device, taken) {
             self.refuse_device(process, token);
         }
+        self.log.set_asker(None);
         match outcome {
             Ok(Outcome::Reply(reply, descriptors)) => self.reply(caller, reply, descriptors),
             Ok(Outcome::Later) => {}
@@ -175,8 +188,21 @@ impl Kernel {
         Effects::new(&mut self.effects)
     }
 
+    /// When [`Kernel::expire`] is next to be called, in nanoseconds of `now_ns`.
+    pub fn next_expiry_ns(&self) -> Option<u64> {
+        self.tree.next_expiry().map(|(at, _)| at)
+    }
+
+    /// Ends what ends by itself, in bounded steps: call it at [`Kernel::next_expiry_ns`], and again while that has passed.
+    pub fn expire(&mut self, now_ns: u64) -> Effects<'_> {
+        self.now_ns = now_ns;
+        self.expire_step();
+        Effects::new(&mut self.effects)
+    }
+
     /// Whether a revocation is under way.
     pub fn is_sweeping(&self) -> bool {
+        debug_assert!(self.sweeps.len() <= self.sweep_turns.len(), "each revocation has its turn");
         !self.sweeps.is_empty()
     }
 
@@ -217,6 +243,8 @@ impl Kernel {
             Request::ListCapabilities(request) => self.list_capabilities(caller, &request),
             Request::ListQueues(request) => self.list_queues(caller, &request),
             Request::ListLanes(request) => self.list_lanes(caller, &request),
+            Request::Weaken(request) => self.weaken(caller, &request),
+            Request::ListAudit(request) => self.list_audit(caller, &request),
         }
     }
 }
@@ -252,7 +280,13 @@ impl Kernel {
         if !self.tree.is_live(id) {
             return Err(Denial::StaleHandle { handle });
         }
-        Ok((id, self.tree.get(id)))
+        let capability = self.tree.get(id);
+        if capability.expires_ns <= self.now_ns {
+            // Its end has not been carried out yet, when many end at once.
+            let (expired_ns, now_ns) = (capability.expires_ns, self.now_ns);
+            return Err(Denial::Expired { handle, expired_ns, now_ns });
+        }
+        Ok((id, capability))
     }
 
     /// Whether `process` can hold one more capability.
@@ -305,9 +339,10 @@ impl Kernel {
         process: ProcessNumber,
         rights: Rights,
         badge: Option<Badge>,
+        expires_ns: Option<u64>,
     ) -> Handle {
-        let bearer = self.tree.get(parent).bearer;
-        let id = self.commit_derive(parent, Child { rights, badge, bearer, holder: Holder::Nobody });
+        let (bearer, holder) = (self.tree.get(parent).bearer, Holder::Nobody);
+        let id = self.commit_derive(parent, Child { rights, badge, bearer, holder, expires_ns });
         self.commit_hold(process, id)
     }
 
@@ -317,12 +352,21 @@ impl Kernel {
         let handle = entry.table.insert(id);
         let account = entry.account;
         self.accounts.charge(account, Charge::HANDLE);
-        self.tree.get_mut(id).holder = Holder::Process(process, handle.slot());
+        let capability = self.tree.get_mut(id);
+        capability.holder = Holder::Process(process, handle.slot());
+        let (object, rights, badge) = (capability.object, capability.rights, capability.badge);
+        let kind = self.objects.get(&object).map(Object::kind);
+        if let Some(kind) = kind {
+            self.record(Verdict::Granted { to: process, kind, object: object.0, rights, badge });
+        }
         handle
     }
 
     /// Sends a reply.
     pub(crate) fn reply(&mut self, caller: Caller, reply: Reply, descriptors: Vec<Descriptor>) {
+        if let Reply::Denied(denial) = &reply {
+            self.record_refusal(caller, denial);
+        }
         if self.is_reachable(caller.process) {
             let frame = Outgoing::Reply(caller.call, reply);
             self.effects.push(Effect::Send { to: caller.process, frame, descriptors });
@@ -445,5 +489,28 @@ impl Kernel {
         self.processes.insert(number, process);
         self.want_page(number);
         number
+    }
+}
+
+/// What is recorded.
+impl Kernel {
+    /// Records what happened on behalf of whoever asked for it.
+    pub(crate) fn record(&mut self, verdict: Verdict) {
+        let asker = self.log.asker();
+        self.push_record(asker, verdict);
+    }
+
+    /// Records that a request was denied.
+    pub(crate) fn record_refusal(&mut self, caller: Caller, denial: &Denial) {
+        let verdict = Verdict::Refused { denial: denial.number(), times: 1 };
+        self.push_record(Some((caller.process, caller.call.opcode)), verdict);
+    }
+
+    fn push_record(&mut self, asker: Option<(ProcessNumber, u16)>, verdict: Verdict) {
+        let process = asker.map(|(process, _)| process);
+        let known = process.and_then(|process| self.processes.get(&process));
+        let (pid, uid) = known.map_or((0, u32::MAX), |process| (process.pid(), process.uid()));
+        let opcode = asker.map_or(0, |(_, opcode)| opcode);
+        self.log.push(AuditEntry { sequence: 0, at_ns: self.now_ns, process, pid, uid, opcode, verdict });
     }
 }

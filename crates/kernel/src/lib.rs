@@ -1,7 +1,7 @@
 //! The trusted logic that alone creates capabilities: a deterministic state machine.
 //!
 //! It is told what happened ([`Kernel::on_connect`], [`Kernel::handle`], [`Kernel::on_answer`], [`Kernel::on_end`],
-//! [`Kernel::sweep`]) and says what to do about it ([`Effects`]). It never does I/O, never reads a clock, never sees
+//! [`Kernel::sweep`], [`Kernel::expire`]) and says what to do about it ([`Effects`]). It never does I/O, never reads a clock, never sees
 //! a descriptor (only tokens), never depends on addresses or hash order: the same inputs give the same state and the
 //! same effects. It rests on `keyway-abi` and `alloc`.
 //!
@@ -13,7 +13,7 @@
 //!                              capability            so that revocation finds them
 //! ```
 //!
-//! Floors, lowest first: `effect`; `limits`, `tree`, `page`; `account`; `table`, `sweep`, `object`; `process`, `lane`; `kernel` (the
+//! Floors, lowest first: `effect`; `limits`, `log`, `tree`, `page`; `account`; `table`, `sweep`, `object`; `process`, `lane`; `kernel` (the
 //! state and the dispatch); `end` (teardown); the operations, one file a noun; `audit`.
 
 #![no_std]
@@ -28,6 +28,7 @@ mod end;
 mod kernel;
 mod lane;
 mod limits;
+mod log;
 mod object;
 mod operations;
 mod page;

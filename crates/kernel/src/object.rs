@@ -158,5 +158,9 @@ pub(crate) struct ServiceName {
 }
 
 /// All that a capability to the directory can have.
-pub(crate) const DIRECTORY_RIGHTS: Rights =
-    Rights::DERIVE.union(Rights::GRANT).union(Rights::PUBLISH).union(Rights::LOOKUP).union(Rights::INSPECT);
+pub(crate) const DIRECTORY_RIGHTS: Rights = Rights::DERIVE
+    .union(Rights::GRANT)
+    .union(Rights::PUBLISH)
+    .union(Rights::LOOKUP)
+    .union(Rights::INSPECT)
+    .union(Rights::AUDIT);

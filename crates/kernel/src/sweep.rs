@@ -20,6 +20,8 @@ pub(crate) enum Loss {
     Revoked,
     /// Its object, or the process that owned it, is gone.
     Ended,
+    /// Its time has come.
+    Expired,
 }
 
 /// A revocation under way: everything below `root` counts as gone and is being cleared away.
@@ -31,4 +33,6 @@ pub(crate) struct Sweep {
     /// Capabilities taken back so far.
     pub(crate) count: u64,
     pub(crate) loss: Loss,
+    /// Whether `root` itself goes as well.
+    pub(crate) whole: bool,
 }

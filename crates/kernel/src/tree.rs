@@ -4,11 +4,12 @@
 //! stays as a joint that nobody holds, so that what lies below it still belongs to what lies above.
 //!
 //! # Invariants
-//! 1. A child has its parent's object, no right that its parent lacks, and its parent's badge if that has one.
+//! 1. A child has its parent's object, no right that its parent lacks, its parent's badge if that has one, and ends no later.
 //! 2. A joint (holder `Nobody`) has at least two children, or is the root of a revocation under way.
 //! 3. A capability lies at most `DERIVATION_DEPTH_MAX + 1` deep; the last step is for what lanes, mappings and names hold.
+//! 4. `expiries` names exactly the capabilities that end by themselves.
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeSet, vec::Vec};
 
 use keyway_abi::{Badge, LaneId, MappingId, ProcessNumber, Rights, Ticket};
 
@@ -49,6 +50,8 @@ pub(crate) struct Capability {
     /// For which process the directory made the badge.
     pub(crate) bearer: Option<ProcessNumber>,
     pub(crate) holder: Holder,
+    /// When it ends by itself; `u64::MAX` is never.
+    pub(crate) expires_ns: u64,
     pub(crate) depth: u8,
     /// Everything below is being taken back, and counts as gone.
     pub(crate) revoking: bool,
@@ -56,6 +59,13 @@ pub(crate) struct Capability {
     first_child: Link,
     previous: Link,
     next: Link,
+}
+
+impl Capability {
+    /// Whether a process holds it, or is to: joints, and what lanes, mappings and names hold, are not counted by people.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.holder, Holder::Process(..) | Holder::Escrow(..))
+    }
 }
 
 type Link = Option<CapabilityId>;
@@ -67,6 +77,8 @@ pub(crate) struct Child {
     pub(crate) badge: Option<Badge>,
     pub(crate) bearer: Option<ProcessNumber>,
     pub(crate) holder: Holder,
+    /// When it is to end, if before its parent.
+    pub(crate) expires_ns: Option<u64>,
 }
 
 /// See the module.
@@ -74,6 +86,8 @@ pub(crate) struct Child {
 pub(crate) struct Tree {
     nodes: Vec<Option<Capability>>,
     free: Vec<u32>,
+    /// Those that end by themselves, soonest first.
+    expiries: BTreeSet<(u64, CapabilityId)>,
 }
 
 impl Tree {
@@ -85,6 +99,7 @@ impl Tree {
             badge: None,
             bearer: None,
             holder,
+            expires_ns: u64::MAX,
             depth: 0,
             revoking: false,
             parent: None,
@@ -106,6 +121,7 @@ impl Tree {
             badge: child.badge,
             bearer: child.bearer,
             holder: child.holder,
+            expires_ns: child.expires_ns.unwrap_or(u64::MAX).min(from.expires_ns),
             depth: from.depth.saturating_add(1),
             revoking: false,
             parent: Some(parent),
@@ -193,13 +209,35 @@ impl Tree {
         })
     }
 
+    /// The capability that ends soonest, and when.
+    pub(crate) fn next_expiry(&self) -> Option<(u64, CapabilityId)> {
+        self.expiries.first().copied()
+    }
+
+    /// Its end is being carried out.
+    pub(crate) fn begin_expiry(&mut self, id: CapabilityId) {
+        let expires_ns = self.get(id).expires_ns;
+        self.expiries.remove(&(expires_ns, id));
+    }
+
+    /// Capabilities that end by themselves and have not begun to.
+    pub(crate) fn expiries_count(&self) -> usize {
+        self.expiries.len()
+    }
+
     fn insert(&mut self, node: Capability) -> CapabilityId {
-        if let Some(index) = self.free.pop() {
+        let expires_ns = node.expires_ns;
+        let id = if let Some(index) = self.free.pop() {
             self.nodes[index as usize] = Some(node);
-            return CapabilityId(index);
+            CapabilityId(index)
+        } else {
+            self.nodes.push(Some(node));
+            CapabilityId((self.nodes.len() - 1) as u32)
+        };
+        if expires_ns != u64::MAX {
+            self.expiries.insert((expires_ns, id));
         }
-        self.nodes.push(Some(node));
-        CapabilityId((self.nodes.len() - 1) as u32)
+        id
     }
 
     /// Frees or splices out joints from `at` upward until one is needed.
@@ -210,12 +248,13 @@ impl Tree {
             if node.holder != Holder::Nobody || node.revoking {
                 break;
             }
-            let (parent, only_child) = (node.parent, node.first_child);
+            let (parent, only_child, expires_ns) = (node.parent, node.first_child, node.expires_ns);
             match only_child {
                 None => self.unlink(id),
                 Some(child) if self.get(child).next.is_none() => self.splice(id, child),
                 Some(_) => break,
             }
+            self.expiries.remove(&(expires_ns, id));
             self.nodes[id.0 as usize] = None;
             self.free.push(id.0);
             freed += 1;

@@ -19,6 +19,43 @@ pub struct Capability {
     keeping: Keeping,
 }
 
+/// What a derived capability is to be. Never more than the one that it is derived from.
+///
+/// ```
+/// use std::time::Duration;
+/// use keyway::{Badge, Rights, Terms};
+///
+/// let terms = Terms::new(Rights::SEND).badge(Badge(7)).lifetime(Duration::from_secs(60));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    rights: Rights,
+    badge: Option<Badge>,
+    lifetime: Option<Duration>,
+}
+
+impl Terms {
+    /// With these rights, and all else as the parent.
+    pub fn new(rights: Rights) -> Self {
+        Terms { rights, badge: None, lifetime: None }
+    }
+
+    /// With this badge, which the receiver of a message reads.
+    #[must_use]
+    pub fn badge(mut self, badge: Badge) -> Self {
+        self.badge = Some(badge);
+        self
+    }
+
+    /// It ends after this time, with all that is derived from it and the lanes that were opened through it. The time goes on while
+    /// the machine is suspended.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
+        self
+    }
+}
+
 /// What becomes of the capability when the value is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keeping {
@@ -69,8 +106,46 @@ impl Capability {
     /// # Errors
     /// [`Error::Denied`]: rights only shrink, and a badge is fixed once.
     pub fn derive(&self, rights: Rights, badge: Option<Badge>) -> Result<Capability, Error> {
-        let (created, _) = self.control.create(request::Derive { from: self.handle, rights, badge })?;
+        let (created, _) =
+            self.control.create(request::Derive { from: self.handle, rights, badge, expires_ns: None })?;
         Ok(Capability::adopted(&self.control, created.handle, created.rights))
+    }
+
+    /// Makes an equal or weaker capability in this process, which ends by itself.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]: rights and lifetimes only shrink, and a badge is fixed once.
+    pub fn derive_with(&self, terms: &Terms) -> Result<Capability, Error> {
+        let Terms { rights, badge, .. } = *terms;
+        let expires_ns = self.control.expiry_ns(terms.lifetime);
+        let request = request::Derive { from: self.handle, rights, badge, expires_ns };
+        let (created, _) = self.control.create(request)?;
+        Ok(Capability::adopted(&self.control, created.handle, created.rights))
+    }
+
+    /// As [`grant`](Self::grant), and it can end by itself.
+    ///
+    /// # Errors
+    /// [`Error::Denied`].
+    pub fn grant_with(&self, to: &Capability, terms: &Terms) -> Result<Handle, Error> {
+        let Terms { rights, badge, .. } = *terms;
+        let expires_ns = self.control.expiry_ns(terms.lifetime);
+        let request = request::Grant { from: self.handle, to: to.handle, rights, badge, expires_ns };
+        Ok(self.control.create(request)?.0.handle)
+    }
+
+    /// Puts a weaker capability in its place, for good: with these rights, and if given with this lifetime. What was derived from
+    /// it before stays with its holders; a later [`revoke`](Self::revoke) does not reach that.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]: rights and lifetimes only shrink, and a queue, a device and a name stand on their first capability,
+    /// which cannot be replaced.
+    pub fn weaken(&mut self, rights: Rights, lifetime: Option<Duration>) -> Result<(), Error> {
+        let expires_ns = self.control.expiry_ns(lifetime);
+        let (created, _) =
+            self.control.create(request::Weaken { handle: self.handle, rights, expires_ns })?;
+        self.rights = created.rights;
+        Ok(())
     }
 
     /// Makes an equal or weaker capability in the table of another process, to which `to` is a capability with the right
@@ -79,7 +154,7 @@ impl Capability {
     /// # Errors
     /// [`Error::Denied`].
     pub fn grant(&self, to: &Capability, rights: Rights, badge: Option<Badge>) -> Result<Handle, Error> {
-        let request = request::Grant { from: self.handle, to: to.handle, rights, badge };
+        let request = request::Grant { from: self.handle, to: to.handle, rights, badge, expires_ns: None };
         Ok(self.control.create(request)?.0.handle)
     }
 

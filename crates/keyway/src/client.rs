@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, env, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use keyway_abi::{
-    CapabilityEntry, Handle, LaneEntry, Listing, Name, ProcessEntry, ProcessNumber, QueueEntry, Reply,
-    Rights, request, request::Audience,
+    AuditEntry, CapabilityEntry, Handle, LaneEntry, Listing, Name, ProcessEntry, ProcessNumber, QueueEntry,
+    Reply, Rights, request, request::Audience,
 };
 use keyway_sys::{inherited, rendezvous, socket};
 
@@ -248,6 +248,25 @@ impl Client {
                 request::ListCapabilities { directory, process, after }.into()
             },
             |listing| if let Listing::Capabilities(part) = listing { part } else { Vec::new() },
+        )
+    }
+
+    /// What was granted, refused and taken back lately, oldest first, after the record with this number. Needs the right `audit` on the
+    /// directory.
+    ///
+    /// The broker keeps as many records as [`AUDIT_ENTRIES_MAX`](keyway_abi::limits::AUDIT_ENTRIES_MAX) of what was granted or
+    /// taken back, and as many of what was refused.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right.
+    pub fn audit_log(&self, after: Option<u64>) -> Result<Vec<AuditEntry>, Error> {
+        let directory = self.control.directory();
+        self.collect(
+            |last: Option<&AuditEntry>| {
+                let after = last.map(|entry| entry.sequence).or(after);
+                request::ListAudit { directory, after }.into()
+            },
+            |listing| if let Listing::Audit(part) = listing { part } else { Vec::new() },
         )
     }
 

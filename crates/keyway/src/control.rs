@@ -18,6 +18,7 @@ use keyway_abi::{
 };
 use keyway_shm::{Access, Status, Word};
 use keyway_sys::{
+    clock,
     frame::{self, Reception, Sent, Waiting},
     memory::{Mapping, Populate},
     socket,
@@ -93,6 +94,8 @@ pub(crate) struct Control {
     routes: Mutex<Routes>,
     pages: Mutex<BTreeMap<u32, Mapping>>,
     event_word: Word,
+    /// When the session began, by this process's `CLOCK_BOOTTIME`.
+    began_ns: u64,
     start: SessionStart,
 }
 
@@ -124,8 +127,18 @@ impl Control {
             routes: Mutex::new(Routes::default()),
             pages: Mutex::new(BTreeMap::from([(0, page)])),
             event_word,
+            began_ns: clock::boot_ns(),
             start,
         })
+    }
+
+    /// The time at which something ends that lasts so long, as the broker counts.
+    pub(crate) fn expiry_ns(&self, lifetime: Option<Duration>) -> Option<u64> {
+        let lifetime = u64::try_from(lifetime?.as_nanos()).unwrap_or(u64::MAX);
+        // Time namespaces shift the clock: what counts is how long ago the session began.
+        let since = clock::boot_ns().saturating_sub(self.began_ns);
+        // The last moment stands for no end.
+        Some(self.start.now_ns.saturating_add(since).saturating_add(lifetime).min(u64::MAX - 1))
     }
 
     pub(crate) fn start(&self) -> &SessionStart {

@@ -54,7 +54,7 @@ pub use keyway_shm::{Acknowledged, Ending, Verdict};
 
 pub use crate::{
     call::Caller,
-    capability::{Capability, Watch},
+    capability::{Capability, Terms, Watch},
     client::Client,
     confined::{Confined, ConfinedChild},
     control::Notice,

@@ -7,7 +7,7 @@ use std::{thread, time::Duration};
 
 use keyway::{
     Audience, Badge, Carried, Client, Denial, Embedded, Ending, Error, Incoming, Outgoing, Queue,
-    QueueOptions, Rights, Sender, SenderOptions,
+    QueueOptions, Rights, Sender, SenderOptions, Terms,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -197,4 +197,70 @@ fn nobody_at_the_socket_is_told_with_what_to_do() {
     let error = Client::connect_to("/nonexistent/keyway.sock".as_ref()).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("/nonexistent/keyway.sock") && text.contains("keyway serve"), "{text}");
+}
+
+#[test]
+fn a_capability_with_a_lifetime_ends_with_its_lanes_without_anyone_asking() {
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let mut queue = client.create_queue(QueueOptions::default()).unwrap();
+    let send = queue.sender_capability(None).unwrap();
+    let began = std::time::Instant::now();
+    let lifetime = Duration::from_millis(60);
+    let brief = send.derive_with(&Terms::new(Rights::SEND | Rights::DERIVE).lifetime(lifetime)).unwrap();
+    let longer = brief.derive_with(&Terms::new(Rights::SEND).lifetime(2 * lifetime)).unwrap_err();
+    assert!(matches!(longer.denial(), Some(Denial::ExpiryExceeded { .. })), "{longer}");
+    let mut sender = client.open_sender(&brief).unwrap();
+    sender.send(b"in time").unwrap();
+    assert_eq!(queue.receive_timeout(SOON).unwrap().payload, b"in time");
+    // Asleep on the lane: the broker's own timer ends it.
+    match queue.next_timeout(SOON).unwrap() {
+        Incoming::Ended { why: Error::LaneEnded { ending: Ending::Revoked, .. }, .. } => {}
+        other => panic!("received after the end: {other:?}"),
+    }
+    assert!(began.elapsed() >= lifetime, "not before its time");
+    assert!(matches!(sender.send(b"late"), Err(Error::LaneEnded { ending: Ending::Revoked, .. })));
+    let gone = client.open_sender(&brief).unwrap_err();
+    assert!(matches!(gone.denial(), Some(Denial::StaleHandle { .. })), "{gone}");
+    client.open_sender(&send).unwrap();
+}
+
+#[test]
+fn a_weakened_capability_keeps_its_handle_and_has_lost_the_rest() {
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let queue = client.create_queue(QueueOptions::default()).unwrap();
+    let mut send = queue.sender_capability(None).unwrap();
+    let handle = send.handle();
+    let rights = send.rights();
+    send.weaken(Rights::SEND, None).unwrap();
+    assert_eq!((send.handle(), send.rights()), (handle, Rights::SEND));
+    let refused = send.derive(Rights::SEND, None).unwrap_err();
+    assert!(matches!(refused.denial(), Some(Denial::MissingRights { .. })), "{refused}");
+    let back = send.weaken(rights, None).unwrap_err();
+    assert!(matches!(back.denial(), Some(Denial::RightsExceeded { .. })), "{back}");
+    client.open_sender(&send).unwrap();
+}
+
+#[test]
+fn the_audit_log_names_what_was_granted_and_refused() {
+    use keyway::abi::{Request, Verdict, request};
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let before = client.audit_log(None).unwrap().last().map(|entry| entry.sequence);
+    let queue = client.create_queue(QueueOptions::default()).unwrap();
+    let send = queue.sender_capability(Some(Badge(5))).unwrap();
+    let refused = send.derive(Rights::RECEIVE, None).unwrap_err();
+    let log = client.audit_log(before).unwrap();
+    let verdicts: Vec<_> = log.iter().map(|entry| (entry.opcode, entry.verdict.clone())).collect();
+    let granted = |(opcode, verdict): &(u16, Verdict)| {
+        *opcode == request::Derive::OPCODE
+            && matches!(verdict, Verdict::Granted { badge: Some(Badge(5)), .. })
+    };
+    assert!(verdicts.iter().any(granted), "{log:?}");
+    let number = refused.denial().unwrap().number();
+    assert_eq!(Denial::name_of(number), Some("RightsExceeded"));
+    assert_eq!(verdicts.last().unwrap().1, Verdict::Refused { denial: number, times: 1 });
+    assert!(log.iter().all(|entry| entry.pid == std::process::id()));
+    assert_eq!(Request::operation_of(log.last().unwrap().opcode), Some("Derive"));
 }

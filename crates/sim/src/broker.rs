@@ -42,12 +42,14 @@ pub(crate) struct Broker {
     pub(crate) sent: BTreeMap<String, u64>,
     /// Once in so many times Linux refuses; 0 is never.
     pub(crate) refuses: usize,
-    now_ns: u64,
+    pub(crate) now_ns: u64,
     answers: BTreeMap<ProcessNumber, VecDeque<Answer>>,
     urgent: VecDeque<Answer>,
 }
 
 const NO_MEMORY: i32 = 12;
+/// The time between two inputs.
+const STEP_NS: u64 = 1000;
 const BAD_DESCRIPTOR: i32 = 9;
 
 impl Broker {
@@ -76,13 +78,19 @@ impl Broker {
         news: &mut Vec<News>,
     ) -> Result<Option<ProcessNumber>, Broken> {
         if let Input::Request(process, call, request, device) = &input {
-            self.promises.on_request(*process, *call, request.clone(), *device);
+            let now_ns = self.now_ns + STEP_NS;
+            self.promises.on_request(*process, *call, request.clone(), *device, now_ns);
         }
         let arrived = self.give_one(random, owner, input, news)?;
         while let Some(answer) = self.urgent.pop_front() {
             self.give_one(random, owner, Input::Answer(answer), news)?;
         }
         Ok(arrived)
+    }
+
+    /// Whether the broker's timer would have fired.
+    pub(crate) fn is_expiry_due(&self) -> bool {
+        self.kernel.next_expiry_ns().is_some_and(|at| at <= self.now_ns)
     }
 
     /// Whether a process has arrived and not ended.
@@ -120,7 +128,7 @@ impl Broker {
         input: Input,
         news: &mut Vec<News>,
     ) -> Result<Option<ProcessNumber>, Broken> {
-        self.now_ns += 1000;
+        self.now_ns += STEP_NS;
         let entry = Entry { now_ns: self.now_ns, input };
         self.journal.entries.push(entry.clone());
         let (arrived, effects) = entry.give_to(&mut self.kernel);

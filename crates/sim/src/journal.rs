@@ -20,6 +20,8 @@ pub enum Input {
     End(ProcessNumber, Option<Farewell>),
     /// The broker's turn to go on with revocations.
     Sweep,
+    /// The broker's timer for what ends by itself.
+    Expire,
 }
 
 /// An input, and when it came.
@@ -68,6 +70,7 @@ impl Entry {
             Input::Answer(answer) => (None, kernel.on_answer(now_ns, answer).collect()),
             Input::End(process, farewell) => (None, kernel.on_end(now_ns, process, farewell).collect()),
             Input::Sweep => (None, kernel.sweep(now_ns).collect()),
+            Input::Expire => (None, kernel.expire(now_ns).collect()),
         }
     }
 }

@@ -24,11 +24,44 @@ pub(crate) struct Lineage {
     parents: BTreeMap<Own, Own>,
     gone: BTreeSet<Own>,
     opened: BTreeMap<(ProcessNumber, Opened), (Handle, WordPlace)>,
+    /// When a capability ends by itself, at the latest.
+    expiries: BTreeMap<Own, u64>,
+    /// When what was opened through it ends, at the latest.
+    ends: BTreeMap<(ProcessNumber, Opened), u64>,
 }
 
 impl Lineage {
-    pub(crate) fn on_derived(&mut self, process: ProcessNumber, from: Handle, made: Handle) {
+    pub(crate) fn on_derived(
+        &mut self,
+        process: ProcessNumber,
+        from: Handle,
+        made: Handle,
+        expires_ns: Option<u64>,
+    ) {
         self.parents.insert((process, made), (process, from));
+        let parents = self.expiries.get(&(process, from)).copied();
+        self.expiries.extend(parents.into_iter().chain(expires_ns).min().map(|at| ((process, made), at)));
+    }
+
+    /// Something weaker has taken its place: what was made through it before now hangs on what is above.
+    pub(crate) fn on_weakened(&mut self, process: ProcessNumber, handle: Handle, expires_ns: Option<u64>) {
+        let own = (process, handle);
+        let above = self.parents.get(&own).copied();
+        let children: Vec<Own> =
+            self.parents.iter().filter(|(_, parent)| **parent == own).map(|(child, _)| *child).collect();
+        for child in children {
+            match above {
+                Some(above) => self.parents.insert(child, above),
+                None => self.parents.remove(&child),
+            };
+        }
+        for ((of, _), (through, _)) in &mut self.opened {
+            if (*of, *through) == own {
+                *through = above.map_or(Handle::NONE, |(_, handle)| handle);
+            }
+        }
+        let before = self.expiries.get(&own).copied();
+        self.expiries.extend(before.into_iter().chain(expires_ns).min().map(|at| (own, at)));
     }
 
     pub(crate) fn on_opened(
@@ -39,10 +72,18 @@ impl Lineage {
         word: WordPlace,
     ) {
         self.opened.insert((process, opened), (through, word));
+        self.ends.extend(self.expiries.get(&(process, through)).map(|at| ((process, opened), *at)));
+    }
+
+    /// The words of all whose time has come.
+    pub(crate) fn words_expired(&self, now_ns: u64) -> Vec<(ProcessNumber, Opened, WordPlace)> {
+        let over = self.ends.iter().filter(|(_, at)| **at <= now_ns);
+        over.filter_map(|(key, _)| self.opened.get(key).map(|(_, word)| (key.0, key.1, *word))).collect()
     }
 
     pub(crate) fn on_closed(&mut self, process: ProcessNumber, opened: Opened) {
         self.opened.remove(&(process, opened));
+        self.ends.remove(&(process, opened));
     }
 
     pub(crate) fn on_gone(&mut self, own: Own) {
@@ -70,15 +111,18 @@ impl Lineage {
         self.parents.retain(|(owner, _), _| *owner != process);
         self.gone.retain(|(owner, _)| *owner != process);
         self.opened.retain(|(owner, _), _| *owner != process);
+        self.expiries.retain(|(owner, _), _| *owner != process);
+        self.ends.retain(|(owner, _), _| *owner != process);
     }
 
     /// Whether the request acts on something that is gone, so that it must be denied.
-    pub(crate) fn must_be_denied(&self, process: ProcessNumber, request: &Request) -> bool {
+    pub(crate) fn must_be_denied(&self, now_ns: u64, process: ProcessNumber, request: &Request) -> bool {
         let acts_on = match request {
             Request::Derive(request) => request.from,
             Request::Grant(request) => request.from,
             Request::Revoke(request) => request.handle,
             Request::Delete(request) => request.handle,
+            Request::Weaken(request) => request.handle,
             Request::Publish(request) => request.queue,
             Request::OpenLane(request) => request.queue,
             Request::TopUp(request) => request.queue,
@@ -88,7 +132,8 @@ impl Lineage {
             Request::Claim(request) => request.device,
             _ => return false,
         };
-        self.gone.contains(&(process, acts_on))
+        let own = (process, acts_on);
+        self.gone.contains(&own) || self.expiries.get(&own).is_some_and(|at| *at <= now_ns)
     }
 
     fn is_below(&self, own: Own, root: Own) -> bool {

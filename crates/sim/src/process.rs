@@ -179,6 +179,11 @@ impl Process {
             (Request::StartChild(_), Reply::Capability(made)) => {
                 self.keep(made.handle, Kind::Process, made.rights);
             }
+            (Request::Weaken(asked), Reply::Capability(made)) => {
+                let kind = self.kind(asked.handle);
+                self.forget(asked.handle);
+                self.keep(made.handle, kind, made.rights);
+            }
             (Request::Delete(asked), Reply::Done) => self.forget(asked.handle),
             (_, Reply::LaneOpening { lane, .. }) => self.opening.push(lane),
             (Request::LaneMapped(asked), Reply::Done) => {
@@ -220,7 +225,7 @@ impl Process {
 /// What it does next.
 impl Process {
     /// Puts one or more frames into the outbox, if it has something to do.
-    pub(crate) fn act(&mut self, random: &mut Random) {
+    pub(crate) fn act(&mut self, random: &mut Random, now_ns: u64) {
         if !self.greeted {
             if random.once_in(100) {
                 self.send(request::ListOwn { after: Handle::NONE });
@@ -234,8 +239,8 @@ impl Process {
             12..=13 => self.act_on_lanes(random),
             14..=18 => self.act_on_escrow(random),
             19..=21 => self.act_on_regions(random),
-            22..=24 => self.pass_on(random),
-            25 => self.take_back(random),
+            22..=24 => self.pass_on(random, now_ns),
+            25 => self.take_back(random, now_ns),
             26..=27 => self.act_on_processes(random),
             28 => self.act_on_devices(random),
             29 => self.look(random),
@@ -351,7 +356,7 @@ impl Process {
         }
     }
 
-    fn pass_on(&mut self, random: &mut Random) {
+    fn pass_on(&mut self, random: &mut Random, now_ns: u64) {
         let Some(Held { handle: from, rights, .. }) = self.any(random) else { return };
         let rights = rights - Rights::RECEIVE;
         let rights = if random.once_in(4) {
@@ -360,14 +365,21 @@ impl Process {
             rights
         };
         let badge = random.once_in(4).then(|| Badge(random.below(3) as u64));
+        let expires_ns = expiry(random, now_ns);
         match self.find(random, Kind::Process, Rights::ENDOW) {
-            Some(to) if random.once_in(2) => self.send(request::Grant { from, to, rights, badge }),
-            _ => self.send(request::Derive { from, rights, badge }),
+            Some(to) if random.once_in(2) => {
+                self.send(request::Grant { from, to, rights, badge, expires_ns });
+            }
+            _ => self.send(request::Derive { from, rights, badge, expires_ns }),
         }
     }
 
-    fn take_back(&mut self, random: &mut Random) {
-        let Some(Held { handle, kind, .. }) = self.any(random) else { return };
+    fn take_back(&mut self, random: &mut Random, now_ns: u64) {
+        let Some(Held { handle, kind, rights }) = self.any(random) else { return };
+        if random.once_in(4) {
+            let rights = (rights - Rights::RECEIVE) & Rights::from_bits_truncate(random.number() as u32);
+            return self.send(request::Weaken { handle, rights, expires_ns: expiry(random, now_ns) });
+        }
         let own = Some(handle) == self.own || Some(handle) == self.directory;
         if random.once_in(2) {
             self.send(request::Revoke { handle });
@@ -399,7 +411,8 @@ impl Process {
     fn look(&mut self, random: &mut Random) {
         self.send(request::ListOwn { after: Handle::NONE });
         let Some(directory) = self.directory else { return };
-        match random.below(4) {
+        match random.below(5) {
+            4 => self.send(request::ListAudit { directory, after: random.once_in(2).then_some(40) }),
             0 => self.send(request::ListLanes { directory, after: None }),
             1 => self.send(request::ListProcesses { directory, after: None }),
             2 => self.send(request::ListQueues { directory, after: None }),
@@ -442,8 +455,16 @@ impl Process {
         let held = self.any(random).filter(|held| held.rights.contains(Rights::DERIVE));
         if let Some(Held { handle: from, rights, .. }) = held.filter(|_| random.once_in(48)) {
             let rights = rights - Rights::RECEIVE;
-            (0..300).for_each(|_| self.send(request::Derive { from, rights, badge: None }));
+            (0..300).for_each(|_| self.send(request::Derive { from, rights, badge: None, expires_ns: None }));
             self.send(request::Revoke { handle: from });
         }
     }
+}
+
+/// When something is to end by itself: mostly never, sometimes in the course of the run, sometimes in the past.
+fn expiry(random: &mut Random, now_ns: u64) -> Option<u64> {
+    if random.once_in(40) {
+        return Some(now_ns);
+    }
+    random.once_in(5).then(|| now_ns + 1000 * random.below(600) as u64)
 }

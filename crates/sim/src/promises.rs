@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyway_abi::{
-    Event, Handle, LaneEnd, LaneId, ProcessNumber, Reply, Request, WordPlace,
+    Event, Handle, LaneEnd, LaneId, ProcessNumber, Reply, Request, Rights, WordPlace,
     layout::{GENERATION_FIRST, WORD_DEAD, WORD_REVOKED},
     request::EscrowHow,
 };
@@ -77,9 +77,10 @@ impl Promises {
         call: Call,
         request: Request,
         device: Option<Token>,
+        now_ns: u64,
     ) {
         self.devices.extend(device);
-        if self.lineage.must_be_denied(process, &request) {
+        if self.lineage.must_be_denied(now_ns, process, &request) {
             self.doomed.insert((process, call.number));
         }
         self.unanswered.insert((process, call.number), (call, request));
@@ -159,7 +160,12 @@ impl Promises {
     }
 
     /// Nothing is under way any more.
-    pub(crate) fn on_settled(&self) -> Kept {
+    pub(crate) fn on_settled(&self, now_ns: u64) -> Kept {
+        for (process, opened, word) in self.lineage.words_expired(now_ns) {
+            let found = self.pages.get(&(process, word.page)).and_then(|page| page.get(&word.index));
+            let verdict = found.is_some_and(|word| *word < GENERATION_FIRST);
+            require!(verdict, "{opened:?} of {process} has expired, and its word is {found:?}");
+        }
         let left = self.unanswered.iter().find(|((process, _), _)| !self.ended.contains(process));
         require!(left.is_none(), "a request was never answered: {left:?}");
         Ok(())
@@ -224,6 +230,9 @@ impl Promises {
             (Request::Delete(request), Reply::Done) => {
                 self.watches.remove(&(to, request.handle));
             }
+            (Request::Weaken(request), Reply::Capability(_)) if !request.rights.contains(Rights::WATCH) => {
+                self.watches.remove(&(to, request.handle));
+            }
             (Request::EscrowPut(request), Reply::Ticket(_)) if request.how == EscrowHow::Move => {
                 self.watches.remove(&(to, request.from));
             }
@@ -248,7 +257,10 @@ impl Promises {
     fn on_lineage(&mut self, to: ProcessNumber, request: &Request, reply: &Reply) -> Kept {
         match (request, reply) {
             (Request::Derive(request), Reply::Capability(created)) => {
-                self.lineage.on_derived(to, request.from, created.handle);
+                self.lineage.on_derived(to, request.from, created.handle, request.expires_ns);
+            }
+            (Request::Weaken(request), Reply::Capability(_)) => {
+                self.lineage.on_weakened(to, request.handle, request.expires_ns);
             }
             (Request::OpenLane(request), Reply::LaneOpening { lane, word }) => {
                 self.lineage.on_opened(to, Opened::Lane(*lane), request.queue, *word);

@@ -150,6 +150,9 @@ impl Simulation {
         if self.broker.kernel.is_sweeping() && self.random.once_in(3) {
             self.give(ProcessNumber(0), Input::Sweep)?;
         }
+        if self.broker.is_expiry_due() && self.random.once_in(3) {
+            self.give(ProcessNumber(0), Input::Expire)?;
+        }
         Ok(())
     }
 
@@ -163,8 +166,10 @@ impl Simulation {
                 self.answer()?;
             } else if self.broker.kernel.is_sweeping() {
                 self.give(ProcessNumber(0), Input::Sweep)?;
+            } else if self.broker.is_expiry_due() {
+                self.give(ProcessNumber(0), Input::Expire)?;
             } else {
-                return self.broker.promises.on_settled();
+                return self.broker.promises.on_settled(self.broker.now_ns);
             }
         }
         Err(Broken("nothing settles".into()))
@@ -202,7 +207,7 @@ impl Simulation {
 
     fn act(&mut self) {
         if let Some(process) = choose(&mut self.processes, &mut self.random, |process| !process.dead) {
-            process.act(&mut self.random);
+            process.act(&mut self.random, self.broker.now_ns);
         }
     }
 

@@ -25,6 +25,7 @@ pub mod process;
 pub mod rendezvous;
 pub mod socket;
 pub mod terminations;
+pub mod timer;
 
 pub use error::Error;
 pub use rustix::io::Errno;

@@ -12,7 +12,8 @@ use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, propte
 use crate::{Incoming, decode_incoming, decode_request, encode_event, encode_reply, encode_request};
 
 fn derive() -> Request {
-    request::Derive { from: Handle::new(3, 9), rights: Rights::SEND, badge: Some(Badge(7)) }.into()
+    request::Derive { from: Handle::new(3, 9), rights: Rights::SEND, badge: Some(Badge(7)), expires_ns: None }
+        .into()
 }
 
 fn frame() -> Vec<u8> {

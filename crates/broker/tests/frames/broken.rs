@@ -52,7 +52,7 @@ fn broken_frames() -> Vec<(Vec<u8>, Malformed)> {
         (vec![255; 60_000], Malformed::TooLong { bytes_max }),
         (vec![9; FRAME_BYTES_MAX], Malformed::UnknownVersion { found: 0x0909, spoken: PROTOCOL_VERSION }),
         (lawful_but(|bytes| bytes[0] = 9), Malformed::UnknownVersion { found: 9, spoken: PROTOCOL_VERSION }),
-        (lawful_but(|bytes| bytes[2] = 31), Malformed::UnknownOpcode { opcode: 31 }),
+        (lawful_but(|bytes| bytes[2] = 250), Malformed::UnknownOpcode { opcode: 250 }),
         (lawful_but(|bytes| bytes[3] = 0x80), Malformed::UnknownOpcode { opcode: 0x8000 | opcode }),
         (lawful_but(|bytes| bytes[3] = 0x40), Malformed::UnknownOpcode { opcode: 0x4000 | opcode }),
         (

@@ -29,6 +29,7 @@ impl Kernel {
             }
             return;
         }
+        self.log.set_asker(Some((caller.process, caller.call.opcode)));
         match answer.outcome {
             Ok(()) => self.commit_done(caller, &waiting),
             Err(Refusal::Fault(fault)) => {
@@ -42,6 +43,7 @@ impl Kernel {
                 self.reply(caller, Reply::Denied(Denial::SystemRefused { errno }), alloc::vec![]);
             }
         }
+        self.log.set_asker(None);
     }
 
     fn commit_done(&mut self, caller: Caller, waiting: &Waiting) {

@@ -2,30 +2,33 @@
 
 use alloc::vec;
 
-use keyway_abi::{Badge, Created, Denial, Event, Reply, Rights, limits::DERIVATION_DEPTH_MAX, request};
+use keyway_abi::{
+    Badge, Created, Denial, Event, Kind, Reply, Rights, Verdict, limits::DERIVATION_DEPTH_MAX, request,
+};
 
 use crate::{
     kernel::{Kernel, Outcome},
-    object::Body,
+    object::{Body, RegionState},
     sweep::{Caller, Loss, Sweep},
-    tree::{Capability, CapabilityId},
+    tree::{Capability, CapabilityId, Child},
 };
 
 impl Kernel {
     pub(crate) fn derive(&mut self, caller: Caller, request: &request::Derive) -> Result<Outcome, Denial> {
-        let (parent, badge) =
-            self.check_child(caller, request.from, Rights::DERIVE, request.rights, request.badge)?;
+        let asked = Asked { rights: request.rights, badge: request.badge, expires_ns: request.expires_ns };
+        let (parent, badge) = self.check_child(caller, request.from, Rights::DERIVE, asked)?;
         self.check_room(caller.process)?;
-        let handle = self.commit_derive_into(parent, caller.process, request.rights, badge);
+        let handle =
+            self.commit_derive_into(parent, caller.process, request.rights, badge, request.expires_ns);
         Outcome::reply(Reply::Capability(Created { handle, rights: request.rights, badge }))
     }
 
     pub(crate) fn grant(&mut self, caller: Caller, request: &request::Grant) -> Result<Outcome, Denial> {
-        let (parent, badge) =
-            self.check_child(caller, request.from, Rights::GRANT, request.rights, request.badge)?;
+        let asked = Asked { rights: request.rights, badge: request.badge, expires_ns: request.expires_ns };
+        let (parent, badge) = self.check_child(caller, request.from, Rights::GRANT, asked)?;
         let to = self.check_endow(caller, request.to)?;
         self.check_room(to)?;
-        let handle = self.commit_derive_into(parent, to, request.rights, badge);
+        let handle = self.commit_derive_into(parent, to, request.rights, badge, request.expires_ns);
         let kind = self.object(self.tree.get(parent).object).kind();
         let rights = request.rights;
         self.notify(
@@ -41,7 +44,8 @@ impl Kernel {
         if capability.revoking {
             return Err(Denial::Revoking { handle: request.handle });
         }
-        self.start_sweep(Sweep { root: id, caller: Some(caller), count: 0, loss: Loss::Revoked });
+        let (caller, loss) = (Some(caller), Loss::Revoked);
+        self.start_sweep(Sweep { root: id, caller, count: 0, loss, whole: false });
         Ok(Outcome::Later)
     }
 
@@ -63,8 +67,7 @@ impl Kernel {
         caller: Caller,
         from: keyway_abi::Handle,
         needed: Rights,
-        rights: Rights,
-        badge: Option<Badge>,
+        asked: Asked,
     ) -> Result<(CapabilityId, Option<Badge>), Denial> {
         let (id, capability) = self.held_any(caller.process, from)?;
         if !capability.rights.contains(needed) {
@@ -73,16 +76,13 @@ impl Kernel {
         if capability.revoking {
             return Err(Denial::Revoking { handle: from });
         }
-        let badge = Self::check_weaker(capability, rights, badge)?;
+        let badge = self.check_weaker(capability, asked)?;
         Ok((id, badge))
     }
 
-    /// Whether `rights` and `badge` are lawful for a child of `parent`. Returns the badge that the child will carry.
-    pub(crate) fn check_weaker(
-        parent: &Capability,
-        rights: Rights,
-        badge: Option<Badge>,
-    ) -> Result<Option<Badge>, Denial> {
+    /// Whether this is lawful for a child of `parent`. Returns the badge that the child will carry.
+    pub(crate) fn check_weaker(&self, parent: &Capability, asked: Asked) -> Result<Option<Badge>, Denial> {
+        let Asked { rights, badge, expires_ns } = asked;
         if !parent.rights.contains(rights) {
             return Err(Denial::RightsExceeded { asked: rights, held: parent.rights });
         }
@@ -92,9 +92,69 @@ impl Kernel {
         if parent.depth >= DERIVATION_DEPTH_MAX {
             return Err(Denial::DepthExceeded { depth: parent.depth + 1, depth_max: DERIVATION_DEPTH_MAX });
         }
+        if let Some(asked_ns) = expires_ns {
+            self.check_expiry(parent, asked_ns)?;
+        }
         match (parent.badge, badge) {
             (Some(held), Some(asked)) if held != asked => Err(Denial::BadgeFixed { asked, held }),
             (held, asked) => Ok(held.or(asked)),
         }
+    }
+
+    fn check_expiry(&self, parent: &Capability, asked_ns: u64) -> Result<(), Denial> {
+        let (now_ns, held_ns) = (self.now_ns, parent.expires_ns);
+        if asked_ns <= now_ns {
+            return Err(Denial::ExpiryPast { asked_ns, now_ns });
+        }
+        if asked_ns > held_ns {
+            return Err(Denial::ExpiryExceeded { asked_ns, held_ns });
+        }
+        Ok(())
+    }
+
+    /// A capability weaker than the one held takes its place, as its child: what was derived before keeps its rights.
+    pub(crate) fn weaken(&mut self, caller: Caller, request: &request::Weaken) -> Result<Outcome, Denial> {
+        let handle = request.handle;
+        let asked = Asked { rights: request.rights, badge: None, expires_ns: request.expires_ns };
+        let (id, badge) = self.check_child(caller, handle, Rights::empty(), asked)?;
+        let capability = self.tree.get(id);
+        let (object, holder, bearer) = (capability.object, capability.holder, capability.bearer);
+        let (kind, is_root) = match &self.object(object).body {
+            Body::Queue(queue) => (Kind::Queue, queue.root == id),
+            Body::Device(device) => (Kind::Device, device.root == id),
+            Body::ServiceName(name) => (Kind::ServiceName, name.root == id),
+            // It is still being made, and known by its first capability.
+            Body::Region(region) => (Kind::Region, region.state == RegionState::Creating),
+            Body::Process(_) | Body::Directory => (Kind::Process, false),
+        };
+        if is_root {
+            return Err(Denial::RootBound { kind });
+        }
+        let (rights, expires_ns) = (request.rights, request.expires_ns);
+        let child = Child { rights, badge, bearer, holder, expires_ns };
+        let weaker = self.commit_derive(id, child);
+        self.process_mut(caller.process).table.restore(handle.slot(), weaker);
+        if !rights.contains(Rights::WATCH) {
+            self.forget_watch(caller.process, object, handle);
+        }
+        let freed = self.tree.abandon(id);
+        self.uncount(object, freed);
+        self.record(Verdict::Granted { to: caller.process, kind, object: object.0, rights, badge });
+        Outcome::reply(Reply::Capability(Created { handle, rights, badge }))
+    }
+}
+
+/// What a derived capability is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) rights: Rights,
+    pub(crate) badge: Option<Badge>,
+    pub(crate) expires_ns: Option<u64>,
+}
+
+impl Asked {
+    /// With these rights, and all else as its parent.
+    pub(crate) fn rights(rights: Rights) -> Self {
+        Asked { rights, badge: None, expires_ns: None }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     kernel::{Kernel, Outcome},
     limits::Charge,
     object::{Body, ServiceName},
+    operations::capabilities::Asked,
     sweep::Caller,
     tree::{CapabilityId, Child, Holder, ObjectId},
 };
@@ -22,7 +23,7 @@ impl Kernel {
         if capability.revoking {
             return Err(Denial::Revoking { handle: request.queue });
         }
-        Self::check_weaker(capability, request.rights, None)?;
+        self.check_weaker(capability, Asked::rights(request.rights))?;
         if let Some(held) = capability.badge {
             // Look-ups fix badges, so there must be none yet.
             return Err(Denial::BadgeFixed { asked: Badge(0), held });
@@ -39,7 +40,7 @@ impl Kernel {
         let (id, handle) = self.commit_object(publisher, Rights::empty(), ServiceName::CHARGE, |_, root| {
             Body::ServiceName(ServiceName { name, root, publisher, publisher_uid, audience, target: None })
         });
-        let child = Child { rights, badge: None, bearer: None, holder: Holder::Name(id) };
+        let child = Child { rights, badge: None, bearer: None, holder: Holder::Name(id), expires_ns: None };
         let target = self.commit_derive(queue, child);
         if let Body::ServiceName(entry) = &mut self.object_mut(id).body {
             entry.target = Some(target);
@@ -57,14 +58,15 @@ impl Kernel {
         };
         let (name, target) = self.check_name(caller, &request.name)?;
         let rights = self.tree.get(target).rights;
-        Self::check_weaker(self.tree.get(target), rights, None)?;
+        self.check_weaker(self.tree.get(target), Asked::rights(rights))?;
         self.check_room(holder)?;
         let badge = match self.badges.get(&(holder, name)) {
             Some(badge) => *badge,
             None => Badge(self.next_number()),
         };
         self.badges.insert((holder, name), badge);
-        let child = Child { rights, badge: Some(badge), bearer: Some(holder), holder: Holder::Nobody };
+        let (badge_of, bearer) = (Some(badge), Some(holder));
+        let child = Child { rights, badge: badge_of, bearer, holder: Holder::Nobody, expires_ns: None };
         let capability = self.commit_derive(target, child);
         let handle = self.commit_hold(holder, capability);
         if holder != caller.process {

@@ -13,6 +13,7 @@ use crate::{
     lane::EscrowItem,
     limits::Charge,
     object::Body,
+    operations::capabilities::Asked,
     process::Process,
     sweep::{Caller, Loss},
     tree::{CapabilityId, Child, Holder},
@@ -125,6 +126,7 @@ impl Kernel {
             label,
             rights: capability.rights,
             badge: capability.badge,
+            expires_ns: Some(capability.expires_ns).filter(|at| *at != u64::MAX),
             parent,
             process,
         }
@@ -137,12 +139,13 @@ impl Kernel {
         rights: Rights,
         holder: Holder,
     ) -> Result<EscrowItem, Denial> {
-        let (parent, badge) = self.check_child(caller, from, Rights::GRANT, rights, None)?;
+        let (parent, badge) = self.check_child(caller, from, Rights::GRANT, Asked::rights(rights))?;
         let account = self.process(caller.process).account;
         self.accounts.check(account, Charge::HANDLE)?;
         self.accounts.charge(account, Charge::HANDLE);
         let bearer = self.tree.get(parent).bearer;
-        let capability = self.commit_derive(parent, Child { rights, badge, bearer, holder });
+        let capability =
+            self.commit_derive(parent, Child { rights, badge, bearer, holder, expires_ns: None });
         Ok(EscrowItem { capability, reserved_slot: None })
     }
 

@@ -107,7 +107,7 @@ impl Kernel {
         self.set_word(sender, sender_word, sender_word.generation);
         self.set_word(receiver, receiver_word, receiver_word.generation);
         let sender_root = self.process(sender).root;
-        let peer_handle = self.commit_derive_into(sender_root, receiver, ProcessObject::PEER, None);
+        let peer_handle = self.commit_derive_into(sender_root, receiver, ProcessObject::PEER, None, None);
         let event = self.lane_opened(id, peer_handle);
         let ring = self.lanes[&id].ring;
         self.notify(receiver, event, vec![Descriptor::Readable(ring)]);
@@ -208,6 +208,7 @@ impl Kernel {
             badge: parent.badge,
             bearer: parent.bearer,
             holder: Holder::Lane(id),
+            expires_ns: None,
         };
         let capability = self.commit_derive(through, child);
         let (sender_word, receiver_word) = (self.take_word(sender), self.take_word(receiver));

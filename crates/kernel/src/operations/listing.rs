@@ -72,6 +72,16 @@ impl Kernel {
         Outcome::reply(Reply::Listing(Listing::Lanes(entries)))
     }
 
+    pub(crate) fn list_audit(
+        &mut self,
+        caller: Caller,
+        request: &request::ListAudit,
+    ) -> Result<Outcome, Denial> {
+        self.held(caller.process, request.directory, Kind::Directory, Rights::AUDIT)?;
+        let entries = self.log.entries(request.after, LISTING_ENTRIES_MAX);
+        Outcome::reply(Reply::Listing(Listing::Audit(entries)))
+    }
+
     /// The memories in which the positions of a lane stand, for a broker that is asked to look.
     pub fn lane_memories(&self, lane: keyway_abi::LaneId) -> Option<(crate::Token, crate::Token)> {
         let lane = self.lanes.get(&lane)?;

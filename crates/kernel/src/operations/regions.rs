@@ -168,7 +168,13 @@ impl Kernel {
         let id = MappingId(self.next_number());
         let parent = self.tree.get(through);
         let holder = Holder::Mapping(id);
-        let child = Child { rights: Rights::empty(), badge: parent.badge, bearer: parent.bearer, holder };
+        let child = Child {
+            rights: Rights::empty(),
+            badge: parent.badge,
+            bearer: parent.bearer,
+            holder,
+            expires_ns: None,
+        };
         let capability = Some(self.commit_derive(through, child));
         let word = self.take_word(caller.process);
         let process = self.process_mut(caller.process);

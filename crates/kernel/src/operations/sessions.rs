@@ -27,10 +27,10 @@ impl Kernel {
         let own = arrival.own & ProcessObject::POSSIBLE;
         let directory = arrival.directory & DIRECTORY_RIGHTS;
         if self.check_room(number).is_ok() && !own.is_empty() {
-            self.commit_derive_into(root, number, own, None);
+            self.commit_derive_into(root, number, own, None, None);
         }
         if self.check_room(number).is_ok() && !directory.is_empty() {
-            self.commit_derive_into(self.directory_root, number, directory, None);
+            self.commit_derive_into(self.directory_root, number, directory, None, None);
         }
         Ok(number)
     }
@@ -96,7 +96,7 @@ impl Kernel {
         }
         let root = self.process(child).root;
         let rights = ProcessObject::CHILD;
-        let handle = self.commit_derive_into(root, caller.process, rights, None);
+        let handle = self.commit_derive_into(root, caller.process, rights, None, None);
         let reply = Reply::Capability(Created { handle, rights, badge: None });
         self.reply(caller, reply, vec![Descriptor::PairEnd(child, PairKind::Session)]);
     }
@@ -175,6 +175,7 @@ impl Kernel {
             gid: process.identity.as_ref().map_or(u32::MAX, |identity| identity.gid),
             own: find(Kind::Process),
             directory: find(Kind::Directory),
+            now_ns: self.now_ns,
         }
     }
 }

@@ -27,7 +27,8 @@ fn a_grant_tells_the_other_process_who_gave_what() {
     let queue = driver.queue(a, 0);
     let to = driver.introduce(b, a, Rights::ENDOW);
     let badge = Some(Badge(9));
-    let made = driver.made(a.number, request::Grant { from: queue, to, rights: Rights::SEND, badge });
+    let made = driver
+        .made(a.number, request::Grant { from: queue, to, rights: Rights::SEND, badge, expires_ns: None });
     let received = Event::CapabilityReceived {
         handle: made.handle,
         kind: Kind::Queue,
@@ -82,7 +83,8 @@ fn the_children_of_a_process_that_ends_stay_until_revoked() {
 fn a_capability_to_oneself_can_be_granted_to_oneself() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    let grant = request::Grant { from: a.own, to: a.own, rights: Rights::WATCH, badge: None };
+    let grant =
+        request::Grant { from: a.own, to: a.own, rights: Rights::WATCH, badge: None, expires_ns: None };
     let made = driver.made(a.number, grant);
     assert!(driver.holds(a.number, made.handle));
     driver.finish();

@@ -84,7 +84,8 @@ fn a_capability_without_the_right_is_refused() {
         missing(bare, Rights::DERIVE),
         "derive"
     );
-    let grant = request::Grant { from: bare, to: a.own, rights: Rights::empty(), badge: None };
+    let grant =
+        request::Grant { from: bare, to: a.own, rights: Rights::empty(), badge: None, expires_ns: None };
     assert_eq!(driver.denied(a.number, grant), missing(bare, Rights::GRANT));
     let directory = driver.made(a.number, derive(a.directory, Rights::empty())).handle;
     let list = request::ListLanes { directory, after: None };
@@ -121,7 +122,7 @@ fn rights_only_shrink() {
     let exceeded = Denial::RightsExceeded { asked, held };
     assert_eq!(driver.denied(a.number, derive(child, asked)), exceeded);
     let to = driver.introduce(b, a, Rights::ENDOW);
-    let grant = request::Grant { from: child, to, rights: asked, badge: None };
+    let grant = request::Grant { from: child, to, rights: asked, badge: None, expires_ns: None };
     assert_eq!(driver.denied(a.number, grant), exceeded);
     driver.finish();
 }
@@ -132,14 +133,14 @@ fn a_badge_is_fixed_once_and_inherited() {
     let a = driver.connect();
     let queue = driver.queue(a, 0);
     let rights = Rights::DERIVE | Rights::GRANT;
-    let badged = request::Derive { from: queue, rights, badge: Some(Badge(7)) };
+    let badged = request::Derive { from: queue, rights, badge: Some(Badge(7)), expires_ns: None };
     let parent = driver.made(a.number, badged);
     assert_eq!(parent.badge, Some(Badge(7)));
     let from = parent.handle;
     assert_eq!(driver.made(a.number, derive(from, Rights::empty())).badge, Some(Badge(7)));
-    let same = request::Derive { from, rights, badge: Some(Badge(7)) };
+    let same = request::Derive { from, rights, badge: Some(Badge(7)), expires_ns: None };
     assert_eq!(driver.made(a.number, same).badge, Some(Badge(7)));
-    let other = request::Derive { from, rights, badge: Some(Badge(8)) };
+    let other = request::Derive { from, rights, badge: Some(Badge(8)), expires_ns: None };
     let fixed = Denial::BadgeFixed { asked: Badge(8), held: Badge(7) };
     assert_eq!(driver.denied(a.number, other), fixed);
     let publish = request::Publish {
@@ -172,7 +173,7 @@ fn derivation_has_a_depth_limit_everywhere() {
     let exceeded = Denial::DepthExceeded { depth: 65, depth_max: 64 };
     assert_eq!(driver.denied(a.number, derive(deepest, rights)), exceeded);
     let to = driver.introduce(b, a, Rights::ENDOW);
-    let grant = request::Grant { from: deepest, to, rights, badge: None };
+    let grant = request::Grant { from: deepest, to, rights, badge: None, expires_ns: None };
     assert_eq!(driver.denied(a.number, grant), exceeded);
     let publish = request::Publish {
         directory: a.directory,
@@ -211,7 +212,13 @@ fn the_receive_right_stays_with_its_process() {
     let queue = driver.queue(a, 0);
     assert_eq!(driver.denied(a.number, derive(queue, Rights::RECEIVE)), Denial::ReceiveBound);
     let to = driver.introduce(b, a, Rights::ENDOW);
-    let grant = request::Grant { from: queue, to, rights: Rights::RECEIVE | Rights::SEND, badge: None };
+    let grant = request::Grant {
+        from: queue,
+        to,
+        rights: Rights::RECEIVE | Rights::SEND,
+        badge: None,
+        expires_ns: None,
+    };
     assert_eq!(driver.denied(a.number, grant), Denial::ReceiveBound);
     for how in [EscrowHow::Move, EscrowHow::Copy(Rights::RECEIVE)] {
         let put = request::EscrowPut { lane: joined.lane, from: queue, how };
@@ -292,7 +299,8 @@ fn what_has_ended_says_so() {
         let denial = driver.denied(b.number, request::MapRegion { region: shared, access });
         assert_eq!(denial, Denial::ObjectEnded { kind: Kind::Region });
     }
-    let grant = request::Grant { from: queue, to: process, rights: Rights::SEND, badge: None };
+    let grant =
+        request::Grant { from: queue, to: process, rights: Rights::SEND, badge: None, expires_ns: None };
     assert_eq!(driver.denied(b.number, grant), Denial::ProcessEnded);
     let lookup = request::Lookup { directory: b.directory, name: name("x"), on_behalf_of: Some(process) };
     assert_eq!(driver.denied(b.number, lookup), Denial::ProcessEnded);

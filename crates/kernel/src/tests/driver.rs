@@ -37,6 +37,8 @@ pub(super) struct Driver {
     pub(super) kernel: Kernel,
     /// Whether tasks wait for [`Driver::answer_next`].
     pub(super) hold: bool,
+    /// The time of every input, in nanoseconds.
+    pub(super) now_ns: u64,
     pub(super) pending: Vec<Task>,
     /// Whether each input is followed by an audit. Off only while a test fills something to its limit.
     pub(super) audits: bool,
@@ -58,6 +60,7 @@ impl Driver {
         Driver {
             kernel: Kernel::default(),
             hold: false,
+            now_ns: 0,
             pending: Vec::new(),
             audits: true,
             memories: BTreeSet::new(),
@@ -98,7 +101,7 @@ impl Driver {
     }
 
     pub(super) fn arrive_with(&mut self, arrival: Arrival) -> Result<ProcessNumber, Farewell> {
-        let (number, effects) = self.kernel.on_connect(0, arrival);
+        let (number, effects) = self.kernel.on_connect(self.now_ns, arrival);
         let effects = effects.collect();
         self.present.extend(number.ok());
         self.run(effects);
@@ -132,7 +135,7 @@ impl Driver {
         self.calls += 1;
         let call = Call { number: self.calls, opcode: request.opcode(), door };
         self.devices.extend(device);
-        let effects = self.kernel.handle(0, process, call, request, device).collect();
+        let effects = self.kernel.handle(self.now_ns, process, call, request, device).collect();
         self.run(effects);
         call.number
     }
@@ -157,14 +160,24 @@ impl Driver {
 
     /// Sends a request that must be denied, and finds that nothing else happened.
     pub(super) fn denied(&mut self, process: ProcessNumber, request: impl Into<Request>) -> Denial {
-        let before = format!("{:?}", self.kernel);
+        let before = self.state();
         let reply = self.ask(process, request);
-        assert_eq!(before, format!("{:?}", self.kernel), "a denial changes nothing");
+        let after = self.state();
+        let same = before.bytes().zip(after.bytes()).take_while(|(before, after)| before == after).count();
+        let from = |text: &str| text[same.saturating_sub(300)..].chars().take(400).collect::<String>();
+        assert!(before == after, "a denial changes nothing: {}\n{}", from(&before), from(&after));
         assert_eq!(self.effects.len(), 1, "a denial does nothing: {:?}", self.effects);
         match reply {
             Reply::Denied(denial) => denial,
             other => panic!("denied: {other:?}"),
         }
+    }
+
+    /// The kernel's state, without its log, which is its last field.
+    fn state(&self) -> String {
+        let mut text = format!("{:?}", self.kernel);
+        text.truncate(text.rfind(", log: Log").expect("the log"));
+        text
     }
 
     /// Sends a request that must be answered with `Done`.
@@ -183,23 +196,37 @@ impl Driver {
     /// Answers the task that has waited longest.
     pub(super) fn answer_next(&mut self, outcome: Result<(), Refusal>) {
         let task = self.pending.remove(0);
-        let effects = self.kernel.on_answer(0, Answer { task, outcome }).collect();
+        let effects = self.kernel.on_answer(self.now_ns, Answer { task, outcome }).collect();
         self.run(effects);
     }
 
     pub(super) fn end(&mut self, process: ProcessNumber) {
-        let effects = self.kernel.on_end(0, process, None).collect();
+        let effects = self.kernel.on_end(self.now_ns, process, None).collect();
         self.run(effects);
     }
 
     pub(super) fn bind(&mut self, process: ProcessNumber, identity: Identity) {
-        let effects = self.kernel.on_bind(0, process, identity).collect();
+        let effects = self.kernel.on_bind(self.now_ns, process, identity).collect();
         self.run(effects);
     }
 
     pub(super) fn sweep(&mut self) {
-        let effects = self.kernel.sweep(0).collect();
+        let effects = self.kernel.sweep(self.now_ns).collect();
         self.run(effects);
+    }
+
+    /// Time passes, and what ends by itself meanwhile has ended.
+    pub(super) fn wait(&mut self, ns: u64) {
+        self.now_ns += ns;
+        loop {
+            let effects = self.kernel.expire(self.now_ns).collect();
+            self.run(effects);
+            let is_due = self.kernel.next_expiry_ns().is_some_and(|at| at <= self.now_ns);
+            if !is_due && !self.kernel.is_sweeping() {
+                return;
+            }
+            self.sweep();
+        }
     }
 
     /// What a process was told since this was last asked.
@@ -260,7 +287,7 @@ impl Driver {
         let first = core::mem::take(&mut self.effects);
         while self.pending.len() > held {
             let task = self.pending.remove(held);
-            let effects = self.kernel.on_answer(0, Answer { task, outcome: Ok(()) }).collect();
+            let effects = self.kernel.on_answer(self.now_ns, Answer { task, outcome: Ok(()) }).collect();
             self.run(effects);
         }
         self.effects = first;
@@ -335,7 +362,7 @@ impl Driver {
     /// A capability to `whom` with these rights, in the table of `holder`: as if it had come in a message.
     pub(super) fn introduce(&mut self, whom: Who, holder: Who, rights: Rights) -> Handle {
         let root = self.kernel.process(whom.number).root;
-        self.kernel.commit_derive_into(root, holder.number, rights, None)
+        self.kernel.commit_derive_into(root, holder.number, rights, None, None)
     }
 
     /// Gives `to` a part of what `from` has. Returns the handle in the table of `to`.
@@ -352,7 +379,7 @@ impl Driver {
         badge: Option<Badge>,
     ) -> Handle {
         let process = self.introduce(to, from, Rights::ENDOW);
-        let grant = request::Grant { from: handle, to: process, rights, badge };
+        let grant = request::Grant { from: handle, to: process, rights, badge, expires_ns: None };
         let made = self.made(from.number, grant);
         self.done(from.number, request::Delete { handle: process });
         self.events(to.number);
@@ -436,5 +463,5 @@ pub(super) fn name(text: &str) -> Name {
 }
 
 pub(super) fn derive(from: Handle, rights: Rights) -> request::Derive {
-    request::Derive { from, rights, badge: None }
+    request::Derive { from, rights, badge: None, expires_ns: None }
 }

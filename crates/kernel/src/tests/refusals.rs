@@ -48,7 +48,7 @@ fn handles_are_bounded_and_given_back() {
     let region = request::CreateRegion { bytes: 4096 };
     assert_eq!(driver.denied(a.number, region), full(Quota::Handles, HANDLES_MAX.into()));
     let to = driver.introduce(a, b, Rights::ENDOW);
-    let grant = request::Grant { from: b.own, to, rights: Rights::WATCH, badge: None };
+    let grant = request::Grant { from: b.own, to, rights: Rights::WATCH, badge: None, expires_ns: None };
     assert_eq!(driver.denied(b.number, grant.clone()), full(Quota::Handles, HANDLES_MAX.into()));
     driver.done(a.number, request::Delete { handle: last });
     driver.made(b.number, grant);

@@ -111,7 +111,7 @@ fn a_large_revocation_takes_effect_at_once_and_goes_on_in_steps() {
         request::Revoke { handle: region }.into(),
         keyway_abi::Request::from(derive(region, Rights::MAP)),
         request::MapRegion { region, access: MapAccess::Read }.into(),
-        request::Grant { from: region, to: a.own, rights: Rights::MAP, badge: None }.into(),
+        request::Grant { from: region, to: a.own, rights: Rights::MAP, badge: None, expires_ns: None }.into(),
     ] {
         assert_eq!(driver.denied(a.number, denied), Denial::Revoking { handle: region });
     }

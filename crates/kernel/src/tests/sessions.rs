@@ -151,7 +151,8 @@ fn a_confined_child_has_what_its_starter_gave_it_and_nothing_else() {
     let a = driver.connect();
     let queue = driver.queue(a, 1);
     let (child, handle) = start(&mut driver, a);
-    let grant = request::Grant { from: queue, to: handle, rights: Rights::SEND, badge: None };
+    let grant =
+        request::Grant { from: queue, to: handle, rights: Rights::SEND, badge: None, expires_ns: None };
     let given = driver.made(a.number, grant).handle;
     let identity = driver.identity(1000);
     driver.bind(child.number, identity);
@@ -172,7 +173,13 @@ fn a_bound_childs_charges_move_to_the_account_of_its_process() {
     let mut driver = Driver::new();
     let a = driver.connect();
     let (child, handle) = start(&mut driver, a);
-    let grant = request::Grant { from: a.directory, to: handle, rights: Rights::LOOKUP, badge: None };
+    let grant = request::Grant {
+        from: a.directory,
+        to: handle,
+        rights: Rights::LOOKUP,
+        badge: None,
+        expires_ns: None,
+    };
     driver.made(a.number, grant);
     let identity = driver.identity(1000);
     let other = driver.arrive(identity.clone());
@@ -198,7 +205,8 @@ fn a_child_that_never_speaks_can_be_ended() {
     driver.done(a.number, request::Watch { process: handle });
     driver.end(child.number);
     assert_eq!(driver.events(a.number), [Event::ProcessEnded { process: handle }]);
-    let grant = request::Grant { from: a.own, to: handle, rights: Rights::WATCH, badge: None };
+    let grant =
+        request::Grant { from: a.own, to: handle, rights: Rights::WATCH, badge: None, expires_ns: None };
     assert_eq!(driver.denied(a.number, grant), Denial::ProcessEnded);
     driver.finish();
 }

@@ -193,7 +193,10 @@ pub(crate) fn use_the_handle_of_another() {
             if handle == own {
                 continue;
             }
-            send(&socket, request::Derive { from: handle, rights: Rights::SEND, badge: None });
+            send(
+                &socket,
+                request::Derive { from: handle, rights: Rights::SEND, badge: None, expires_ns: None },
+            );
             let keyway_wire::Incoming::Reply(_, Reply::Denied(denial)) = hear(&socket) else {
                 panic!("{handle} was not denied")
             };

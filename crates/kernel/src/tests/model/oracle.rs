@@ -23,6 +23,14 @@ pub(super) enum Holder {
     Gone,
 }
 
+/// What a derived capability is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) rights: Rights,
+    pub(super) badge: Option<Badge>,
+    pub(super) expires_ns: Option<u64>,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Capability {
     pub(super) parent: Option<usize>,
@@ -32,6 +40,7 @@ pub(super) struct Capability {
     pub(super) bearer: Option<usize>,
     pub(super) depth: u8,
     pub(super) holder: Holder,
+    pub(super) expires_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +95,7 @@ pub(super) struct Oracle {
     pub(super) badges: BTreeMap<(usize, usize), Badge>,
     /// The kernel's own capability to each process.
     pub(super) roots: Vec<usize>,
+    pub(super) now_ns: u64,
 }
 
 /// Making things.
@@ -93,7 +103,16 @@ impl Oracle {
     pub(super) fn object(&mut self, body: Body, rights: Rights, holder: Holder) -> usize {
         self.objects.push(body);
         let object = self.objects.len() - 1;
-        self.insert(Capability { parent: None, object, rights, badge: None, bearer: None, depth: 0, holder })
+        self.insert(Capability {
+            parent: None,
+            object,
+            rights,
+            badge: None,
+            bearer: None,
+            depth: 0,
+            holder,
+            expires_ns: u64::MAX,
+        })
     }
 
     pub(super) fn child(
@@ -108,12 +127,38 @@ impl Oracle {
         self.insert(Capability { parent, rights, badge, depth, holder, ..from })
     }
 
+    pub(super) fn child_until(
+        &mut self,
+        parent: usize,
+        asked: &Asked,
+        badge: Option<Badge>,
+        holder: Holder,
+    ) -> usize {
+        let id = self.child(parent, asked.rights, badge, holder);
+        let inherited = self.capabilities[id].expires_ns;
+        self.capabilities[id].expires_ns = asked.expires_ns.unwrap_or(inherited);
+        id
+    }
+
     fn insert(&mut self, capability: Capability) -> usize {
         let holder = capability.holder;
         self.capabilities.push(capability);
         let id = self.capabilities.len() - 1;
         self.hold(id, holder);
         id
+    }
+
+    /// A weaker child takes the place of a capability, under the same handle.
+    pub(super) fn replace(
+        &mut self,
+        id: usize,
+        asked: &Asked,
+        badge: Option<Badge>,
+        process: usize,
+        handle: Handle,
+    ) {
+        self.seen[process].remove(&handle);
+        self.child_until(id, asked, badge, Holder::Process(process, handle));
     }
 
     pub(super) fn hold(&mut self, id: usize, holder: Holder) {
@@ -161,7 +206,13 @@ impl Oracle {
         asked: Rights,
         badge: Option<Badge>,
     ) -> Result<Option<Badge>, Denial> {
-        let Capability { rights: held, badge: fixed, depth, .. } = self.capabilities[parent];
+        self.weaker_until(parent, &Asked { rights: asked, badge, expires_ns: None })
+    }
+
+    pub(super) fn weaker_until(&self, parent: usize, asked: &Asked) -> Result<Option<Badge>, Denial> {
+        let Asked { rights: asked, badge, expires_ns } = *asked;
+        let Capability { rights: held, badge: fixed, depth, expires_ns: held_ns, .. } =
+            self.capabilities[parent];
         if !held.contains(asked) {
             return Err(Denial::RightsExceeded { asked, held });
         }
@@ -170,6 +221,12 @@ impl Oracle {
         }
         if depth == DERIVATION_DEPTH_MAX {
             return Err(Denial::DepthExceeded { depth: depth + 1, depth_max: DERIVATION_DEPTH_MAX });
+        }
+        let now_ns = self.now_ns;
+        match expires_ns {
+            Some(asked_ns) if asked_ns <= now_ns => return Err(Denial::ExpiryPast { asked_ns, now_ns }),
+            Some(asked_ns) if asked_ns > held_ns => return Err(Denial::ExpiryExceeded { asked_ns, held_ns }),
+            _ => {}
         }
         match (fixed, badge) {
             (Some(held), Some(asked)) if asked != held => Err(Denial::BadgeFixed { asked, held }),
@@ -182,12 +239,26 @@ impl Oracle {
         process: usize,
         from: Handle,
         needed: Rights,
-        rights: Rights,
-        badge: Option<Badge>,
+        asked: &Asked,
     ) -> Result<(usize, Option<Badge>), Denial> {
         let id = self.held_any(process, from)?;
         self.has(id, from, needed)?;
-        Ok((id, self.weaker(id, rights, badge)?))
+        Ok((id, self.weaker_until(id, asked)?))
+    }
+
+    /// Whether a weaker capability can take the place of this one.
+    pub(super) fn replaceable(
+        &self,
+        process: usize,
+        handle: Handle,
+        asked: &Asked,
+    ) -> Result<(usize, Option<Badge>), Denial> {
+        let found = self.child_of(process, handle, Rights::empty(), asked)?;
+        match self.objects[self.capabilities[found.0].object] {
+            Body::Queue { root, .. } if root == found.0 => Err(Denial::RootBound { kind: Kind::Queue }),
+            Body::Name { root, .. } if root == found.0 => Err(Denial::RootBound { kind: Kind::ServiceName }),
+            _ => Ok(found),
+        }
     }
 
     pub(super) fn endow(&self, process: usize, handle: Handle) -> Result<usize, Denial> {
@@ -297,6 +368,16 @@ impl Oracle {
             above = self.capabilities[parent].parent;
         }
         false
+    }
+
+    /// Time has come; what ends by itself has ended.
+    pub(super) fn expire(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        for id in 0..self.capabilities.len() {
+            if self.capabilities[id].expires_ns <= now_ns {
+                self.drop_one(id, true);
+            }
+        }
     }
 
     pub(super) fn drop_one(&mut self, id: usize, revoked: bool) {

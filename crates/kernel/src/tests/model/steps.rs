@@ -10,7 +10,7 @@ use keyway_abi::{
 
 use super::{
     Step,
-    oracle::{Body, Holder, Lane, Mapping, Oracle, RegionState},
+    oracle::{Asked, Body, Holder, Lane, Mapping, Oracle, RegionState},
 };
 use crate::{
     object::{DIRECTORY_RIGHTS, ProcessObject, Queue, Region},
@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// How often each kind of step is taken, in the order of the match in [`Duel::step`].
-const WEIGHTS: [u8; KINDS] = [2, 3, 1, 1, 1, 2, 3, 6, 1, 8, 3, 6, 2, 3, 2, 1];
+const WEIGHTS: [u8; KINDS] = [2, 3, 1, 1, 1, 2, 3, 6, 1, 8, 3, 6, 2, 3, 2, 2, 1, 1];
 /// Kinds of steps.
-pub(super) const KINDS: usize = 16;
+pub(super) const KINDS: usize = 18;
 const PROCESSES: usize = 4;
 const NAMES: [&str; 2] = ["one", "two"];
 
@@ -116,6 +116,8 @@ impl Duel {
             12 => self.create_region(process),
             13 => self.map(process, first, second),
             14 => self.written_or_unmapped(process, first, second),
+            15 => self.weaken(process, first, second, bits),
+            16 => self.wait(second),
             _ => self.end_or_connect(process, first, second),
         };
         self.successes[kind] += u32::from(succeeded);
@@ -228,6 +230,15 @@ impl Duel {
         }
     }
 
+    /// An expiry: mostly none, sometimes soon, late or past.
+    fn expiry(&self, choice: u8) -> Option<u64> {
+        match choice % 8 {
+            0..=3 => None,
+            4 => Some(self.driver.now_ns.saturating_sub(u64::from(choice / 8))),
+            _ => Some(self.driver.now_ns + u64::from(choice / 4)),
+        }
+    }
+
     fn directory(&self, process: usize, choice: u8) -> Handle {
         if choice.is_multiple_of(16) {
             self.pick(process, choice, Some(Kind::Directory))
@@ -243,12 +254,34 @@ impl Duel {
         let from = self.pick(process, first, None);
         let rights = self.rights(process, from, bits);
         let badge = (second < 64).then_some(Badge(u64::from(second % 4)));
-        let plan = self.oracle.child_of(process, from, Rights::DERIVE, rights, badge);
-        let request = request::Derive { from, rights, badge };
+        let expires_ns = self.expiry(second);
+        let asked = Asked { rights, badge, expires_ns };
+        let plan = self.oracle.child_of(process, from, Rights::DERIVE, &asked);
+        let request = request::Derive { from, rights, badge, expires_ns };
         let Some(((parent, badge), reply)) = self.ask(process, request, plan) else { return false };
         let Reply::Capability(made) = reply else { panic!("a capability: {reply:?}") };
         assert_eq!((made.rights, made.badge), (rights, badge));
-        self.oracle.child(parent, rights, badge, Holder::Process(process, made.handle));
+        self.oracle.child_until(parent, &asked, badge, Holder::Process(process, made.handle));
+        true
+    }
+
+    fn weaken(&mut self, process: usize, first: u8, second: u8, bits: u32) -> bool {
+        let handle = self.pick(process, first, None);
+        let rights = self.rights(process, handle, bits);
+        let expires_ns = self.expiry(second);
+        let asked = Asked { rights, badge: None, expires_ns };
+        let plan = self.oracle.replaceable(process, handle, &asked);
+        let request = request::Weaken { handle, rights, expires_ns };
+        let Some(((id, badge), reply)) = self.ask(process, request, plan) else { return false };
+        assert_eq!(reply, Reply::Capability(Created { handle, rights, badge }));
+        self.oracle.drop_one(id, false);
+        self.oracle.replace(id, &asked, badge, process, handle);
+        true
+    }
+
+    fn wait(&mut self, ns: u8) -> bool {
+        self.driver.wait(ns.into());
+        self.oracle.expire(self.driver.now_ns);
         true
     }
 
@@ -257,12 +290,14 @@ impl Duel {
         let to = self.pick(process, second, Some(Kind::Process));
         let rights = self.rights(process, from, bits);
         let badge = (bits >> 28 == 0).then_some(Badge(1));
-        let plan = self.oracle.child_of(process, from, Rights::GRANT, rights, badge);
+        let expires_ns = self.expiry((bits >> 16) as u8);
+        let asked = Asked { rights, badge, expires_ns };
+        let plan = self.oracle.child_of(process, from, Rights::GRANT, &asked);
         let plan = plan.and_then(|child| Ok((child, self.oracle.endow(process, to)?)));
-        let request = request::Grant { from, to, rights, badge };
+        let request = request::Grant { from, to, rights, badge, expires_ns };
         let Some((((parent, badge), to), reply)) = self.ask(process, request, plan) else { return false };
         let Reply::Capability(made) = reply else { panic!("a capability: {reply:?}") };
-        self.oracle.child(parent, rights, badge, Holder::Process(to, made.handle));
+        self.oracle.child_until(parent, &asked, badge, Holder::Process(to, made.handle));
         true
     }
 
@@ -444,7 +479,12 @@ impl Duel {
             }
             match how {
                 EscrowHow::Copy(rights) => {
-                    let (id, _) = self.oracle.child_of(process, from, Rights::GRANT, rights, None)?;
+                    let (id, _) = self.oracle.child_of(
+                        process,
+                        from,
+                        Rights::GRANT,
+                        &Asked { rights, badge: None, expires_ns: None },
+                    )?;
                     Ok((id, Some(rights)))
                 }
                 EscrowHow::Move => Ok((self.oracle.movable(process, from)?, None)),

@@ -1,0 +1,210 @@
+//! What ends by itself.
+
+use keyway_abi::{
+    Badge, Created, Denial, Event, Handle, Kind, LaneEnd, Reply, Rights,
+    layout::WORD_REVOKED,
+    limits::SWEEP_STEP,
+    request::{self, EscrowHow, MapAccess},
+};
+
+use super::driver::{Driver, Who, derive};
+
+const ALL: Rights = Rights::SEND.union(Rights::GRANT).union(Rights::DERIVE);
+
+fn derive_until(driver: &mut Driver, who: Who, from: Handle, rights: Rights, at: u64) -> Handle {
+    driver.made(who.number, request::Derive { from, rights, badge: None, expires_ns: Some(at) }).handle
+}
+
+#[test]
+fn a_capability_ends_at_its_time_with_all_below_it_and_not_before() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 1);
+    let child = derive_until(&mut driver, a, queue, ALL, 1000);
+    let grandchild = driver.give(a, child, b, ALL);
+    let sibling = driver.give(a, queue, b, ALL);
+    driver.wait(999);
+    assert!(driver.holds(a.number, child) && driver.holds(b.number, grandchild));
+    driver.wait(1);
+    assert_eq!(driver.events(a.number), [Event::CapabilityLost { handle: child }]);
+    assert_eq!(driver.events(b.number), [Event::CapabilityLost { handle: grandchild }]);
+    let stale = driver.denied(b.number, derive(grandchild, Rights::empty()));
+    assert_eq!(stale, Denial::StaleHandle { handle: grandchild });
+    assert!(driver.holds(b.number, sibling) && driver.holds(a.number, queue));
+    driver.finish();
+}
+
+#[test]
+fn lanes_mappings_and_names_end_with_the_capability_that_they_hang_on() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 1);
+    let send = driver.give(a, queue, b, ALL);
+    let passing = derive_until(&mut driver, b, send, ALL, 50);
+    let (lane, word) = driver.open(b, passing);
+    driver.events(a.number);
+    let (region, ..) = driver.written_region(a);
+    let reader = driver.give(a, region, b, Rights::MAP | Rights::DERIVE);
+    let reader = derive_until(&mut driver, b, reader, Rights::MAP, 50);
+    let (mapping, place) = driver.map(b, reader, MapAccess::Read);
+    let named = derive_until(&mut driver, a, queue, ALL, 50);
+    driver.publish(a, named, "brief");
+    driver.wait(50);
+    assert_eq!(driver.word(b.number, word), WORD_REVOKED);
+    assert_eq!(driver.word(b.number, place), WORD_REVOKED);
+    assert!(driver.events(b.number).contains(&Event::LaneEnded { lane, why: LaneEnd::Revoked }));
+    let lookup =
+        request::Lookup { directory: b.directory, name: super::driver::name("brief"), on_behalf_of: None };
+    assert!(matches!(driver.denied(b.number, lookup), Denial::NameUnknown { .. }));
+    driver.done(b.number, request::Unmap { mapping });
+    driver.finish();
+}
+
+#[test]
+fn what_expires_in_a_message_reaches_nobody() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let joined = driver.lane(a, b);
+    let (region, ..) = driver.written_region(a);
+    let brief = derive_until(&mut driver, a, region, Rights::MAP | Rights::GRANT, 10);
+    let mut put = |from, how| {
+        let put = request::EscrowPut { lane: joined.lane, from, how };
+        let Reply::Ticket(ticket) = driver.ask(a.number, put) else { panic!("a ticket") };
+        ticket
+    };
+    let copied = put(brief, EscrowHow::Copy(Rights::MAP));
+    let moved = put(brief, EscrowHow::Move);
+    driver.wait(10);
+    for ticket in [copied, moved] {
+        let take = request::EscrowTake { lane: joined.lane, ticket };
+        assert!(matches!(driver.denied(b.number, take), Denial::UnknownTicket { .. }));
+    }
+    assert_eq!(driver.events(a.number), [Event::CapabilityLost { handle: brief }]);
+    driver.finish();
+}
+
+#[test]
+fn lifetimes_only_shrink_and_lie_ahead() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    driver.wait(500);
+    let queue = driver.queue(a, 0);
+    let child = derive_until(&mut driver, a, queue, ALL, 1000);
+    let to = driver.introduce(b, a, Rights::ENDOW);
+    let rights = Rights::SEND;
+    for at in [0, 499, 500] {
+        let past = Denial::ExpiryPast { asked_ns: at, now_ns: 500 };
+        let (badge, expires_ns) = (None, Some(at));
+        assert_eq!(driver.denied(a.number, request::Derive { from: child, rights, badge, expires_ns }), past);
+        assert_eq!(
+            driver.denied(a.number, request::Grant { from: child, to, rights, badge, expires_ns }),
+            past
+        );
+        assert_eq!(driver.denied(a.number, request::Weaken { handle: child, rights, expires_ns }), past);
+    }
+    let (badge, expires_ns) = (None, Some(1001));
+    let late = Denial::ExpiryExceeded { asked_ns: 1001, held_ns: 1000 };
+    assert_eq!(driver.denied(a.number, request::Derive { from: child, rights, badge, expires_ns }), late);
+    assert_eq!(driver.denied(a.number, request::Grant { from: child, to, rights, badge, expires_ns }), late);
+    assert_eq!(driver.denied(a.number, request::Weaken { handle: child, rights, expires_ns }), late);
+    let same = derive_until(&mut driver, a, child, rights, 1000);
+    let listed = driver.list(a.number).into_iter().find(|entry| entry.handle == same).expect("listed");
+    assert_eq!(listed.expires_ns, Some(1000));
+    driver.finish();
+}
+
+#[test]
+fn many_that_end_at_once_are_refused_at_once_and_cleared_in_steps() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let queue = driver.queue(a, 0);
+    driver.audits = false;
+    let count = 3 * SWEEP_STEP;
+    let all: alloc::vec::Vec<Handle> =
+        (0..count).map(|_| derive_until(&mut driver, a, queue, ALL, 100)).collect();
+    driver.audits = true;
+    driver.now_ns = 100;
+    let (asked, refused) = (all[count - 1], driver.ask(a.number, derive(all[count - 1], ALL)));
+    let expired = Denial::Expired { handle: asked, expired_ns: 100, now_ns: 100 };
+    assert_eq!(refused, Reply::Denied(expired));
+    let gone = driver.events(a.number).len();
+    assert_eq!(gone, SWEEP_STEP, "a bounded number each time");
+    driver.wait(0);
+    assert_eq!(driver.events(a.number).len(), count - gone);
+    assert_eq!(driver.kernel.next_expiry_ns(), None);
+    driver.finish();
+}
+
+#[test]
+fn a_revocation_under_way_and_an_expiry_do_not_disturb_each_other() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 0);
+    driver.audits = false;
+    let middle = derive_until(&mut driver, a, queue, ALL, 100);
+    for _ in 0..2 * SWEEP_STEP {
+        driver.made(a.number, derive(middle, ALL));
+    }
+    driver.audits = true;
+    let revoke = driver.post(a.number, request::Revoke { handle: middle });
+    assert_eq!(driver.reply_to(a.number, revoke), None, "it takes more than one step");
+    driver.wait(100);
+    assert_eq!(driver.reply_to(a.number, revoke), Some(Reply::Revoked { count: 2 * SWEEP_STEP as u64 }));
+    assert!(!driver.holds(a.number, middle));
+    driver.give(a, queue, b, ALL);
+    driver.finish();
+}
+
+#[test]
+fn a_weaker_capability_takes_the_place_of_a_stronger_one() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 0);
+    let from = request::Derive { from: queue, rights: ALL, badge: Some(Badge(7)), expires_ns: None };
+    let handle = driver.made(a.number, from).handle;
+    let before = driver.give(a, handle, b, ALL);
+    let weaken = request::Weaken { handle, rights: Rights::DERIVE, expires_ns: Some(10) };
+    let weaker = Created { handle, rights: Rights::DERIVE, badge: Some(Badge(7)) };
+    assert_eq!(driver.ask(a.number, weaken), Reply::Capability(weaker));
+    assert_eq!(
+        driver.denied(a.number, derive(handle, Rights::SEND)),
+        Denial::RightsExceeded { asked: Rights::SEND, held: Rights::DERIVE }
+    );
+    assert_eq!(driver.ask(a.number, request::Revoke { handle }), Reply::Revoked { count: 0 });
+    assert!(driver.holds(b.number, before), "what was derived before stays");
+    driver.wait(10);
+    assert!(!driver.holds(a.number, handle));
+    assert!(driver.holds(b.number, before));
+    assert_eq!(driver.ask(a.number, request::Revoke { handle: queue }), Reply::Revoked { count: 1 });
+    driver.finish();
+}
+
+#[test]
+fn what_something_stands_on_is_not_replaced() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let queue = driver.queue(a, 0);
+    let name = driver.publish(a, queue, "service");
+    for (handle, kind) in [(queue, Kind::Queue), (name, Kind::ServiceName)] {
+        let weaken = request::Weaken { handle, rights: Rights::empty(), expires_ns: None };
+        assert_eq!(driver.denied(a.number, weaken), Denial::RootBound { kind });
+    }
+    driver.finish();
+}
+
+#[test]
+fn a_watch_ends_when_the_right_to_it_is_given_up() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let rights = Rights::WATCH | Rights::ENDOW;
+    let (keeps, gives_up) = (driver.introduce(b, a, rights), driver.introduce(b, a, rights));
+    for process in [keeps, gives_up] {
+        driver.done(a.number, request::Watch { process });
+    }
+    for (handle, rights) in [(keeps, Rights::WATCH), (gives_up, Rights::ENDOW)] {
+        driver.made(a.number, request::Weaken { handle, rights, expires_ns: None });
+    }
+    driver.end(b.number);
+    assert_eq!(driver.events(a.number), [Event::ProcessEnded { process: keeps }]);
+    driver.finish();
+}

@@ -1,0 +1,96 @@
+//! The audit log.
+
+use alloc::vec::Vec;
+
+use keyway_abi::{
+    AuditEntry, Denial, Handle, Kind, Listing, Reply, Rights, Verdict, limits::AUDIT_ENTRIES_MAX, request,
+};
+
+use super::driver::{Driver, Who, derive};
+
+fn log(driver: &mut Driver, who: Who) -> Vec<AuditEntry> {
+    let mut all = Vec::<AuditEntry>::new();
+    loop {
+        let after = all.last().map(|entry| entry.sequence);
+        let reply = driver.ask(who.number, request::ListAudit { directory: who.directory, after });
+        let Reply::Listing(Listing::Audit(part)) = reply else { panic!("a log: {reply:?}") };
+        if part.is_empty() {
+            return all;
+        }
+        all.extend(part);
+    }
+}
+
+#[test]
+fn it_says_who_was_granted_refused_and_revoked_what() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 0);
+    let to = driver.introduce(b, a, Rights::ENDOW);
+    let newest = log(&mut driver, a).last().map_or(0, |entry| entry.sequence);
+    driver.wait(5);
+    let rights = Rights::SEND;
+    driver.made(a.number, request::Grant { from: queue, to, rights, badge: None, expires_ns: None });
+    driver.denied(b.number, derive(Handle::new(77, 1), rights));
+    driver.denied(b.number, derive(Handle::new(78, 1), rights));
+    driver.ask(a.number, request::Revoke { handle: queue });
+    driver.made(a.number, request::Derive { from: queue, rights, badge: None, expires_ns: Some(9) });
+    driver.wait(4);
+    let entries = log(&mut driver, a);
+    let entries: Vec<_> = entries.iter().filter(|entry| entry.sequence > newest).collect();
+    let object = driver.list(a.number).iter().find(|entry| entry.handle == queue).expect("held").object;
+    let kind = Kind::Queue;
+    let granted = |to: Who| Verdict::Granted { to: to.number, kind, object, rights, badge: None };
+    let refused =
+        Verdict::Refused { denial: Denial::UnknownHandle { handle: Handle::NONE }.number(), times: 2 };
+    let expected = [
+        (Some(a.number), request::Grant::OPCODE, 5, granted(b)),
+        (Some(b.number), request::Derive::OPCODE, 5, refused),
+        (Some(a.number), request::Revoke::OPCODE, 5, Verdict::Revoked { kind, object, count: 1 }),
+        (Some(a.number), request::Derive::OPCODE, 5, granted(a)),
+        (None, 0, 9, Verdict::Expired { kind, object, count: 1 }),
+    ];
+    let found: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.process, entry.opcode, entry.at_ns, entry.verdict.clone()))
+        .collect();
+    assert_eq!(found, expected);
+    assert_eq!((entries[1].pid, entries[1].uid), (102, 1000));
+    assert!(entries.windows(2).all(|pair| pair[0].sequence < pair[1].sequence));
+    driver.finish();
+}
+
+#[test]
+fn it_is_for_those_who_may_read_it() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let held = crate::object::DIRECTORY_RIGHTS - Rights::AUDIT;
+    let directory = driver.made(a.number, derive(a.directory, held)).handle;
+    let denial = driver.denied(a.number, request::ListAudit { directory, after: None });
+    assert_eq!(denial, Denial::MissingRights { handle: directory, needed: Rights::AUDIT, held });
+    driver.finish();
+}
+
+#[test]
+fn it_is_bounded_and_refusals_push_out_no_grants() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    driver.audits = false;
+    let before = log(&mut driver, a).len();
+    let unknown = Handle::new(77, 1);
+    for _ in 0..AUDIT_ENTRIES_MAX + 10 {
+        driver.ask(b.number, derive(unknown, Rights::empty()));
+        driver.ask(b.number, request::Delete { handle: unknown });
+    }
+    let entries = log(&mut driver, a);
+    let is_refusal = |entry: &&AuditEntry| matches!(entry.verdict, Verdict::Refused { .. });
+    assert_eq!(entries.iter().filter(is_refusal).count(), AUDIT_ENTRIES_MAX);
+    assert_eq!(entries.len(), AUDIT_ENTRIES_MAX + before, "what was granted is still there");
+    for _ in 0..AUDIT_ENTRIES_MAX {
+        let handle = driver.made(b.number, derive(b.own, Rights::empty())).handle;
+        driver.done(b.number, request::Delete { handle });
+    }
+    assert_eq!(log(&mut driver, a).len(), 2 * AUDIT_ENTRIES_MAX);
+    driver.audits = true;
+    driver.finish();
+}
