@@ -334,6 +334,42 @@ pub enum Denial {
         /// The kind of the object.
         kind: Kind,
     },
+    /// Flags that do not exist, or exclude each other, or do not suit the size.
+    #[error(
+        "a region cannot be made with the flags {asked:#x} and {bytes} bytes; freezable and shared exclude each other, huge pages need whole ones"
+    )]
+    InvalidFlags {
+        /// The flags asked for.
+        asked: u32,
+        /// The size asked for.
+        bytes: u64,
+    },
+    /// The region was not made to be frozen.
+    #[error("the region was not made freezable; make another with that flag and copy it")]
+    NotFreezable,
+    /// Somebody holds pages of the region, for writing or for input and output.
+    #[error(
+        "the region cannot be frozen while its pages are held elsewhere; unmap the writer, and try again"
+    )]
+    Pinned,
+    /// Somebody has closed the set of the memory's seals.
+    #[error("somebody sealed the region's memory first; it can never be frozen, make another")]
+    SealedByOther,
+    /// The region is not frozen.
+    #[error("the region is not frozen; its writer can still change it")]
+    NotFrozen,
+    /// The mapping is not the one with which the region is written.
+    #[error("mapping {mapping} is not the region's writer; only that one can freeze it")]
+    NotWriter {
+        /// What was asked for.
+        mapping: MappingId,
+    },
+    /// Whether several may write the region is not what the asker takes it for.
+    #[error("the region {}; say so when mapping it", if *shared { "may be written by several" } else { "has one writer" })]
+    WrongSharing {
+        /// Whether several may write it.
+        shared: bool,
+    },
     /// Linux refused the broker something that the request needs.
     #[error("the system refused the broker what this needs (errno {errno})")]
     SystemRefused {
@@ -393,6 +429,13 @@ impl Denial {
             Denial::ExpiryPast { .. } => 33,
             Denial::ExpiryExceeded { .. } => 34,
             Denial::RootBound { .. } => 35,
+            Denial::InvalidFlags { .. } => 36,
+            Denial::NotFreezable => 37,
+            Denial::Pinned => 38,
+            Denial::SealedByOther => 39,
+            Denial::NotFrozen => 44,
+            Denial::NotWriter { .. } => 45,
+            Denial::WrongSharing { .. } => 46,
         }
     }
 
@@ -434,6 +477,13 @@ impl Denial {
             33 => "ExpiryPast",
             34 => "ExpiryExceeded",
             35 => "RootBound",
+            36 => "InvalidFlags",
+            37 => "NotFreezable",
+            38 => "Pinned",
+            39 => "SealedByOther",
+            44 => "NotFrozen",
+            45 => "NotWriter",
+            46 => "WrongSharing",
             _ => return None,
         })
     }
@@ -457,17 +507,23 @@ impl Denial {
             | Denial::RootBound { .. }
             | Denial::RightsExceeded { .. }
             | Denial::ExpiryExceeded { .. } => EPERM,
-            Denial::NameRefused { .. } | Denial::WriterTaken => EACCES,
+            Denial::NameRefused { .. }
+            | Denial::WriterTaken
+            | Denial::NotFreezable
+            | Denial::SealedByOther
+            | Denial::NotWriter { .. }
+            | Denial::WrongSharing { .. } => EACCES,
             Denial::NameUnknown { .. } => ENOENT,
             Denial::ProcessEnded => ESRCH,
             Denial::StockEmpty
             | Denial::SendersExceeded { .. }
             | Denial::ShareExceeded { .. }
             | Denial::ReceiverFull { .. }
+            | Denial::NotFrozen
             | Denial::RegionUnwritten => EAGAIN,
             Denial::QuotaExceeded { .. } => ENOMEM,
             Denial::NameTaken { .. } => EEXIST,
-            Denial::Revoking { .. } => EBUSY,
+            Denial::Revoking { .. } | Denial::Pinned => EBUSY,
             Denial::LaneEnded { .. } | Denial::ObjectEnded { .. } => EPIPE,
             Denial::VersionUnsupported { .. } => EPROTONOSUPPORT,
             Denial::SystemRefused { errno } => *errno,
@@ -479,6 +535,7 @@ impl Denial {
             | Denial::BadgeFixed { .. }
             | Denial::DepthExceeded { .. }
             | Denial::InvalidSize { .. }
+            | Denial::InvalidFlags { .. }
             | Denial::InvalidCount { .. }
             | Denial::UnknownLane { .. }
             | Denial::WrongEnd { .. }

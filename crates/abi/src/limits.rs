@@ -55,6 +55,8 @@ pub const STOCK_MAX: u8 = 8;
 pub const RING_BYTES_DEFAULT: u32 = 1 << 16;
 /// Bytes of a region, at most. A region is a whole number of pages.
 pub const REGION_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of a huge page, of which a region with [`RegionFlags::HUGE`](crate::request::RegionFlags::HUGE) is made.
+pub const HUGE_PAGE_BYTES: u64 = 2 << 20;
 /// Mappings of one process that are open at a time.
 pub const MAPPINGS_MAX: u32 = 1024;
 /// Capabilities that one message can carry.

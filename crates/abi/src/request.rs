@@ -77,6 +77,24 @@ pub enum MapAccess {
     Read,
     /// Become the region's one writer.
     Write,
+    /// Read a region that nobody writes any more.
+    Frozen,
+    /// Write a region that several may write.
+    Share,
+}
+
+bitflags::bitflags! {
+    /// What can become of a region. Fixed when it is made.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    pub struct RegionFlags: u32 {
+        /// Its writer can give up writing for good ([`Freeze`]), and nobody can change it then.
+        const FREEZABLE = 1 << 0;
+        /// Several processes can write it at a time ([`MapAccess::Share`]). Nothing in it can be relied upon by anyone.
+        const SHARED = 1 << 1;
+        /// Its memory is to be of huge pages, if there are any. Its size must be a multiple of
+        /// [`HUGE_PAGE_BYTES`](crate::limits::HUGE_PAGE_BYTES).
+        const HUGE = 1 << 2;
+    }
 }
 
 /// How a capability travels in a message.
@@ -225,9 +243,11 @@ requests! {
     {
         /// Its size.
         bytes: u64,
+        /// What can become of it.
+        flags: RegionFlags,
     }
     16 MapRegion
-    /// Asks for a region's memory, to map it. Needs `map`, or `write`. Reply:
+    /// Asks for a region's memory, to map it. Needs `map`; to write, `write`. Reply:
     /// [`Reply::Mapping`](crate::Reply::Mapping) with the memory beside it.
     {
         /// The region.
@@ -355,6 +375,13 @@ requests! {
         rights: Rights,
         /// When it ends, in nanoseconds of the broker's `CLOCK_BOOTTIME`. `None`: when it would have ended anyway.
         expires_ns: Option<u64>,
+    }
+    33 Freeze
+    /// Gives up writing a region for good, so that it can be read as bytes that never change. The writer has unmapped it before.
+    /// Reply: `Done`, with the memory (read-only) beside it.
+    {
+        /// The writer's mapping.
+        mapping: MappingId,
     }
     32 ListAudit
     /// Lists what was granted, refused and taken back, oldest first. Needs `audit` on the directory. Reply:

@@ -49,7 +49,8 @@ bitflags! {
         const RECEIVE = 1 << 3;
         /// Region: map for reading.
         const MAP = 1 << 4;
-        /// Region: map for writing; the first process to do so is the region's writer and spends it.
+        /// Region: map for writing; the first process to do so is the region's writer and spends it, unless it was made to be
+        /// written by several.
         const WRITE = 1 << 5;
         /// Process: be told when it ends.
         const WATCH = 1 << 6;

@@ -1,7 +1,7 @@
-//! Descriptors that came from processes, closed in threads apart.
+//! What can block, done in threads apart: closing descriptors that came from processes, and freezing memories.
 //!
 //! Closing such a descriptor can block for as long as its maker likes (a socket that lingers, a file of a slow file
-//! system), so the broker's loop never does. Each user that has something to close has a thread, so that nobody waits for
+//! system), and freezing waits for pages that are pinned, so the broker's loop does neither. Each user that has something to close has a thread, so that nobody waits for
 //! another user's; the thread ends when there is nothing left.
 
 use std::{
@@ -15,8 +15,14 @@ use std::{
 };
 
 use keyway_abi::ProcessNumber;
-use keyway_kernel::Task;
-use keyway_sys::epoll::EventFd;
+use keyway_kernel::{Answer, Refusal, Task};
+use keyway_sys::{
+    Errno,
+    epoll::EventFd,
+    memory::{self, Freeze},
+};
+
+use crate::memories::refusal;
 
 /// Who has to know that a descriptor is closed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,8 +43,21 @@ pub(crate) struct Closers {
 }
 
 #[derive(Debug)]
+enum Job {
+    Close(OwnedFd, Closing),
+    Freeze(Arc<OwnedFd>, Task),
+}
+
+/// What has been done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Did {
+    Close(Closing),
+    Freeze(Answer),
+}
+
+#[derive(Debug)]
 struct Closer {
-    orders: Sender<(OwnedFd, Closing)>,
+    orders: Sender<Job>,
     pending: u32,
     strays: u32,
 }
@@ -46,7 +65,7 @@ struct Closer {
 #[derive(Debug)]
 struct Closed {
     uid: u32,
-    closing: Closing,
+    did: Did,
 }
 
 impl Closers {
@@ -58,35 +77,45 @@ impl Closers {
 
     /// Closes a descriptor that came from a process of this user.
     pub(crate) fn close(&mut self, uid: u32, fd: OwnedFd, closing: Closing) {
+        self.give(uid, Job::Close(fd, closing));
+    }
+
+    /// Freezes a memory of a process of this user.
+    pub(crate) fn freeze(&mut self, uid: u32, fd: Arc<OwnedFd>, task: Task) {
+        self.give(uid, Job::Freeze(fd, task));
+    }
+
+    fn give(&mut self, uid: u32, job: Job) {
         let closer = match self.users.remove(&uid) {
             Some(closer) => Some(closer),
             None => self.start(uid),
         };
         if let Some(mut closer) = closer {
             closer.pending += 1;
-            closer.strays += u32::from(closing.task.is_none());
+            closer.strays += u32::from(matches!(job, Job::Close(_, Closing { task: None, .. })));
             // It fails only once that thread has ended, which it does after its entry here.
-            let _ = closer.orders.send((fd, closing));
+            let _ = closer.orders.send(job);
             self.users.insert(uid, closer);
         } else {
             // Linux refuses a thread: better slow than never.
-            drop(fd);
-            let _ = self.report.send(Closed { uid, closing });
+            let _ = self.report.send(Closed { uid, did: job.run() });
             let _ = self.bell.ring();
         }
     }
 
-    /// The next descriptor that is closed.
-    pub(crate) fn poll_closed(&mut self) -> Option<Closing> {
-        let Closed { uid, closing } = self.closed.try_recv().ok()?;
+    /// The next thing that is done.
+    pub(crate) fn poll_done(&mut self) -> Option<Did> {
+        let Closed { uid, did } = self.closed.try_recv().ok()?;
         if let Some(closer) = self.users.get_mut(&uid) {
             closer.pending = closer.pending.saturating_sub(1);
-            closer.strays = closer.strays.saturating_sub(u32::from(closing.task.is_none()));
+            closer.strays = closer
+                .strays
+                .saturating_sub(u32::from(matches!(did, Did::Close(Closing { task: None, .. }))));
             if closer.pending == 0 {
                 self.users.remove(&uid);
             }
         }
-        Some(closing)
+        Some(did)
     }
 
     /// Descriptors of this user that nobody is charged for and that are not closed yet.
@@ -95,19 +124,38 @@ impl Closers {
     }
 
     fn start(&self, uid: u32) -> Option<Closer> {
-        let (orders, to_close) = mpsc::channel::<(OwnedFd, Closing)>();
+        let (orders, to_close) = mpsc::channel::<Job>();
         let (report, bell) = (self.report.clone(), Arc::clone(&self.bell));
         let thread = thread::Builder::new().name("keyway-closing".into()).stack_size(STACK_BYTES);
         let started = thread.spawn(move || {
             // It ends with the last sender; a close that never returns keeps nobody else.
-            for (fd, closing) in to_close {
-                drop(fd);
-                // The loop has ended: nobody is to be told.
-                let _ = report.send(Closed { uid, closing });
+            for job in to_close {
+                // It fails when the loop has ended: nobody is to be told.
+                let _ = report.send(Closed { uid, did: job.run() });
                 let _ = bell.ring();
             }
         });
         started.ok().map(|_| Closer { orders, pending: 0, strays: 0 })
+    }
+}
+
+impl Job {
+    fn run(self) -> Did {
+        match self {
+            Job::Close(fd, closing) => {
+                drop(fd);
+                Did::Close(closing)
+            }
+            Job::Freeze(fd, task) => Did::Freeze(Answer { task, outcome: freeze(&fd) }),
+        }
+    }
+}
+
+fn freeze(fd: &OwnedFd) -> Result<(), Refusal> {
+    match memory::freeze(fd).map_err(refusal)? {
+        Freeze::Frozen => Ok(()),
+        Freeze::Pinned => Err(Refusal::System(Errno::BUSY.raw_os_error())),
+        Freeze::SealedByOther => Err(Refusal::System(Errno::PERM.raw_os_error())),
     }
 }
 
@@ -141,7 +189,7 @@ mod tests {
     fn wait_closed(closers: &mut Closers) -> Closing {
         let began = Instant::now();
         loop {
-            if let Some(closing) = closers.poll_closed() {
+            if let Some(Did::Close(closing)) = closers.poll_done() {
                 return closing;
             }
             assert!(began.elapsed() < Duration::from_secs(20), "nothing is closed");

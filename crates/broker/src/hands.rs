@@ -120,13 +120,20 @@ impl Hands {
     pub(crate) fn execute(&mut self, kernel: &Kernel, effect: Effect, answers: &mut VecDeque<Answer>) {
         match effect {
             Effect::Send { to, frame, descriptors } => self.send(kernel, to, frame, &descriptors),
-            Effect::CreateMemory { task, first, count, bytes } => {
-                let outcome = self.memories.create(first, count, bytes);
+            Effect::CreateMemory { task, first, count, bytes, huge } => {
+                let outcome = self.memories.create(first, count, bytes, huge);
                 answers.push_back(Answer { task, outcome });
             }
             Effect::SealMemory { task, tokens, seals, bytes } => {
                 let mut seal = tokens.iter().map(|token| self.memories.seal(*token, seals, bytes));
                 let outcome = seal.find(Result::is_err).unwrap_or(Ok(()));
+                answers.push_back(Answer { task, outcome });
+            }
+            Effect::FreezeMemory { task, token, process } => {
+                if let Some(fd) = self.memories.writable(token) {
+                    return self.closers.freeze(self.uid(process), fd, task);
+                }
+                let outcome = Err(Refusal::System(Errno::BADF.raw_os_error()));
                 answers.push_back(Answer { task, outcome });
             }
             Effect::DropMemory { token } => self.memories.drop(token),

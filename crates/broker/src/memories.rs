@@ -11,7 +11,7 @@ use keyway_kernel::{Refusal, SealUse, Token};
 use keyway_shm::{Access, View};
 use keyway_sys::{
     Errno, Error, futex,
-    memory::{self, MapError, Mapping, Populate, SealCheck},
+    memory::{self, MapError, Mapping, PageSize, Populate, SealCheck},
 };
 
 /// Token to descriptor.
@@ -22,13 +22,14 @@ pub(crate) struct Memories {
 
 impl Memories {
     /// Makes `count` memories under consecutive tokens, all or none.
-    pub(crate) fn create(&mut self, first: Token, count: u32, bytes: u64) -> Result<(), Refusal> {
+    pub(crate) fn create(&mut self, first: Token, count: u32, bytes: u64, huge: bool) -> Result<(), Refusal> {
         let Ok(bytes) = usize::try_from(bytes) else {
             return Err(Refusal::System(Errno::NOMEM.raw_os_error()));
         };
         let mut made = Vec::new();
         for _ in 0..count {
-            made.push(Arc::new(memory::create_memory("keyway", bytes).map_err(refusal)?));
+            let pages = if huge { PageSize::HugeIfAny } else { PageSize::Normal };
+            made.push(Arc::new(memory::create_memory_of("keyway", bytes, pages).map_err(refusal)?));
         }
         self.memories.extend((first.0..).map(Token).zip(made));
         Ok(())
@@ -43,6 +44,8 @@ impl Memories {
             SealUse::Ring => memory::SealUse::Lane,
             SealUse::Acknowledgement => memory::SealUse::Acknowledgement,
             SealUse::LiveRegion => memory::SealUse::LiveRegion,
+            SealUse::FreezableRegion => memory::SealUse::FreezableRegion,
+            SealUse::SharedRegion => memory::SealUse::SharedRegion,
         };
         match memory::seal(fd, seals) {
             // When someone has closed the set of seals, the check below says which are there.

@@ -27,7 +27,7 @@ use keyway_sys::{
 };
 
 use crate::{
-    closing::{Closers, Closing},
+    closing::{Closers, Closing, Did},
     deposits::{Arrived, Deposits},
     hands::{Hands, Watched},
     identity::Who,
@@ -303,9 +303,15 @@ impl Broker {
                 self.hands.deposits.resume(process);
             }
         }
-        while let Some(Closing { task, resumes }) = self.hands.closers.poll_closed() {
-            if let Some(task) = task {
-                self.answers.push_back(Answer { task, outcome: Ok(()) });
+        while let Some(did) = self.hands.closers.poll_done() {
+            let (answer, resumes) = match did {
+                Did::Close(Closing { task, resumes }) => {
+                    (task.map(|task| Answer { task, outcome: Ok(()) }), resumes)
+                }
+                Did::Freeze(answer) => (Some(answer), None),
+            };
+            if let Some(answer) = answer {
+                self.answers.push_back(answer);
                 self.carry_out(Vec::new());
             }
             if let Some(process) = resumes {

@@ -69,6 +69,10 @@ pub enum SealUse {
     Acknowledgement,
     /// A region that its one writer goes on writing; every page must be there.
     LiveRegion,
+    /// The same of a region that can be frozen later.
+    FreezableRegion,
+    /// A region that several write; every page must be there.
+    SharedRegion,
 }
 
 /// Which pair of sockets.
@@ -126,6 +130,8 @@ pub enum Effect {
         count: u32,
         /// Bytes of each.
         bytes: u64,
+        /// Whether huge pages are wanted; there may be none.
+        huge: bool,
     },
     /// Seal memories that their writer has mapped, and check that they are what they must be. Wants an answer.
     SealMemory {
@@ -137,6 +143,15 @@ pub enum Effect {
         seals: SealUse,
         /// Bytes of each.
         bytes: u64,
+    },
+    /// Seal a memory against every change, for good. Wants an answer. Linux can take its time over it.
+    FreezeMemory {
+        /// Answer with this.
+        task: Task,
+        /// Which.
+        token: Token,
+        /// Whose it is.
+        process: ProcessNumber,
     },
     /// Close a memory.
     DropMemory {

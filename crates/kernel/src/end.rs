@@ -8,6 +8,7 @@ use keyway_abi::{
     Event, Farewell, Handle, LaneEnd, LaneId, MappingId, ProcessNumber, Reply, Verdict,
     layout::{WORD_DEAD, WORD_REVOKED},
     limits::SWEEP_STEP,
+    request::RegionFlags,
 };
 
 use crate::{
@@ -307,13 +308,14 @@ impl Kernel {
         let region = self.region_mut(object);
         region.mappings.remove(&id);
         let was_writer = match region.state {
-            RegionState::Writing(writer) if writer == id => {
+            RegionState::Writing(writer) | RegionState::Sealing(writer) if writer == id => {
                 region.state = RegionState::Abandoned;
                 false
             }
             RegionState::Live(writer) if writer == id => {
                 region.state = RegionState::Settled;
-                true
+                // Others may go on writing a region that several write.
+                !region.flags.contains(RegionFlags::SHARED)
             }
             _ => false,
         };

@@ -243,6 +243,7 @@ impl Kernel {
             Request::ListCapabilities(request) => self.list_capabilities(caller, &request),
             Request::ListQueues(request) => self.list_queues(caller, &request),
             Request::ListLanes(request) => self.list_lanes(caller, &request),
+            Request::Freeze(request) => self.freeze(caller, &request),
             Request::Weaken(request) => self.weaken(caller, &request),
             Request::ListAudit(request) => self.list_audit(caller, &request),
         }

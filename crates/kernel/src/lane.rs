@@ -119,6 +119,7 @@ pub(crate) enum Waiting {
     RingSeal(keyway_abi::LaneId),
     Region(ObjectId),
     RegionSeal(MappingId),
+    Freeze(ObjectId),
     Child(ProcessNumber),
     DepositPair,
 }

@@ -2,7 +2,10 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use keyway_abi::{Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Rights, request::Audience};
+use keyway_abi::{
+    Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Rights,
+    request::{Audience, RegionFlags},
+};
 
 use crate::{account::AccountId, effect::Token, limits::Charge, tree::CapabilityId};
 
@@ -85,10 +88,16 @@ pub(crate) enum RegionState {
     Unwritten,
     /// Its writer maps it.
     Writing(MappingId),
+    /// Its writer has mapped it, and Linux seals it.
+    Sealing(MappingId),
     /// Its writer has mapped it; Linux has sealed it against further writers.
     Live(MappingId),
     /// Live, and its writer has unmapped it or is gone.
     Settled,
+    /// Linux seals it against every change.
+    Freezing(MappingId),
+    /// Nobody can change it any more.
+    Frozen,
     /// Its memory could not be made, or its writer was gone before it was sealed; nobody can use it.
     Abandoned,
 }
@@ -98,6 +107,7 @@ pub(crate) enum RegionState {
 pub(crate) struct Region {
     pub(crate) token: Token,
     pub(crate) bytes: u64,
+    pub(crate) flags: RegionFlags,
     pub(crate) state: RegionState,
     pub(crate) mappings: BTreeSet<MappingId>,
 }

@@ -15,7 +15,7 @@ use crate::{
     device::Depositor,
     error::Error,
     queue::{Queue, QueueOptions},
-    region::{RegionReader, RegionWriter},
+    region::{FrozenRegion, MapOptions, RegionCopy, RegionOptions, RegionReader, RegionWriter, SharedRegion},
     sender::{Sender, SenderOptions},
 };
 
@@ -137,23 +137,29 @@ impl Client {
         Caller::open(&self.control, capability)
     }
 
-    /// Makes shared memory of `bytes`, rounded up to whole pages.
+    /// Makes shared memory of `bytes`, rounded up to whole pages, which one process will write and others read.
     ///
     /// # Errors
     /// [`Error::Denied`] for no bytes, too many, or at a limit.
     pub fn create_region(&self, bytes: u64) -> Result<Capability, Error> {
-        let page = keyway_abi::layout::PAGE_BYTES as u64;
-        let bytes = bytes.checked_next_multiple_of(page).unwrap_or(u64::MAX);
-        let (created, _) = self.control.create(request::CreateRegion { bytes })?;
+        self.create_region_with(bytes, RegionOptions::default())
+    }
+
+    /// As [`create_region`](Self::create_region), of another sort.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for no bytes, too many, options that exclude each other, or at a limit.
+    pub fn create_region_with(&self, bytes: u64, options: RegionOptions) -> Result<Capability, Error> {
+        let (created, _) = self.control.create(options.request(bytes))?;
         Ok(Capability::adopted(&self.control, created.handle, created.rights))
     }
 
     /// Becomes a region's one writer. When this returns, others can map it for reading.
     ///
     /// # Errors
-    /// [`Error::Denied`] without the right `write`, or when the region has its writer.
+    /// [`Error::Denied`] without the right `write`, when the region has its writer, or when it was made to have several.
     pub fn map_writer(&self, region: &Capability) -> Result<RegionWriter, Error> {
-        RegionWriter::map(&self.control, region.handle())
+        RegionWriter::map(&self.control, region.handle(), MapOptions::default())
     }
 
     /// Maps a region that another process writes.
@@ -161,7 +167,39 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without the right `map`, or before its writer has mapped it.
     pub fn map_reader(&self, region: &Capability) -> Result<RegionReader, Error> {
-        RegionReader::map(&self.control, region.handle())
+        self.map_reader_with(region, MapOptions::default())
+    }
+
+    /// As [`map_reader`](Self::map_reader), at an address of one's choice.
+    ///
+    /// # Errors
+    /// As [`map_reader`](Self::map_reader).
+    pub fn map_reader_with(&self, region: &Capability, options: MapOptions) -> Result<RegionReader, Error> {
+        RegionReader::map(&self.control, region.handle(), options)
+    }
+
+    /// Maps a copy of a region: what this process writes to it nobody else sees.
+    ///
+    /// # Errors
+    /// As [`map_reader`](Self::map_reader).
+    pub fn map_copy(&self, region: &Capability) -> Result<RegionCopy, Error> {
+        RegionCopy::map(&self.control, region.handle(), MapOptions::default())
+    }
+
+    /// Maps a region that its writer has frozen, as bytes that never change.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the right `map`, or while the region is not frozen.
+    pub fn map_frozen(&self, region: &Capability) -> Result<FrozenRegion, Error> {
+        FrozenRegion::map(&self.control, region.handle(), MapOptions::default())
+    }
+
+    /// Maps a region that several processes write.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the right `write`, or when the region was made to have one writer.
+    pub fn map_shared(&self, region: &Capability) -> Result<SharedRegion, Error> {
+        SharedRegion::map(&self.control, region.handle(), MapOptions::default())
     }
 
     /// Publishes a queue under a name. The name is withdrawn when the capability returned is dropped.

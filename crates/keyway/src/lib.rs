@@ -62,7 +62,10 @@ pub use crate::{
     error::Error,
     message::{Carried, Message, Outgoing, ReplyTo},
     queue::{Incoming, Peer, Queue, QueueOptions, wait_any},
-    region::{RegionReader, RegionWriter},
+    region::{
+        FrozenCopy, FrozenRegion, MapOptions, RegionCopy, RegionOptions, RegionReader, RegionWriter,
+        SharedRegion,
+    },
     sender::{Sender, SenderOptions},
     waiting::WaitStyle,
 };

@@ -7,7 +7,7 @@ use std::{thread, time::Duration};
 
 use keyway::{
     Audience, Badge, Carried, Client, Denial, Embedded, Ending, Error, Incoming, Outgoing, Queue,
-    QueueOptions, Rights, Sender, SenderOptions, Terms,
+    QueueOptions, RegionOptions, Rights, Sender, SenderOptions, Terms,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -263,4 +263,81 @@ fn the_audit_log_names_what_was_granted_and_refused() {
     assert_eq!(verdicts.last().unwrap().1, Verdict::Refused { denial: number, times: 1 });
     assert!(log.iter().all(|entry| entry.pid == std::process::id()));
     assert_eq!(Request::operation_of(log.last().unwrap().opcode), Some("Derive"));
+}
+
+#[test]
+fn a_frozen_region_is_read_in_place_and_copied_without_anyone_seeing_it() {
+    let broker = Embedded::start().unwrap();
+    let (writer, reader) = (client(&broker), client(&broker));
+    let region = writer.create_region_with(10_000, RegionOptions::default().freezable()).unwrap();
+    let shown = hand_over(&writer, &reader, &region, Rights::MAP);
+    let mapped = writer.map_writer(&region).unwrap();
+    mapped.write(5000, b"for good").unwrap();
+    let early = reader.map_frozen(&shown).unwrap_err();
+    assert_eq!(early.denial(), Some(&Denial::NotFrozen));
+    let live = reader.map_reader(&shown).unwrap();
+    let frozen = mapped.freeze().unwrap();
+    assert_eq!((&frozen[5000..5008], frozen.len()), (&b"for good"[..], 12_288));
+    let seen = reader.map_frozen(&shown).unwrap();
+    let mut copy = seen.copy().unwrap();
+    copy[5000..5003].copy_from_slice(b"not");
+    assert_eq!(&copy[5000..5008], b"not good");
+    let mut out = [0; 8];
+    live.read(5000, &mut out).unwrap();
+    assert_eq!(
+        (&seen[5000..5008], &frozen[5000..5008], out),
+        (&b"for good"[..], &b"for good"[..], *b"for good")
+    );
+    let again = writer.map_writer(&region).unwrap_err();
+    assert_eq!(again.denial(), Some(&Denial::WriterTaken));
+}
+
+#[test]
+fn a_region_that_was_not_made_for_it_is_not_frozen_and_not_shared() {
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let region = client.create_region(4096).unwrap();
+    assert_eq!(
+        client.map_shared(&region).unwrap_err().denial(),
+        Some(&Denial::WrongSharing { shared: false })
+    );
+    let refused = client.map_writer(&region).unwrap().freeze().unwrap_err();
+    assert_eq!(refused.denial(), Some(&Denial::NotFreezable));
+    let both = RegionOptions::default().freezable().shared();
+    let refused = client.create_region_with(4096, both).unwrap_err();
+    assert!(matches!(refused.denial(), Some(Denial::InvalidFlags { .. })), "{refused}");
+}
+
+#[test]
+fn several_write_a_shared_region_and_a_copy_of_it_is_ones_own() {
+    let broker = Embedded::start().unwrap();
+    let (one, other) = (client(&broker), client(&broker));
+    let region = one.create_region_with(4096, RegionOptions::default().shared().huge()).unwrap();
+    let shown = hand_over(&one, &other, &region, Rights::MAP | Rights::WRITE);
+    let (left, right) = (one.map_shared(&region).unwrap(), other.map_shared(&shown).unwrap());
+    assert_eq!(left.len_bytes(), 2 << 20, "whole huge pages, whether or not there are any");
+    left.write(0, b"left ").unwrap();
+    right.write(5, b"right").unwrap();
+    let copy = other.map_copy(&shown).unwrap();
+    copy.write(0, b"L").unwrap();
+    let mut out = [0; 10];
+    left.read(0, &mut out).unwrap();
+    assert_eq!(&out, b"left right");
+    copy.read(0, &mut out).unwrap();
+    assert_eq!(&out, b"Left right");
+}
+
+/// Gives another session a capability, in a message.
+fn hand_over(
+    from: &Client,
+    to: &Client,
+    capability: &keyway::Capability,
+    rights: Rights,
+) -> keyway::Capability {
+    let mut queue = to.create_queue(QueueOptions::default()).unwrap();
+    let _name = to.publish("hand", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let mut sender = from.open_sender(&from.lookup("hand").unwrap()).unwrap();
+    let capabilities = [Carried::Copy(capability, rights)];
+    sender.send_message(&Outgoing { capabilities: &capabilities, ..Outgoing::default() }).unwrap();
+    queue.receive_timeout(SOON).unwrap().capabilities.pop().unwrap().unwrap()
 }

@@ -48,6 +48,8 @@ pub(crate) struct Broker {
 }
 
 const NO_MEMORY: i32 = 12;
+const BUSY: i32 = 16;
+const NOT_PERMITTED: i32 = 1;
 /// The time between two inputs.
 const STEP_NS: u64 = 1000;
 const BAD_DESCRIPTOR: i32 = 9;
@@ -192,6 +194,13 @@ impl Broker {
             Effect::EndSession { process, .. } => {
                 news.push(News::Ended(process));
                 return Ok(());
+            }
+            Effect::FreezeMemory { task, token, .. } => {
+                let there = self.promises.is_there(token);
+                let refused = [BUSY, NOT_PERMITTED][random.below(2)];
+                let outcome =
+                    if there && !random.once_in(3) { Ok(()) } else { Err(Refusal::System(refused)) };
+                (task, outcome)
             }
             // Nothing fails when a descriptor is closed.
             Effect::DropDevice { task, .. } => (task, Ok(())),

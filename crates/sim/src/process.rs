@@ -193,7 +193,7 @@ impl Process {
             (Request::LaneMapped(asked), Reply::Denied(_)) => self.ended.push(asked.lane),
             (Request::MapRegion(asked), Reply::Mapping { mapping, .. }) => {
                 self.mappings.push(mapping);
-                if asked.access == MapAccess::Write {
+                if matches!(asked.access, MapAccess::Write | MapAccess::Share) {
                     self.writing.push(mapping);
                 }
             }
@@ -344,15 +344,27 @@ impl Process {
             }
             return self.send(request::RegionMapped { mapping });
         }
+        if random.once_in(4) && !self.mappings.is_empty() {
+            let mapping = self.mappings[random.below(self.mappings.len())];
+            return self.send(request::Freeze { mapping });
+        }
         if random.once_in(3) && !self.mappings.is_empty() {
             let mapping = self.mappings.swap_remove(random.below(self.mappings.len()));
             return self.send(request::Unmap { mapping });
         }
-        let access = if random.once_in(2) { MapAccess::Read } else { MapAccess::Write };
-        let needed = if access == MapAccess::Read { Rights::MAP } else { Rights::WRITE };
+        let (access, needed) = match random.below(8) {
+            0..=2 => (MapAccess::Read, Rights::MAP),
+            3 => (MapAccess::Frozen, Rights::MAP),
+            4..=5 => (MapAccess::Share, Rights::WRITE),
+            _ => (MapAccess::Write, Rights::WRITE),
+        };
         match self.find(random, Kind::Region, needed) {
             Some(region) if !random.once_in(4) => self.send(request::MapRegion { region, access }),
-            _ => self.send(request::CreateRegion { bytes: 4096 * (1 + random.below(4) as u64) }),
+            _ => {
+                let flags = request::RegionFlags::from_bits_retain(random.below(5) as u32);
+                let bytes = 4096 * (1 + random.below(4) as u64);
+                self.send(request::CreateRegion { bytes, flags });
+            }
         }
     }
 

@@ -140,6 +140,7 @@ impl Promises {
             Effect::EndSession { process, .. } => self.on_end(*process),
             Effect::CreateMemory { .. }
             | Effect::SealMemory { .. }
+            | Effect::FreezeMemory { .. }
             | Effect::CreatePage { .. }
             | Effect::CreatePair { .. } => Ok(()),
         }

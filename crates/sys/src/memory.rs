@@ -17,8 +17,10 @@
 
 use std::{
     any::Any,
+    ops::{Deref, DerefMut},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     ptr::{self, NonNull},
+    slice,
     sync::Arc,
 };
 
@@ -84,7 +86,46 @@ impl SealUse {
 /// # Errors
 /// `EMFILE`, `ENFILE`, `ENOMEM`; `EINVAL` before Linux 6.3 and for a name longer than 249 bytes.
 pub fn create_memory(name: &str, bytes: usize) -> Result<OwnedFd, Error> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
+    create_memory_of(name, bytes, PageSize::Normal)
+}
+
+/// Of which pages a memory is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageSize {
+    /// The machine's ordinary ones.
+    Normal,
+    /// Of 2 MiB each, out of those that the administrator reserved (`/proc/sys/vm/nr_hugepages`); ordinary ones where not enough
+    /// are left.
+    HugeIfAny,
+}
+
+/// As [`create_memory`], of these pages.
+///
+/// # Errors
+/// As [`create_memory`].
+pub fn create_memory_of(name: &str, bytes: usize, pages: PageSize) -> Result<OwnedFd, Error> {
+    if pages == PageSize::HugeIfAny && free_huge_pages() >= bytes.div_ceil(HUGE_PAGE_BYTES) {
+        let huge = create_with(name, bytes, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB);
+        if huge.is_ok() {
+            return huge;
+        }
+    }
+    create_with(name, bytes, MemfdFlags::empty())
+}
+
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Huge pages that nobody has taken or reserved. Without this look, whoever touches one that is not there is killed.
+fn free_huge_pages() -> usize {
+    let read = |name: &str| {
+        let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}");
+        std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<usize>().ok())
+    };
+    read("free_hugepages").unwrap_or(0).saturating_sub(read("resv_hugepages").unwrap_or(0))
+}
+
+fn create_with(name: &str, bytes: usize, pages: MemfdFlags) -> Result<OwnedFd, Error> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL | pages;
     let fd = fs::memfd_create(name, flags).map_err(Error::of("memfd_create"))?;
     fs::fchmod(&fd, Mode::RUSR).map_err(Error::of("fchmod"))?;
     fs::ftruncate(&fd, bytes as u64).map_err(Error::of("ftruncate"))?;
@@ -232,6 +273,8 @@ pub enum MapError {
     },
     /// The file could be truncated while it is mapped, and a touch would then kill this process.
     Unsealed,
+    /// Somebody could still write the file.
+    NotFrozen,
     /// Linux refused a call.
     Refused(Error),
 }
@@ -246,6 +289,7 @@ impl core::fmt::Display for MapError {
                 write!(f, "{asked_bytes} bytes of memory are not a multiple of 8")
             }
             Self::Unsealed => f.write_str("the memory is not sealed against a change of its size"),
+            Self::NotFrozen => f.write_str("the memory is not sealed against writing"),
             Self::Refused(error) => error.fmt(f),
         }
     }
@@ -277,27 +321,26 @@ impl Mapping {
     /// See [`MapError`]; refused with `EPERM` when writing is asked for after the memory was sealed, with `EACCES` when
     /// it is asked for by a descriptor that only reads.
     pub fn new(fd: impl AsFd, bytes: usize, access: Access, populate: Populate) -> Result<Self, MapError> {
-        verify_size(&fd, bytes)?;
+        Self::near(fd, bytes, access, populate, 0)
+    }
+
+    /// As [`new`](Self::new), at the address `hint` if that is free, else where there is room; 0 is no wish.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn near(
+        fd: impl AsFd,
+        bytes: usize,
+        access: Access,
+        populate: Populate,
+        hint: usize,
+    ) -> Result<Self, MapError> {
         let protection = match access {
             Access::Read => ProtFlags::READ,
             Access::Write => ProtFlags::READ | ProtFlags::WRITE,
         };
-        // SAFETY:
-        // 1. No address is asked for, so nothing that is mapped is replaced (check: null hint, no `FIXED`).
-        // 2. The file neither shrinks nor grows while it is mapped (check: `verify_size`).
-        let base = unsafe { mm::mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, &fd, 0) }
-            .map_err(Error::of("mmap"))?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or(Error { call: "mmap", errno: Errno::FAULT })?;
-        let addresses = Arc::new(Addresses { base, bytes });
-        let keep: Arc<dyn Any + Send + Sync> = Arc::<Addresses>::clone(&addresses);
-        // SAFETY:
-        // 1. `base` is valid for reads of `bytes` bytes, and for writes with `Access::Write`, until the last clone of
-        //    `addresses` is dropped (type: `Addresses` invariant 1), and `keep` is one; the size was checked on the
-        //    descriptor after the seals (check: `verify_size`).
-        // 2. `base` is where the mapping begins, and this module gives it to nobody but views (type: private field).
-        let view = unsafe { View::new(base, bytes, access, keep) };
-        let view = view.ok_or(MapError::Uneven { asked_bytes: bytes as u64 })?;
-        let mapping = Self { addresses, view };
+        let addresses = Addresses::map(&fd, bytes, protection, MapFlags::SHARED, hint)?;
+        let mapping = Self::over(addresses, access)?;
         if matches!(access, Access::Write) {
             mapping.advise(Advice::LinuxDontFork, "madvise(MADV_DONTFORK)")?;
         }
@@ -311,6 +354,36 @@ impl Mapping {
             }
         }
         Ok(mapping)
+    }
+
+    /// Maps a copy that this process alone sees change: `MAP_PRIVATE` in `mmap(2)`. A page that was not written here yet is still
+    /// the memory's own, and follows its writer.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); a descriptor that only reads is enough.
+    pub fn copy_on_write(fd: impl AsFd, bytes: usize, hint: usize) -> Result<Self, MapError> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let addresses = Addresses::map(&fd, bytes, protection, MapFlags::PRIVATE, hint)?;
+        Self::over(addresses, Access::Write)
+    }
+
+    fn over(addresses: Addresses, access: Access) -> Result<Self, MapError> {
+        let addresses = Arc::new(addresses);
+        let (base, bytes) = (addresses.base, addresses.bytes);
+        let keep: Arc<dyn Any + Send + Sync> = Arc::<Addresses>::clone(&addresses);
+        // SAFETY:
+        // 1. `base` is valid for reads of `bytes` bytes, and for writes with `Access::Write`, until the last clone of
+        //    `addresses` is dropped (type: `Addresses` invariant 1), and `keep` is one; the size was checked on the
+        //    descriptor after the seals (type: `Addresses` invariant 2).
+        // 2. `base` is where the mapping begins, and this module gives it to nobody but views (type: private field).
+        let view = unsafe { View::new(base, bytes, access, keep) };
+        let view = view.ok_or(MapError::Uneven { asked_bytes: bytes as u64 })?;
+        Ok(Self { addresses, view })
+    }
+
+    /// Where the mapping begins in this process's addresses.
+    pub fn address(&self) -> usize {
+        self.addresses.base.as_ptr() as usize
     }
 
     /// A window on all of the mapping, which keeps it mapped.
@@ -335,12 +408,105 @@ impl Mapping {
 /// One `mmap`, undone on drop.
 ///
 /// # Invariants
-/// 1. `bytes` bytes from `base` are one shared mapping that only the drop of this value unmaps.
+/// 1. `bytes` bytes from `base` are one mapping that only the drop of this value unmaps.
 /// 2. The file mapped is sealed against a change of its size and is exactly `bytes` long.
 #[derive(Debug)]
 struct Addresses {
     base: NonNull<u8>,
     bytes: usize,
+}
+
+impl Addresses {
+    fn map(
+        fd: impl AsFd,
+        bytes: usize,
+        protection: ProtFlags,
+        flags: MapFlags,
+        hint: usize,
+    ) -> Result<Self, MapError> {
+        verify_size(&fd, bytes)?;
+        let hint = ptr::without_provenance_mut(hint);
+        // SAFETY:
+        // 1. No address is demanded, so nothing that is mapped is replaced (check: no `FIXED` among `flags`).
+        // 2. The file neither shrinks nor grows while it is mapped (check: `verify_size`).
+        let base = unsafe { mm::mmap(hint, bytes, protection, flags, &fd, 0) }.map_err(Error::of("mmap"))?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(Error { call: "mmap", errno: Errno::FAULT })?;
+        Ok(Addresses { base, bytes })
+    }
+}
+
+/// The bytes of a frozen memory. They never change, whoever else has them.
+#[derive(Debug)]
+pub struct FrozenBytes {
+    addresses: Addresses,
+}
+
+impl FrozenBytes {
+    /// Maps a memory that is sealed against every change; the seals are verified on the descriptor.
+    ///
+    /// # Errors
+    /// [`MapError::NotFrozen`], and those of [`Mapping::new`].
+    pub fn map(fd: impl AsFd, bytes: usize, hint: usize) -> Result<Self, MapError> {
+        verify_frozen(&fd)?;
+        let addresses = Addresses::map(&fd, bytes, ProtFlags::READ, MapFlags::SHARED, hint)?;
+        Ok(FrozenBytes { addresses })
+    }
+}
+
+impl Deref for FrozenBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let Addresses { base, bytes } = self.addresses;
+        // SAFETY:
+        // 1. The range is mapped for reading as long as `self` lives (type: `Addresses` invariant 1), and no larger than
+        //    `isize::MAX`, as it is one mapping.
+        // 2. Nobody changes it: the file is sealed with `F_SEAL_WRITE`, which Linux grants only when no writable mapping
+        //    exists, and after which it grants none (check: `verify_frozen` in `map`); this process maps it read-only.
+        unsafe { slice::from_raw_parts(base.as_ptr(), bytes) }
+    }
+}
+
+/// A copy of a frozen memory, to be changed at will: a page is copied when it is first written, and nobody else sees it.
+#[derive(Debug)]
+pub struct CopiedBytes {
+    addresses: Addresses,
+}
+
+impl CopiedBytes {
+    /// Maps a private copy of a memory that is sealed against every change.
+    ///
+    /// # Errors
+    /// As [`FrozenBytes::map`].
+    pub fn map(fd: impl AsFd, bytes: usize, hint: usize) -> Result<Self, MapError> {
+        verify_frozen(&fd)?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let addresses = Addresses::map(&fd, bytes, protection, MapFlags::PRIVATE, hint)?;
+        Ok(CopiedBytes { addresses })
+    }
+}
+
+impl Deref for CopiedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let Addresses { base, bytes } = self.addresses;
+        // SAFETY:
+        // 1. As in `FrozenBytes`: the range is mapped as long as `self` lives (type: `Addresses` invariant 1).
+        // 2. Only `deref_mut` changes it, which borrows `self` exclusively: a page that was not written yet is of a sealed
+        //    file (check: `verify_frozen` in `map`), and one that was is this mapping's alone (`MAP_PRIVATE`).
+        unsafe { slice::from_raw_parts(base.as_ptr(), bytes) }
+    }
+}
+
+impl DerefMut for CopiedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let Addresses { base, bytes } = self.addresses;
+        // SAFETY:
+        // 1. The range is mapped for writing as long as `self` lives (type: `Addresses` invariant 1).
+        // 2. `self` is borrowed exclusively, and nobody else has these pages (as in `deref`).
+        unsafe { slice::from_raw_parts_mut(base.as_ptr(), bytes) }
+    }
 }
 
 // SAFETY: the addresses belong to the process, not to a thread; the value itself reads and writes nothing.
@@ -360,6 +526,15 @@ impl Drop for Addresses {
 
 fn add_seals(fd: impl AsFd, seals: Seals) -> Result<(), Error> {
     fs::fcntl_add_seals(fd, seals).map_err(Error::of("fcntl(F_ADD_SEALS)"))
+}
+
+/// Holds when nobody can change the file any more.
+fn verify_frozen(fd: impl AsFd) -> Result<(), MapError> {
+    match fs::fcntl_get_seals(&fd) {
+        Ok(found) if found.contains(Seals::WRITE | Seals::SHRINK | Seals::GROW) => Ok(()),
+        Ok(_) | Err(Errno::INVAL) => Err(MapError::NotFrozen),
+        Err(errno) => Err(Error { call: "fcntl(F_GET_SEALS)", errno }.into()),
+    }
 }
 
 /// Holds when the file is exactly `bytes` long and stays so: the seals are looked at before the size.

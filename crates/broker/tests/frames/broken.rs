@@ -111,7 +111,10 @@ fn an_empty_frame_is_too_short_and_not_an_end() {
 fn frames_behind_a_broken_one_are_never_handled() {
     let mut scene = Scene::begin();
     let mut offender = scene.offender();
-    let (bytes_after, broken) = (offender.frame(request::CreateRegion { bytes: 4096 }), [0; 16]);
+    let (bytes_after, broken) = (
+        offender.frame(request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() }),
+        [0; 16],
+    );
     offender.send(&broken);
     let _ = frame::send_frame(&offender.socket, &bytes_after, &[], Waiting::DontWait);
     let malformed = Malformed::UnknownVersion { found: 0, spoken: PROTOCOL_VERSION };

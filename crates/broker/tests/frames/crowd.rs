@@ -69,7 +69,8 @@ fn two_hundred_quick_sessions_leave_neither_session_nor_descriptor() {
             };
             let _child = session.create(request::StartChild { process: own });
             let _door = session.ask(request::OpenDeposit { process: own });
-            let _region = session.create(request::CreateRegion { bytes: 4096 });
+            let _region =
+                session.create(request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
         }
     }
     eventually("one session", || witness.processes().len() == 1);
@@ -93,7 +94,7 @@ fn a_socket_closed_with_unread_answers_harms_nobody() {
 fn a_half_closed_socket_is_an_end_after_what_it_had_said() {
     let mut scene = Scene::begin();
     let mut session = scene.offender();
-    let bytes = session.frame(request::CreateRegion { bytes: 4096 });
+    let bytes = session.frame(request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
     session.send(&bytes);
     UnixDatagram::from(session.socket.try_clone().unwrap()).shutdown(Shutdown::Write).unwrap();
     let Heard::Frame(keyway_wire::Incoming::Reply(_, reply), _) = session.hear() else { panic!("no answer") };

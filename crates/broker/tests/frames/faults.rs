@@ -128,7 +128,8 @@ fn a_region_with_foreign_seals_is_never_handed_on() {
     let mut scene = Scene::begin();
     for seals in [SealUse::SharedRegion, SealUse::FrozenRegion] {
         let mut offender = scene.offender();
-        let (region, _) = offender.create(request::CreateRegion { bytes: 8192 });
+        let (region, _) =
+            offender.create(request::CreateRegion { bytes: 8192, flags: request::RegionFlags::empty() });
         let (reply, descriptors) = offender.ask(request::MapRegion { region, access: MapAccess::Write });
         let Reply::Mapping { mapping, .. } = reply else { panic!("no mapping: {reply:?}") };
         memory::seal(&descriptors[0], seals).unwrap();
@@ -142,7 +143,8 @@ fn a_region_with_foreign_seals_is_never_handed_on() {
 fn a_region_whose_pages_its_reader_would_pay_for_is_never_handed_on() {
     let mut scene = Scene::begin();
     let mut offender = scene.offender();
-    let (region, _) = offender.create(request::CreateRegion { bytes: 16_384 });
+    let (region, _) =
+        offender.create(request::CreateRegion { bytes: 16_384, flags: request::RegionFlags::empty() });
     let (reply, descriptors) = offender.ask(request::MapRegion { region, access: MapAccess::Write });
     let Reply::Mapping { mapping, .. } = reply else { panic!("no mapping: {reply:?}") };
     let mapped = Mapping::new(&descriptors[0], 16_384, Access::Write, Populate::OnUse).unwrap();
@@ -161,7 +163,8 @@ fn whoever_does_not_read_what_others_cause_is_let_go_and_others_are_not_held_up(
     let mut deaf = Session::over(socket.pop().unwrap());
     deaf.greet();
     assert_eq!(grantor.ask(request::Watch { process: child }).0, Reply::Done);
-    let (region, _) = grantor.create(request::CreateRegion { bytes: 4096 });
+    let (region, _) =
+        grantor.create(request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
     let mut granted = 0;
     let ended = |event: &Event| matches!(event, Event::ProcessEnded { .. });
     while !grantor.events.iter().any(ended) && granted < HANDLES_MAX - 10 {

@@ -38,7 +38,8 @@ pub(crate) fn hurry(descriptor: i32, argument: &str) {
     let mut session = Session::over(inherited::take(descriptor).unwrap());
     session.greet();
     let to = Handle::from_raw(handle.parse().unwrap());
-    let (region, _) = session.create(request::CreateRegion { bytes: 4096 });
+    let (region, _) =
+        session.create(request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
     let broker = process::pidfd_open(broker.parse().unwrap()).unwrap();
     process::kill(broker, Signal::Stop).unwrap();
     for _ in 0..LAST_REQUESTS {
@@ -147,8 +148,14 @@ fn a_foreign_process_on_a_deposit_socket_ends_the_session() {
 #[test]
 fn the_handle_of_another_process_names_nothing() {
     let mut scene = Scene::begin();
-    let regions: Vec<Handle> =
-        (0..8).map(|_| scene.bystander.create(request::CreateRegion { bytes: 4096 }).0).collect();
+    let regions: Vec<Handle> = (0..8)
+        .map(|_| {
+            scene
+                .bystander
+                .create(request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() })
+                .0
+        })
+        .collect();
     let mut thief = scene.offender();
     let thiefs_own = [thief.own(), thief.directory()];
     for handle in regions.into_iter().filter(|handle| !thiefs_own.contains(handle)) {

@@ -24,21 +24,24 @@ impl Kernel {
             return;
         };
         if !self.is_reachable(caller.process) {
-            if let Waiting::Child(child) = waiting {
-                self.end_session(child, None);
+            match waiting {
+                Waiting::Child(child) => self.end_session(child, None),
+                Waiting::Freeze(region) => self.commit_frozen(caller, region, answer.outcome),
+                _ => {}
             }
             return;
         }
         self.log.set_asker(Some((caller.process, caller.call.opcode)));
-        match answer.outcome {
-            Ok(()) => self.commit_done(caller, &waiting),
-            Err(Refusal::Fault(fault)) => {
+        match (&waiting, answer.outcome) {
+            (Waiting::Freeze(region), outcome) => self.commit_frozen(caller, *region, outcome),
+            (_, Ok(())) => self.commit_done(caller, &waiting),
+            (_, Err(Refusal::Fault(fault))) => {
                 if let Waiting::Child(child) = waiting {
                     self.end_session(child, None);
                 }
                 self.end_session(caller.process, Some(Farewell::Fault(fault)));
             }
-            Err(Refusal::System(errno)) => {
+            (_, Err(Refusal::System(errno))) => {
                 self.undo(caller, &waiting);
                 self.reply(caller, Reply::Denied(Denial::SystemRefused { errno }), alloc::vec![]);
             }
@@ -48,7 +51,7 @@ impl Kernel {
 
     fn commit_done(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) | Waiting::Closing(_) => {}
+            Waiting::Page(_) | Waiting::Closing(_) | Waiting::Freeze(_) => {}
             Waiting::Acks { queue, first, count, made_queue } => {
                 if !self.objects.contains_key(&queue) {
                     let denial = Denial::ObjectEnded { kind: Kind::Queue };
@@ -91,7 +94,7 @@ impl Kernel {
     /// Linux refused: what the operation had made goes again.
     fn undo(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) | Waiting::Closing(_) | Waiting::DepositPair => {}
+            Waiting::Page(_) | Waiting::Closing(_) | Waiting::Freeze(_) | Waiting::DepositPair => {}
             Waiting::Acks { queue, made_queue: true, .. } => {
                 if self.objects.contains_key(&queue) {
                     self.end_object(queue, Loss::Deleted);

@@ -34,7 +34,7 @@ impl Kernel {
         let ring = self.lanes[&lane].ring;
         let task = self.wait_for(Some(caller), Waiting::Ring(lane));
         let bytes = u64::from(request.ring_bytes) + PAGE_BYTES as u64;
-        self.effects.push(Effect::CreateMemory { task, first: ring, count: 1, bytes });
+        self.effects.push(Effect::CreateMemory { task, first: ring, count: 1, bytes, huge: false });
         Ok(Outcome::Later)
     }
 

@@ -172,7 +172,7 @@ impl Kernel {
         queue.acks.extend((first..).zip(tokens.iter().map(|token| (*token, AckState::Fresh))));
         let task = self.wait_for(Some(caller), Waiting::Acks { queue: id, first, count, made_queue });
         let bytes = PAGE_BYTES as u64;
-        self.effects.push(Effect::CreateMemory { task, first: tokens[0], count, bytes });
+        self.effects.push(Effect::CreateMemory { task, first: tokens[0], count, bytes, huge: false });
     }
 
     fn queue_reply(&self, id: ObjectId, first_ack: u32) -> Reply {

@@ -3,14 +3,14 @@
 use alloc::{collections::BTreeSet, vec};
 
 use keyway_abi::{
-    Created, Denial, Handle, Kind, MappingId, Reply, Rights,
+    Created, Denial, Farewell, Handle, Kind, MappingId, Reply, Rights,
     layout::PAGE_BYTES,
-    limits::REGION_BYTES_MAX,
-    request::{self, MapAccess},
+    limits::{HUGE_PAGE_BYTES, REGION_BYTES_MAX},
+    request::{self, MapAccess, RegionFlags},
 };
 
 use crate::{
-    effect::{Descriptor, Effect, SealUse, Token},
+    effect::{Descriptor, Effect, Refusal, SealUse, Token},
     kernel::{Kernel, Outcome},
     lane::{Mapping, Waiting},
     limits::Charge,
@@ -29,6 +29,13 @@ impl Kernel {
         if bytes == 0 || bytes % page != 0 || bytes > REGION_BYTES_MAX {
             return Err(Denial::InvalidSize { asked: bytes, min: page, max: REGION_BYTES_MAX });
         }
+        let flags = request.flags;
+        let both = RegionFlags::FREEZABLE | RegionFlags::SHARED;
+        let huge = flags.contains(RegionFlags::HUGE);
+        if !RegionFlags::all().contains(flags) || flags.contains(both) || huge && bytes % HUGE_PAGE_BYTES != 0
+        {
+            return Err(Denial::InvalidFlags { asked: flags.bits(), bytes });
+        }
         self.check_room(caller.process)?;
         let charge = Region::charge(bytes);
         let account = self.process(caller.process).account;
@@ -36,10 +43,10 @@ impl Kernel {
         let token = Token(self.next_number());
         let (id, _) = self.commit_object(caller.process, Region::RIGHTS, charge, |_, _| {
             let mappings = BTreeSet::new();
-            Body::Region(Region { token, bytes, state: RegionState::Creating, mappings })
+            Body::Region(Region { token, bytes, flags, state: RegionState::Creating, mappings })
         });
         let task = self.wait_for(Some(caller), Waiting::Region(id));
-        self.effects.push(Effect::CreateMemory { task, first: token, count: 1, bytes });
+        self.effects.push(Effect::CreateMemory { task, first: token, count: 1, bytes, huge });
         Ok(Outcome::Later)
     }
 
@@ -49,8 +56,8 @@ impl Kernel {
         request: &request::MapRegion,
     ) -> Result<Outcome, Denial> {
         let needed = match request.access {
-            MapAccess::Read => Rights::MAP,
-            MapAccess::Write => Rights::WRITE,
+            MapAccess::Read | MapAccess::Frozen => Rights::MAP,
+            MapAccess::Write | MapAccess::Share => Rights::WRITE,
         };
         let (through, capability) = self.held(caller.process, request.region, Kind::Region, needed)?;
         if capability.revoking {
@@ -61,9 +68,11 @@ impl Kernel {
         let mapping = self.commit_mapping(caller, through, id);
         let region = self.region_mut(id);
         let descriptor = match request.access {
-            MapAccess::Read => Descriptor::Readable(region.token),
-            MapAccess::Write => {
-                region.state = RegionState::Writing(mapping);
+            MapAccess::Read | MapAccess::Frozen => Descriptor::Readable(region.token),
+            MapAccess::Write | MapAccess::Share => {
+                if region.state == RegionState::Unwritten {
+                    region.state = RegionState::Writing(mapping);
+                }
                 Descriptor::Writable(region.token)
             }
         };
@@ -82,15 +91,62 @@ impl Kernel {
         if region.state != RegionState::Writing(request.mapping) {
             return Err(Denial::AlreadyMapped);
         }
+        region.state = RegionState::Sealing(request.mapping);
         let (token, bytes) = (region.token, region.bytes);
+        let seals = match region.flags {
+            flags if flags.contains(RegionFlags::FREEZABLE) => SealUse::FreezableRegion,
+            flags if flags.contains(RegionFlags::SHARED) => SealUse::SharedRegion,
+            _ => SealUse::LiveRegion,
+        };
         let task = self.wait_for(Some(caller), Waiting::RegionSeal(request.mapping));
-        self.effects.push(Effect::SealMemory {
-            task,
-            tokens: vec![token],
-            seals: SealUse::LiveRegion,
-            bytes,
-        });
+        self.effects.push(Effect::SealMemory { task, tokens: vec![token], seals, bytes });
         Ok(Outcome::Later)
+    }
+
+    pub(crate) fn freeze(&mut self, caller: Caller, request: &request::Freeze) -> Result<Outcome, Denial> {
+        let id = self.check_mapping(caller, request.mapping)?;
+        let region = self.region_mut(id);
+        if !region.flags.contains(RegionFlags::FREEZABLE) {
+            return Err(Denial::NotFreezable);
+        }
+        match region.state {
+            RegionState::Live(writer) if writer == request.mapping => {}
+            RegionState::Freezing(writer) if writer == request.mapping => return Err(Denial::Pinned),
+            _ => return Err(Denial::NotWriter { mapping: request.mapping }),
+        }
+        region.state = RegionState::Freezing(request.mapping);
+        let token = region.token;
+        let task = self.wait_for(Some(caller), Waiting::Freeze(id));
+        self.effects.push(Effect::FreezeMemory { task, token, process: caller.process });
+        Ok(Outcome::Later)
+    }
+
+    /// Linux has frozen the region, or refused to.
+    pub(crate) fn commit_frozen(&mut self, caller: Caller, id: ObjectId, outcome: Result<(), Refusal>) {
+        let mut token = None;
+        if self.objects.contains_key(&id) {
+            let region = self.region_mut(id);
+            if outcome.is_ok() {
+                region.state = RegionState::Frozen;
+                token = Some(region.token);
+            } else if let RegionState::Freezing(writer) = region.state {
+                let is_here = region.mappings.contains(&writer);
+                region.state = if is_here { RegionState::Live(writer) } else { RegionState::Settled };
+            }
+        }
+        let reply = match (outcome, token) {
+            (Ok(()), Some(token)) => {
+                return self.reply(caller, Reply::Done, vec![Descriptor::Readable(token)]);
+            }
+            (Ok(()), None) => Denial::ObjectEnded { kind: Kind::Region },
+            (Err(Refusal::System(EBUSY)), _) => Denial::Pinned,
+            (Err(Refusal::System(EPERM)), _) => Denial::SealedByOther,
+            (Err(Refusal::System(errno)), _) => Denial::SystemRefused { errno },
+            (Err(Refusal::Fault(fault)), _) => {
+                return self.end_session(caller.process, Some(Farewell::Fault(fault)));
+            }
+        };
+        self.reply(caller, Reply::Denied(reply), vec![]);
     }
 
     pub(crate) fn unmap(&mut self, caller: Caller, request: &request::Unmap) -> Result<Outcome, Denial> {
@@ -124,7 +180,7 @@ impl Kernel {
     pub(crate) fn commit_region_sealed(&mut self, caller: Caller, mapping: MappingId) {
         let id = self.mappings[&mapping].region;
         let region = self.region_mut(id);
-        if region.state == RegionState::Writing(mapping) {
+        if region.state == RegionState::Sealing(mapping) {
             region.state = RegionState::Live(mapping);
         }
         self.reply(caller, Reply::Done, vec![]);
@@ -142,14 +198,21 @@ impl Kernel {
         let Body::Region(region) = &self.object(id).body else {
             return Err(Denial::ObjectEnded { kind: Kind::Region });
         };
+        let shared = region.flags.contains(RegionFlags::SHARED);
+        if matches!((access, shared), (MapAccess::Write, true) | (MapAccess::Share, false)) {
+            return Err(Denial::WrongSharing { shared });
+        }
         match (access, region.state) {
             (_, RegionState::Abandoned) => return Err(Denial::ObjectEnded { kind: Kind::Region }),
             (_, RegionState::Creating)
-            | (MapAccess::Read, RegionState::Unwritten | RegionState::Writing(_)) => {
+            | (MapAccess::Read, RegionState::Unwritten)
+            | (MapAccess::Read | MapAccess::Share, RegionState::Writing(_) | RegionState::Sealing(_)) => {
                 return Err(Denial::RegionUnwritten);
             }
-            (MapAccess::Read, RegionState::Live(_) | RegionState::Settled)
+            (MapAccess::Frozen, RegionState::Frozen)
+            | (MapAccess::Read | MapAccess::Share, _)
             | (MapAccess::Write, RegionState::Unwritten) => {}
+            (MapAccess::Frozen, _) => return Err(Denial::NotFrozen),
             (MapAccess::Write, _) => return Err(Denial::WriterTaken),
         }
         let process = self.process(caller.process);
@@ -187,6 +250,10 @@ impl Kernel {
         id
     }
 }
+
+/// Error numbers of Linux.
+const EPERM: i32 = 1;
+const EBUSY: i32 = 16;
 
 impl Region {
     /// What a region costs its creator.

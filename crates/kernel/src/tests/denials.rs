@@ -252,7 +252,10 @@ fn absurd_sizes_are_refused() {
     }
     for bytes in [0, 4095, REGION_BYTES + 1, REGION_BYTES_MAX + 4096, u64::MAX] {
         let denial = Denial::InvalidSize { asked: bytes, min: 4096, max: REGION_BYTES_MAX };
-        assert_eq!(driver.denied(a.number, request::CreateRegion { bytes }), denial);
+        assert_eq!(
+            driver.denied(a.number, request::CreateRegion { bytes, flags: request::RegionFlags::empty() }),
+            denial
+        );
     }
     driver.finish();
 }

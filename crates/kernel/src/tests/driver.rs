@@ -318,6 +318,10 @@ impl Driver {
                 assert!(tokens.iter().all(|token| self.memories.contains(token)), "what is sealed is there");
                 self.pending.push(task);
             }
+            Effect::FreezeMemory { task, token, .. } => {
+                assert!(self.memories.contains(&token), "what is frozen is there");
+                self.pending.push(task);
+            }
             Effect::CreatePage { task, .. } => self.pending.push(task),
             Effect::CreatePair { task, process, .. } => {
                 self.present.insert(process);
@@ -356,7 +360,11 @@ impl Driver {
 
     /// A region with its memory made and nothing mapped.
     pub(super) fn region(&mut self, creator: Who) -> Handle {
-        self.made(creator.number, request::CreateRegion { bytes: REGION_BYTES }).handle
+        self.made(
+            creator.number,
+            request::CreateRegion { bytes: REGION_BYTES, flags: request::RegionFlags::empty() },
+        )
+        .handle
     }
 
     /// A capability to `whom` with these rights, in the table of `holder`: as if it had come in a message.

@@ -45,7 +45,7 @@ fn handles_are_bounded_and_given_back() {
     let last = fill_handles(&mut driver, a);
     let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 0 };
     assert_eq!(driver.denied(a.number, create), full(Quota::Handles, HANDLES_MAX.into()));
-    let region = request::CreateRegion { bytes: 4096 };
+    let region = request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() };
     assert_eq!(driver.denied(a.number, region), full(Quota::Handles, HANDLES_MAX.into()));
     let to = driver.introduce(a, b, Rights::ENDOW);
     let grant = request::Grant { from: b.own, to, rights: Rights::WATCH, badge: None, expires_ns: None };
@@ -109,20 +109,32 @@ fn names_are_bounded() {
 #[test]
 fn bytes_of_a_process_and_of_its_user_are_bounded() {
     let mut driver = Driver::new();
-    let create = request::CreateRegion { bytes: REGION_BYTES_MAX };
+    let create = request::CreateRegion { bytes: REGION_BYTES_MAX, flags: request::RegionFlags::empty() };
     for _ in 0..USER_BYTES_MAX / PROCESS_BYTES_MAX {
         let who = driver.connect();
         let region = driver.made(who.number, create.clone()).handle;
         let (quota, of) = (Quota::Bytes, Payer::Process);
         let denial = Denial::QuotaExceeded { quota, of, asked: 4096, used: 1 << 30, max: 1 << 30 };
-        assert_eq!(driver.denied(who.number, request::CreateRegion { bytes: 4096 }), denial);
+        assert_eq!(
+            driver.denied(
+                who.number,
+                request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() }
+            ),
+            denial
+        );
         driver.done(who.number, request::Delete { handle: region });
         driver.made(who.number, create.clone());
     }
     let fifth = driver.connect();
     let (quota, of) = (Quota::Bytes, Payer::User);
     let denial = Denial::QuotaExceeded { quota, of, asked: 4096, used: 4 << 30, max: 4 << 30 };
-    assert_eq!(driver.denied(fifth.number, request::CreateRegion { bytes: 4096 }), denial);
+    assert_eq!(
+        driver.denied(
+            fifth.number,
+            request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() }
+        ),
+        denial
+    );
     let other = driver.connect_uid(2000);
     driver.made(other.number, create);
     driver.finish();
@@ -285,7 +297,8 @@ fn refused_memory_undoes_the_queue_and_the_region() {
     let queue = driver.post(a.number, create);
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(driver.reply_to(a.number, queue), refused);
-    let region = driver.post(a.number, request::CreateRegion { bytes: 4096 });
+    let region =
+        driver.post(a.number, request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(driver.reply_to(a.number, region), refused);
     assert_eq!(driver.list(a.number), held);
@@ -405,7 +418,8 @@ fn a_region_that_is_not_made_yet_cannot_be_mapped_nor_can_one_that_was_refused()
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     driver.hold = true;
-    let call = driver.post(a.number, request::CreateRegion { bytes: 4096 });
+    let call =
+        driver.post(a.number, request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
     // The listing shows it before the reply does.
     let region = driver.list(a.number).pop().expect("the region").handle;
     for access in [MapAccess::Read, MapAccess::Write] {
@@ -433,7 +447,7 @@ fn answers_that_come_after_the_process_ended_change_nothing() {
         driver.hold = true;
         driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
         driver.post(a.number, request::RegionMapped { mapping });
-        driver.post(a.number, request::CreateRegion { bytes: 4096 });
+        driver.post(a.number, request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
         let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 1 };
         driver.post(a.number, create);
         driver.post(a.number, request::OpenDeposit { process: a.own });

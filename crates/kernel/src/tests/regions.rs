@@ -3,11 +3,11 @@
 use keyway_abi::{
     Denial, Event, Kind, Reply, Rights,
     layout::{WORD_DEAD, WORD_REVOKED},
-    request::{self, MapAccess},
+    request::{self, MapAccess, RegionFlags},
 };
 
-use super::driver::Driver;
-use crate::Descriptor;
+use super::driver::{Driver, REGION_BYTES, Who};
+use crate::{Descriptor, Effect, Refusal, SealUse};
 
 #[test]
 fn the_first_to_map_with_write_is_the_writer_whoever_made_the_region() {
@@ -113,5 +113,139 @@ fn a_region_goes_with_its_last_holder() {
     driver.done(b.number, request::Delete { handle: shared });
     assert!(driver.memories.is_empty());
     assert_eq!(driver.kernel.accounts.used(account).bytes, 0);
+    driver.finish();
+}
+
+fn region_with(driver: &mut Driver, who: Who, flags: RegionFlags) -> keyway_abi::Handle {
+    driver.made(who.number, request::CreateRegion { bytes: REGION_BYTES, flags }).handle
+}
+
+#[test]
+fn flags_that_exclude_each_other_do_not_exist_or_do_not_suit_the_size_are_refused() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let both = RegionFlags::FREEZABLE | RegionFlags::SHARED;
+    for (bytes, flags) in [
+        (4096, both),
+        (4096, RegionFlags::from_bits_retain(1 << 9)),
+        (4096, RegionFlags::HUGE),
+        ((2 << 20) + 4096, RegionFlags::HUGE),
+    ] {
+        let denial = driver.denied(a.number, request::CreateRegion { bytes, flags });
+        assert_eq!(denial, Denial::InvalidFlags { asked: flags.bits(), bytes });
+    }
+    driver.made(a.number, request::CreateRegion { bytes: 2 << 20, flags: RegionFlags::HUGE });
+    let huge = |effect: &Effect| matches!(effect, Effect::CreateMemory { huge: true, .. });
+    assert!(driver.effects.iter().any(huge));
+    driver.finish();
+}
+
+#[test]
+fn a_frozen_region_is_read_by_all_and_written_by_none() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let region = region_with(&mut driver, a, RegionFlags::FREEZABLE);
+    let shown = driver.give(a, region, b, Rights::MAP);
+    let (mapping, _) = driver.map(a, region, MapAccess::Write);
+    let early = request::Freeze { mapping };
+    assert_eq!(driver.denied(a.number, early.clone()), Denial::NotWriter { mapping }, "not written yet");
+    driver.done(a.number, request::RegionMapped { mapping });
+    let seal = |effect: &Effect| matches!(effect, Effect::SealMemory { seals: SealUse::FreezableRegion, .. });
+    assert!(driver.effects.iter().any(seal));
+    let frozen = request::MapRegion { region: shown, access: MapAccess::Frozen };
+    assert_eq!(driver.denied(b.number, frozen.clone()), Denial::NotFrozen);
+    let (other, _) = driver.map(b, shown, MapAccess::Read);
+    assert_eq!(
+        driver.denied(b.number, request::Freeze { mapping: other }),
+        Denial::NotWriter { mapping: other }
+    );
+    let (reply, descriptors) = driver.ask_all(a.number, early.clone());
+    assert_eq!(reply, Reply::Done);
+    assert!(matches!(descriptors[..], [Descriptor::Readable(_)]));
+    let (reply, descriptors) = driver.ask_all(b.number, frozen);
+    assert!(matches!(reply, Reply::Mapping { .. }));
+    assert!(matches!(descriptors[..], [Descriptor::Readable(_)]));
+    assert_eq!(driver.denied(a.number, early), Denial::NotWriter { mapping });
+    let write = request::MapRegion { region, access: MapAccess::Write };
+    assert_eq!(driver.denied(a.number, write), Denial::WriterTaken);
+    driver.finish();
+}
+
+#[test]
+fn what_linux_says_to_freezing_is_told_and_leaves_the_region_as_it_was() {
+    const BUSY: i32 = 16;
+    const NOT_PERMITTED: i32 = 1;
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let region = region_with(&mut driver, a, RegionFlags::FREEZABLE);
+    let (mapping, _) = driver.map(a, region, MapAccess::Write);
+    driver.done(a.number, request::RegionMapped { mapping });
+    driver.hold = true;
+    for (errno, denial) in [
+        (BUSY, Denial::Pinned),
+        (NOT_PERMITTED, Denial::SealedByOther),
+        (12, Denial::SystemRefused { errno: 12 }),
+    ] {
+        let call = driver.post(a.number, request::Freeze { mapping });
+        assert_eq!(driver.denied(a.number, request::Freeze { mapping }), Denial::Pinned, "one at a time");
+        driver.answer_next(Err(Refusal::System(errno)));
+        assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(denial)));
+    }
+    let call = driver.post(a.number, request::Freeze { mapping });
+    driver.answer_next(Ok(()));
+    assert_eq!(driver.reply_to(a.number, call), Some(Reply::Done));
+    driver.finish();
+}
+
+#[test]
+fn a_region_is_frozen_also_for_a_writer_that_has_gone_meanwhile() {
+    for outcome in [Ok(()), Err(Refusal::System(16))] {
+        let mut driver = Driver::new();
+        let (a, b) = (driver.connect(), driver.connect());
+        let region = region_with(&mut driver, a, RegionFlags::FREEZABLE);
+        let shown = driver.give(a, region, b, Rights::MAP);
+        let (mapping, _) = driver.map(a, region, MapAccess::Write);
+        driver.done(a.number, request::RegionMapped { mapping });
+        driver.hold = true;
+        driver.post(a.number, request::Freeze { mapping });
+        driver.end(a.number);
+        driver.answer_next(outcome);
+        driver.hold = false;
+        let frozen = driver.ask(b.number, request::MapRegion { region: shown, access: MapAccess::Frozen });
+        match outcome {
+            Ok(()) => assert!(matches!(frozen, Reply::Mapping { .. })),
+            Err(_) => assert_eq!(frozen, Reply::Denied(Denial::NotFrozen)),
+        }
+        driver.map(b, shown, MapAccess::Read);
+        driver.finish();
+    }
+}
+
+#[test]
+fn several_write_a_region_only_where_it_was_made_so_and_the_asker_says_so() {
+    let mut driver = Driver::new();
+    let (a, b, c) = (driver.connect(), driver.connect(), driver.connect());
+    let (shared, single) = (region_with(&mut driver, a, RegionFlags::SHARED), driver.region(a));
+    let of_b = driver.give(a, shared, b, Rights::MAP | Rights::WRITE);
+    let of_c = driver.give(a, shared, c, Rights::MAP);
+    let write = request::MapRegion { region: shared, access: MapAccess::Write };
+    assert_eq!(driver.denied(a.number, write), Denial::WrongSharing { shared: true });
+    let share = request::MapRegion { region: single, access: MapAccess::Share };
+    assert_eq!(driver.denied(a.number, share), Denial::WrongSharing { shared: false });
+    let (mapping, _) = driver.map(a, shared, MapAccess::Share);
+    let share = request::MapRegion { region: of_b, access: MapAccess::Share };
+    assert_eq!(driver.denied(b.number, share.clone()), Denial::RegionUnwritten);
+    driver.done(a.number, request::RegionMapped { mapping });
+    let seal = |effect: &Effect| matches!(effect, Effect::SealMemory { seals: SealUse::SharedRegion, .. });
+    assert!(driver.effects.iter().any(seal));
+    let (reply, descriptors) = driver.ask_all(b.number, share);
+    let Reply::Mapping { word, .. } = reply else { panic!("a mapping: {reply:?}") };
+    assert!(matches!(descriptors[..], [Descriptor::Writable(_)]));
+    let share = request::MapRegion { region: of_c, access: MapAccess::Share };
+    let denial = driver.denied(c.number, share);
+    assert_eq!(denial, Denial::MissingRights { handle: of_c, needed: Rights::WRITE, held: Rights::MAP });
+    assert_eq!(driver.denied(a.number, request::Freeze { mapping }), Denial::NotFreezable);
+    driver.end(a.number);
+    assert_eq!(driver.word(b.number, word), word.generation, "the first writer's end is not the region's");
     driver.finish();
 }

@@ -59,7 +59,7 @@ fn all_sessions_of_a_process_share_one_account() {
     let account = |driver: &Driver, who: Who| driver.kernel.process(who.number).account;
     assert_eq!(account(&driver, first), account(&driver, second));
     assert_ne!(account(&driver, first), account(&driver, other));
-    let create = request::CreateRegion { bytes: 1 << 29 };
+    let create = request::CreateRegion { bytes: 1 << 29, flags: request::RegionFlags::empty() };
     driver.made(first.number, create.clone());
     driver.made(second.number, create.clone());
     assert!(matches!(driver.denied(second.number, create.clone()), Denial::QuotaExceeded { .. }));

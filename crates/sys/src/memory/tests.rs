@@ -206,3 +206,100 @@ fn a_writers_mapping_is_not_forked_and_nothing_is_executable() {
         assert_eq!(fs::open(path, OFlags::RDWR, Mode::empty()).unwrap_err(), Errno::ACCESS);
     }
 }
+
+/// A freezable memory that holds some bytes, whose writer has unmapped it.
+fn written() -> OwnedFd {
+    let (fd, writer) = sealed(SealUse::FreezableRegion);
+    writer.view().copy_in(0, b"for good").unwrap();
+    fd
+}
+
+#[test]
+fn a_frozen_memory_is_read_as_bytes_and_changed_by_no_way() {
+    let fd = written();
+    let reader = reopen_read_only(&fd).unwrap();
+    assert!(matches!(FrozenBytes::map(&reader, BYTES, 0), Err(MapError::NotFrozen)));
+    assert_eq!(freeze(&fd), Ok(Freeze::Frozen));
+    assert_eq!(check_seals(&fd, SealUse::FrozenRegion, BYTES), Ok(SealCheck::AsExpected));
+    let frozen = FrozenBytes::map(&reader, BYTES, 0).unwrap();
+    assert_eq!((&frozen[..8], frozen.len()), (&b"for good"[..], BYTES));
+    for fd in [&fd, &reopen_for_writing(&fd)] {
+        assert_eq!(refusal(Mapping::new(fd, BYTES, Access::Write, Populate::OnUse)), Errno::PERM);
+        assert_eq!(rustix::io::pwrite(fd, b"x", 0), Err(Errno::PERM));
+        assert_eq!(fs::ftruncate(fd, 0), Err(Errno::PERM));
+        for mode in [fs::FallocateFlags::PUNCH_HOLE, fs::FallocateFlags::ZERO_RANGE] {
+            let done = fs::fallocate(fd, mode | fs::FallocateFlags::KEEP_SIZE, 0, 4096);
+            assert!(matches!(done, Err(Errno::PERM | Errno::OPNOTSUPP)), "{done:?}");
+        }
+    }
+    // Not even by changing the protection of a mapping that is there.
+    let mapped = Mapping::new(&reader, BYTES, Access::Read, Populate::OnUse).unwrap();
+    let base = mapped.address() as *mut core::ffi::c_void;
+    // SAFETY: the range is the mapping above; were it granted, nothing would be written through it.
+    let granted = unsafe { mm::mprotect(base, BYTES, mm::MprotectFlags::READ | mm::MprotectFlags::WRITE) };
+    assert_eq!(granted, Err(Errno::ACCESS));
+    assert_eq!(&frozen[..8], b"for good");
+}
+
+#[test]
+fn a_memory_that_somebody_can_write_is_not_frozen() {
+    let (fd, writer) = sealed(SealUse::FreezableRegion);
+    assert_eq!(freeze(&fd), Ok(Freeze::Pinned));
+    drop(writer);
+    assert_eq!(freeze(&fd), Ok(Freeze::Frozen));
+    let fd = written();
+    add_seals(reopen_for_writing(&fd), Seals::SEAL).unwrap();
+    assert_eq!(freeze(&fd), Ok(Freeze::SealedByOther));
+}
+
+#[test]
+fn a_copy_is_changed_by_its_holder_and_seen_by_nobody_else() {
+    let fd = written();
+    freeze(&fd).unwrap();
+    let reader = reopen_read_only(&fd).unwrap();
+    let mut copy = CopiedBytes::map(&reader, BYTES, 0).unwrap();
+    let other = CopiedBytes::map(&reader, BYTES, 0).unwrap();
+    copy[..3].copy_from_slice(b"two");
+    assert_eq!((&copy[..8], &other[..8]), (&b"two good"[..], &b"for good"[..]));
+    assert_eq!(&FrozenBytes::map(&reader, BYTES, 0).unwrap()[..8], b"for good");
+}
+
+#[test]
+fn a_copy_of_live_memory_follows_its_writer_until_it_is_written() {
+    let (fd, writer) = sealed(SealUse::LiveRegion);
+    let reader = reopen_read_only(&fd).unwrap();
+    let copy = Mapping::copy_on_write(&reader, BYTES, 0).unwrap().view();
+    let read = |view: &View, offset| {
+        let mut out = [0; 4];
+        view.copy_out(offset, &mut out).unwrap();
+        out
+    };
+    copy.copy_in(0, b"mine").unwrap();
+    writer.view().copy_in(0, b"late").unwrap();
+    writer.view().copy_in(4096, b"late").unwrap();
+    assert_eq!((read(&copy, 0), read(&copy, 4096)), (*b"mine", *b"late"));
+    assert_eq!(read(&writer.view(), 0), *b"late", "nobody else sees what a copy holds");
+}
+
+#[test]
+fn a_wish_for_an_address_is_met_where_there_is_room() {
+    let (fd, _writer) = sealed(SealUse::LiveRegion);
+    let reader = reopen_read_only(&fd).unwrap();
+    let anywhere = Mapping::new(&reader, BYTES, Access::Read, Populate::OnUse).unwrap();
+    let wish = anywhere.address();
+    let beside = Mapping::near(&reader, BYTES, Access::Read, Populate::OnUse, wish).unwrap();
+    assert_ne!(beside.address(), wish, "what is there is not replaced");
+    drop(anywhere);
+    let there = Mapping::near(&reader, BYTES, Access::Read, Populate::OnUse, wish).unwrap();
+    assert_eq!(there.address(), wish);
+}
+
+#[test]
+fn memory_of_huge_pages_is_to_be_had_or_is_of_ordinary_ones() {
+    let bytes = 2 << 20;
+    let fd = create_memory_of("test", bytes, PageSize::HugeIfAny).unwrap();
+    let writer = Mapping::new(&fd, bytes, Access::Write, Populate::Now).unwrap();
+    seal(&fd, SealUse::LiveRegion).unwrap();
+    assert_eq!(check_seals(&fd, SealUse::LiveRegion, bytes), Ok(SealCheck::AsExpected));
+    writer.view().copy_in(bytes - 4, b"last").unwrap();
+}

@@ -7,8 +7,9 @@ use alloc::{
 use core::ops::RangeInclusive;
 
 use keyway_abi::{
-    Badge, Denial, Handle, Kind, LaneId, MappingId, Rights, Ticket, limits::DERIVATION_DEPTH_MAX,
-    request::MapAccess,
+    Badge, Denial, Handle, Kind, LaneId, MappingId, Rights, Ticket,
+    limits::DERIVATION_DEPTH_MAX,
+    request::{MapAccess, RegionFlags},
 };
 
 /// Who holds a capability of the oracle.
@@ -49,13 +50,14 @@ pub(super) enum RegionState {
     Writing(MappingId),
     Live(MappingId),
     Settled,
+    Frozen,
     Abandoned,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Body {
     Queue { receiver: usize, root: usize, stock: u32, senders_max: u16 },
-    Region(RegionState),
+    Region(RegionState, RegionFlags),
     Process(usize),
     Directory,
     Name { text: &'static str, publisher: usize, root: usize, target: Option<usize> },
@@ -295,13 +297,20 @@ impl Oracle {
     }
 
     pub(super) fn mappable(&self, region: usize, access: MapAccess) -> Result<(), Denial> {
-        let Body::Region(state) = &self.objects[region] else { panic!("a region") };
+        let Body::Region(state, flags) = &self.objects[region] else { panic!("a region") };
+        let shared = flags.contains(RegionFlags::SHARED);
         match (access, state) {
+            (MapAccess::Write, _) if shared => Err(Denial::WrongSharing { shared }),
+            (MapAccess::Share, _) if !shared => Err(Denial::WrongSharing { shared }),
             (_, RegionState::Abandoned) => Err(Denial::ObjectEnded { kind: Kind::Region }),
             (MapAccess::Read, RegionState::Unwritten | RegionState::Writing(_)) => {
                 Err(Denial::RegionUnwritten)
             }
-            (MapAccess::Write, RegionState::Unwritten) | (MapAccess::Read, _) => Ok(()),
+            (MapAccess::Share, RegionState::Writing(_)) => Err(Denial::RegionUnwritten),
+            (MapAccess::Write, RegionState::Unwritten)
+            | (MapAccess::Read | MapAccess::Share, _)
+            | (MapAccess::Frozen, RegionState::Frozen) => Ok(()),
+            (MapAccess::Frozen, _) => Err(Denial::NotFrozen),
             (MapAccess::Write, _) => Err(Denial::WriterTaken),
         }
     }
@@ -321,7 +330,7 @@ impl Oracle {
     pub(super) fn kind(&self, id: usize) -> Kind {
         match self.objects[self.capabilities[id].object] {
             Body::Queue { .. } => Kind::Queue,
-            Body::Region(_) => Kind::Region,
+            Body::Region(..) => Kind::Region,
             Body::Process(_) => Kind::Process,
             Body::Directory => Kind::Directory,
             Body::Name { .. } => Kind::ServiceName,
@@ -461,7 +470,7 @@ impl Oracle {
     pub(super) fn unmap(&mut self, id: MappingId) {
         let mapping = self.mappings.remove(&id).expect("a mapping");
         self.drop_one(mapping.capability, false);
-        if let Body::Region(state) = &mut self.objects[mapping.region] {
+        if let Body::Region(state, _) = &mut self.objects[mapping.region] {
             *state = match *state {
                 RegionState::Writing(writer) if writer == id => RegionState::Abandoned,
                 RegionState::Live(writer) if writer == id => RegionState::Settled,

@@ -5,7 +5,7 @@ use alloc::{collections::BTreeMap, vec, vec::Vec};
 use keyway_abi::{
     Badge, BadgeBearer, Created, Denial, Event, Handle, Kind, LaneId, Listing, MappingId, Reply, Request,
     Rights, Ticket,
-    request::{self, Audience, EscrowHow, MapAccess},
+    request::{self, Audience, EscrowHow, MapAccess, RegionFlags},
 };
 
 use super::{
@@ -113,7 +113,7 @@ impl Duel {
             9 => self.escrow_put(process, first, second, bits),
             10 => self.escrow_withdraw(process, first, second),
             11 => self.escrow_take(process, first, second),
-            12 => self.create_region(process),
+            12 => self.create_region(process, first),
             13 => self.map(process, first, second),
             14 => self.written_or_unmapped(process, first, second),
             15 => self.weaken(process, first, second, bits),
@@ -559,18 +559,24 @@ impl Duel {
 
 /// Regions and processes.
 impl Duel {
-    fn create_region(&mut self, process: usize) -> bool {
-        let request = request::CreateRegion { bytes: REGION_BYTES };
-        let made = self.made(process, request, None).expect("a region");
-        let body = Body::Region(RegionState::Unwritten);
+    fn create_region(&mut self, process: usize, choice: u8) -> bool {
+        let flags = RegionFlags::from_bits_truncate((choice % 4).into());
+        let bytes = REGION_BYTES;
+        let both = RegionFlags::FREEZABLE | RegionFlags::SHARED;
+        let denial = (flags == both).then(|| Denial::InvalidFlags { asked: both.bits(), bytes });
+        let request = request::CreateRegion { bytes, flags };
+        let Some(made) = self.made(process, request, denial) else { return false };
+        let body = Body::Region(RegionState::Unwritten, flags);
         self.oracle.object(body, Region::RIGHTS, Holder::Process(process, made.handle));
         true
     }
 
     fn map(&mut self, process: usize, first: u8, second: u8) -> bool {
         let region = self.pick(process, first, Some(Kind::Region));
-        let (access, needed) = match second % 2 {
-            0 => (MapAccess::Read, Rights::MAP),
+        let (access, needed) = match second % 8 {
+            0..=2 => (MapAccess::Read, Rights::MAP),
+            3..=4 => (MapAccess::Share, Rights::WRITE),
+            5 => (MapAccess::Frozen, Rights::MAP),
             _ => (MapAccess::Write, Rights::WRITE),
         };
         let plan = self.oracle.held(process, region, Kind::Region, needed).and_then(|id| {
@@ -583,8 +589,10 @@ impl Duel {
         let badge = self.oracle.capabilities[id].badge;
         let capability = self.oracle.child(id, Rights::empty(), badge, Holder::Mapping(mapping));
         let object = self.oracle.capabilities[id].object;
-        if access == MapAccess::Write {
-            self.oracle.objects[object] = Body::Region(RegionState::Writing(mapping));
+        if let (MapAccess::Write | MapAccess::Share, Body::Region(state @ RegionState::Unwritten, _)) =
+            (access, &mut self.oracle.objects[object])
+        {
+            *state = RegionState::Writing(mapping);
         }
         self.oracle.mappings.insert(mapping, Mapping { process, region: object, capability });
         self.mappings.push(mapping);
@@ -605,15 +613,38 @@ impl Duel {
             }
             return unmapped;
         }
+        if second % 4 == 3 {
+            return self.freeze(process, mapping, plan);
+        }
         let plan = plan.and_then(|region| match self.oracle.objects[region] {
-            Body::Region(RegionState::Writing(writer)) if writer == mapping => Ok(region),
+            Body::Region(RegionState::Writing(writer), _) if writer == mapping => Ok(region),
             _ => Err(Denial::AlreadyMapped),
         });
         let Some((region, _)) = self.ask(process, request::RegionMapped { mapping }, plan) else {
             return false;
         };
-        self.oracle.objects[region] = Body::Region(RegionState::Live(mapping));
+        self.become_state(region, RegionState::Live(mapping));
         true
+    }
+
+    fn freeze(&mut self, process: usize, mapping: MappingId, plan: Result<usize, Denial>) -> bool {
+        let plan = plan.and_then(|region| match self.oracle.objects[region] {
+            Body::Region(_, flags) if !flags.contains(RegionFlags::FREEZABLE) => Err(Denial::NotFreezable),
+            Body::Region(RegionState::Live(writer), _) if writer == mapping => Ok(region),
+            _ => Err(Denial::NotWriter { mapping }),
+        });
+        let Some((region, reply)) = self.ask(process, request::Freeze { mapping }, plan) else {
+            return false;
+        };
+        assert_eq!(reply, Reply::Done);
+        self.become_state(region, RegionState::Frozen);
+        true
+    }
+
+    fn become_state(&mut self, region: usize, now: RegionState) {
+        if let Body::Region(state, _) = &mut self.oracle.objects[region] {
+            *state = now;
+        }
     }
 
     fn end_or_connect(&mut self, process: usize, first: u8, second: u8) -> bool {
