@@ -24,6 +24,20 @@ fn a_process_has_one_badge_for_a_name_and_no_other_process_has_it() {
 }
 
 #[test]
+fn a_process_that_ends_takes_its_own_badges_along_and_no_others() {
+    let mut driver = Driver::new();
+    let (a, b, c) = (driver.connect(), driver.connect(), driver.connect());
+    let queue = driver.queue(a, 0);
+    driver.publish(a, queue, "service");
+    let (kept, gone) = (driver.lookup(b, "service"), driver.lookup(c, "service"));
+    driver.end(c.number);
+    assert_eq!(driver.lookup(b, "service").badge, kept.badge);
+    let badges: alloc::vec::Vec<_> = driver.kernel.badges.values().copied().map(Some).collect();
+    assert_eq!(badges, [kept.badge], "and not {:?}", gone.badge);
+    driver.finish();
+}
+
+#[test]
 fn a_lane_says_for_whom_its_badge_was_made() {
     let mut driver = Driver::new();
     let (a, b, c) = (driver.connect(), driver.connect(), driver.connect());

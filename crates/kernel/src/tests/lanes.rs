@@ -169,6 +169,29 @@ fn a_lane_that_ends_while_it_is_sealed_is_denied_and_waits_to_be_closed() {
 }
 
 #[test]
+fn a_lane_that_its_sender_closes_while_it_opens_is_denied_and_gone() {
+    for sealing in [false, true] {
+        let mut driver = Driver::new();
+        let (a, b) = (driver.connect(), driver.connect());
+        let Joined { queue, send, .. } = driver.lane(a, b);
+        driver.hold = true;
+        let mut call = driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+        let lane = *driver.kernel.lanes.keys().next_back().expect("the lane that opens");
+        if sealing {
+            driver.answer_next(Ok(()));
+            assert!(matches!(driver.reply_to(a.number, call), Some(Reply::LaneOpening { .. })));
+            call = driver.post(a.number, request::LaneMapped { lane });
+        }
+        driver.done(a.number, request::CloseLane { lane });
+        assert_eq!(driver.events(b.number), [Event::AckDropped { queue, ack: 1 }]);
+        driver.answer_next(Ok(()));
+        assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(Denial::LaneEnded { lane })));
+        assert_eq!(driver.denied(a.number, request::CloseLane { lane }), Denial::UnknownLane { lane });
+        driver.finish();
+    }
+}
+
+#[test]
 fn a_process_that_sends_to_itself_closes_the_senders_end_first() {
     let mut driver = Driver::new();
     let a = driver.connect();

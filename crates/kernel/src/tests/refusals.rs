@@ -252,6 +252,7 @@ fn a_refused_further_page_is_asked_for_again() {
     }
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(driver.farewells.len(), 0, "the session lives on");
+    assert_eq!(driver.events(a.number), [], "no page was added");
     driver.map(a, region, MapAccess::Read);
     assert_eq!(driver.pending.len(), 1, "asked for again with the next word");
     driver.finish();
