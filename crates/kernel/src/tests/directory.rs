@@ -145,6 +145,26 @@ fn a_name_ends_with_its_publisher_its_queue_and_its_revocation() {
 }
 
 #[test]
+fn a_listing_says_whence_a_capability_came_and_which_process_it_names() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 0);
+    driver.publish(a, queue, "service");
+    let found = driver.lookup(b, "service").handle;
+    let process = driver.introduce(a, b, Rights::WATCH);
+    let pid = driver.kernel.process(a.number).pid();
+    let entry = |driver: &mut Driver, handle| {
+        driver.list(b.number).into_iter().find(|entry| entry.handle == handle).expect("it is held")
+    };
+    let looked_up = entry(&mut driver, found);
+    assert_eq!((looked_up.parent, looked_up.process), (Some((a.number, Handle::NONE)), None));
+    assert_eq!(entry(&mut driver, process).process, Some((a.number, pid)));
+    driver.end(a.number);
+    assert_eq!(entry(&mut driver, process).process, Some((a.number, 0)), "it has ended");
+    driver.finish();
+}
+
+#[test]
 fn everything_is_listed_to_those_who_may_inspect() {
     use keyway_abi::{Listing, Reply};
     let mut driver = Driver::new();

@@ -242,6 +242,34 @@ fn a_process_without_a_broker_word_opens_nothing_until_a_page_comes() {
 }
 
 #[test]
+fn a_lane_to_oneself_takes_two_broker_words_and_one_from_another_takes_one() {
+    for (left, to_itself) in [(1, false), (2, true)] {
+        let mut driver = Driver::new();
+        let (a, b) = (driver.connect(), driver.connect());
+        let (region, ..) = driver.written_region(a);
+        let queue = driver.queue(a, 2);
+        let send = driver.give(a, queue, b, Rights::SEND);
+        driver.hold = true;
+        driver.audits = false;
+        while driver.kernel.process(a.number).pages.free_words() > left {
+            driver.map(a, region, MapAccess::Read);
+        }
+        driver.audits = true;
+        let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
+        if to_itself {
+            driver.post(a.number, open);
+        } else {
+            let full = Denial::ReceiverFull { quota: Quota::Pages };
+            assert_eq!(driver.denied(a.number, open.clone()), full);
+            driver.post(b.number, request::OpenLane { queue: send, ..open });
+        }
+        assert_eq!(driver.kernel.lanes.len(), 1, "it is being opened");
+        assert!(!driver.kernel.process(a.number).pages.has_word());
+        driver.finish();
+    }
+}
+
+#[test]
 fn a_refused_further_page_is_asked_for_again() {
     let mut driver = Driver::new();
     let a = driver.connect();
