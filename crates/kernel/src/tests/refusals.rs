@@ -141,6 +141,22 @@ fn descriptors_are_bounded() {
 }
 
 #[test]
+fn stock_is_bounded_by_what_no_lane_has_taken() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(b, 8);
+    let send = driver.give(b, queue, a, Rights::SEND);
+    for _ in 0..3 {
+        driver.open(a, send);
+    }
+    let reply = driver.ask(b.number, request::TopUp { queue, count: 3 });
+    assert_eq!(reply, Reply::Acks { first_ack: 8 });
+    let denial = Denial::InvalidCount { asked: 9, max: 8 };
+    assert_eq!(driver.denied(b.number, request::TopUp { queue, count: 1 }), denial);
+    driver.finish();
+}
+
+#[test]
 fn lanes_are_bounded_also_those_to_oneself() {
     let mut driver = Driver::new();
     let a = driver.connect();
