@@ -344,6 +344,27 @@ mod tests {
     }
 
     #[test]
+    fn accounts_of_which_anything_is_left_are_not_empty() {
+        let leave: [fn(&mut Accounts); 4] = [
+            |accounts| {
+                accounts.accounts.insert(AccountId(1), Account { uid: 0, key: None, used: Charge::NOTHING });
+            },
+            |accounts| {
+                accounts.users.insert(0, User::default());
+            },
+            |accounts| {
+                accounts.keys.insert(KEY, AccountId(1));
+            },
+            |accounts| accounts.everyone = BYTES,
+        ];
+        for leave in leave {
+            let mut accounts = accounts();
+            leave(&mut accounts);
+            assert!(!accounts.is_empty(), "{accounts:?}");
+        }
+    }
+
+    #[test]
     #[should_panic(expected = "charges are exactly what exists")]
     fn an_audit_finds_a_charge_for_nothing() {
         let mut accounts = accounts();

@@ -9,7 +9,7 @@ use crate::{
     kernel::Kernel,
     lane::{Lane, Mapping, Waiting},
     limits::Charge,
-    object::{Body, Device, Queue, Region, ServiceName},
+    object::{Body, Device, Queue, Region, RegionState, ServiceName},
     tree::{Capability, Holder},
 };
 
@@ -110,6 +110,11 @@ impl Kernel {
             assert_eq!(object.capabilities, count, "kernel invariant 2: {id:?}");
             let mapped = matches!(&object.body, Body::Region(region) if !region.mappings.is_empty());
             assert!(count > 0 || mapped, "kernel invariant 2: {id:?} has ended");
+            if let Body::Region(Region { state, mappings, .. }) = &object.body
+                && let RegionState::Writing(writer) | RegionState::Sealing(writer) = state
+            {
+                assert!(mappings.iter().eq([writer]), "{id:?} is mapped by its writer alone");
+            }
         }
         self.audit_watches();
         assert!(counts.is_empty(), "kernel invariant 2: capabilities of objects that are gone");
@@ -155,6 +160,11 @@ impl Kernel {
     fn audit_lanes(&self) {
         for (id, lane) in &self.lanes {
             assert!(lane.sender_here || lane.receiver_here || lane.ended.is_none(), "lane {id} has ends");
+            let untold = lane.ended.is_none() || !lane.sender_here;
+            assert!(
+                untold || lane.capability.is_none(),
+                "lane {id} can still be revoked, and its sender knows an end"
+            );
             let sender = self.processes.get(&lane.sender);
             let receiver = self.processes.get(&lane.receiver);
             assert!(!lane.sender_here || sender.is_some_and(|sender| sender.sending.contains(id)));

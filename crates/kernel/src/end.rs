@@ -308,7 +308,8 @@ impl Kernel {
         let region = self.region_mut(object);
         region.mappings.remove(&id);
         let was_writer = match region.state {
-            RegionState::Writing(writer) | RegionState::Sealing(writer) if writer == id => {
+            // Nobody else maps it before it is live.
+            RegionState::Writing(_) | RegionState::Sealing(_) => {
                 region.state = RegionState::Abandoned;
                 false
             }
@@ -344,10 +345,10 @@ impl Kernel {
         if !matches!(loss, Loss::Revoked | Loss::Expired) {
             return;
         }
-        let known = lane.ended.is_some();
+        // A lane whose receiver has left has no capability, so a sender that is here has not been told of any end.
         lane.ended = Some(LaneEnd::Revoked);
         let ends = [
-            (lane.sender, lane.sender_word, lane.sender_here && !known),
+            (lane.sender, lane.sender_word, lane.sender_here),
             (lane.receiver, lane.receiver_word, lane.receiver_here),
         ];
         for (process, word, here) in ends {

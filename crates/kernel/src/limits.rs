@@ -106,7 +106,7 @@ impl Charge {
     pub(crate) fn fits(self, asked: Charge, limits: Charge, of: Payer) -> Result<(), Denial> {
         let rows = self.rows().into_iter().zip(asked.rows()).zip(limits.rows());
         for (((quota, used), (_, asked)), (_, max)) in rows {
-            if asked > 0 && asked > max.saturating_sub(used) {
+            if asked > max.saturating_sub(used) {
                 return Err(Denial::QuotaExceeded { quota, of, asked, used, max });
             }
         }

@@ -179,6 +179,18 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_ahead_of_its_slot_is_unknown_also_when_the_slot_is_reserved_or_empty() {
+        let mut table = Table::default();
+        let handle = table.insert(CapabilityId(7));
+        let ahead = Handle::new(handle.slot(), handle.generation() + 1);
+        let unknown = Err(Denial::UnknownHandle { handle: ahead });
+        table.reserve(handle.slot());
+        assert_eq!(table.get(ahead), unknown);
+        table.empty(handle.slot());
+        assert_eq!(table.get(ahead), unknown, "the slot's next generation, which nobody was given");
+    }
+
+    #[test]
     fn a_full_table_has_no_room() {
         let mut table = Table::default();
         for _ in 0..HANDLES_MAX {

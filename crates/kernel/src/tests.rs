@@ -3,6 +3,7 @@
 extern crate std;
 
 mod capabilities;
+mod charges;
 mod denials;
 mod devices;
 mod directory;

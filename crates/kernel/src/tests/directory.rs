@@ -24,6 +24,20 @@ fn a_process_has_one_badge_for_a_name_and_no_other_process_has_it() {
 }
 
 #[test]
+fn a_process_that_ends_takes_its_own_badges_along_and_no_others() {
+    let mut driver = Driver::new();
+    let (a, b, c) = (driver.connect(), driver.connect(), driver.connect());
+    let queue = driver.queue(a, 0);
+    driver.publish(a, queue, "service");
+    let (kept, gone) = (driver.lookup(b, "service"), driver.lookup(c, "service"));
+    driver.end(c.number);
+    assert_eq!(driver.lookup(b, "service").badge, kept.badge);
+    let badges: alloc::vec::Vec<_> = driver.kernel.badges.values().copied().map(Some).collect();
+    assert_eq!(badges, [kept.badge], "and not {:?}", gone.badge);
+    driver.finish();
+}
+
+#[test]
 fn a_lane_says_for_whom_its_badge_was_made() {
     let mut driver = Driver::new();
     let (a, b, c) = (driver.connect(), driver.connect(), driver.connect());
@@ -127,6 +141,26 @@ fn a_name_ends_with_its_publisher_its_queue_and_its_revocation() {
     driver.publish(a, queue, "service");
     driver.done(a.number, request::Delete { handle: queue });
     assert_eq!(driver.denied(b.number, lookup), unknown);
+    driver.finish();
+}
+
+#[test]
+fn a_listing_says_whence_a_capability_came_and_which_process_it_names() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 0);
+    driver.publish(a, queue, "service");
+    let found = driver.lookup(b, "service").handle;
+    let process = driver.introduce(a, b, Rights::WATCH);
+    let pid = driver.kernel.process(a.number).pid();
+    let entry = |driver: &mut Driver, handle| {
+        driver.list(b.number).into_iter().find(|entry| entry.handle == handle).expect("it is held")
+    };
+    let looked_up = entry(&mut driver, found);
+    assert_eq!((looked_up.parent, looked_up.process), (Some((a.number, Handle::NONE)), None));
+    assert_eq!(entry(&mut driver, process).process, Some((a.number, pid)));
+    driver.end(a.number);
+    assert_eq!(entry(&mut driver, process).process, Some((a.number, 0)), "it has ended");
     driver.finish();
 }
 

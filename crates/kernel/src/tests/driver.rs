@@ -42,7 +42,8 @@ pub(super) struct Driver {
     pub(super) pending: Vec<Task>,
     /// Whether each input is followed by an audit. Off only while a test fills something to its limit.
     pub(super) audits: bool,
-    pub(super) memories: BTreeSet<Token>,
+    /// Each memory that was made and not dropped, with its size.
+    pub(super) memories: BTreeMap<Token, u64>,
     pub(super) devices: BTreeSet<Token>,
     pub(super) farewells: BTreeMap<ProcessNumber, Option<Farewell>>,
     /// The effects of the last input.
@@ -63,7 +64,7 @@ impl Driver {
             now_ns: 0,
             pending: Vec::new(),
             audits: true,
-            memories: BTreeSet::new(),
+            memories: BTreeMap::new(),
             devices: BTreeSet::new(),
             farewells: BTreeMap::new(),
             effects: Vec::new(),
@@ -173,10 +174,11 @@ impl Driver {
         }
     }
 
-    /// The kernel's state, without its log, which is its last field.
-    fn state(&self) -> String {
-        let mut text = format!("{:?}", self.kernel);
-        text.truncate(text.rfind(", log: Log").expect("the log"));
+    /// The kernel's state, without its log.
+    fn state(&mut self) -> String {
+        let log = core::mem::take(&mut self.kernel.log);
+        let text = format!("{:?}", self.kernel);
+        self.kernel.log = log;
         text
     }
 
@@ -299,7 +301,7 @@ impl Driver {
                 assert!(!self.farewells.contains_key(&to), "nothing is sent to who is gone");
                 for descriptor in &descriptors {
                     if let Descriptor::Writable(token) | Descriptor::Readable(token) = descriptor {
-                        assert!(self.memories.contains(token), "what is sent is there: {token:?}");
+                        assert!(self.memories.contains_key(token), "what is sent is there: {token:?}");
                     }
                 }
                 match frame {
@@ -310,16 +312,23 @@ impl Driver {
                     Outgoing::Event(event) => self.events.entry(to).or_default().push(event),
                 }
             }
-            Effect::CreateMemory { task, first, count, .. } => {
-                self.memories.extend((first.0..first.0 + u64::from(count)).map(Token));
+            Effect::CreateMemory { task, first, count, bytes, .. } => {
+                self.memories
+                    .extend((first.0..first.0 + u64::from(count)).map(|token| (Token(token), bytes)));
                 self.pending.push(task);
             }
-            Effect::SealMemory { task, tokens, .. } => {
-                assert!(tokens.iter().all(|token| self.memories.contains(token)), "what is sealed is there");
+            Effect::SealMemory { task, tokens, bytes, .. } => {
+                for token in &tokens {
+                    assert_eq!(
+                        self.memories.get(token),
+                        Some(&bytes),
+                        "what is sealed is there, and as it was made"
+                    );
+                }
                 self.pending.push(task);
             }
             Effect::FreezeMemory { task, token, .. } => {
-                assert!(self.memories.contains(&token), "what is frozen is there");
+                assert!(self.memories.contains_key(&token), "what is frozen is there");
                 self.pending.push(task);
             }
             Effect::CreatePage { task, .. } => self.pending.push(task),
@@ -327,7 +336,9 @@ impl Driver {
                 self.present.insert(process);
                 self.pending.push(task);
             }
-            Effect::DropMemory { token } => assert!(self.memories.remove(&token), "dropped once: {token:?}"),
+            Effect::DropMemory { token } => {
+                assert!(self.memories.remove(&token).is_some(), "dropped once: {token:?}");
+            }
             Effect::DropDevice { task, token } => {
                 assert!(self.devices.remove(&token), "dropped once: {token:?}");
                 self.pending.push(task);

@@ -103,6 +103,22 @@ fn what_is_in_escrow_survives_the_sender_and_goes_with_the_receivers_end() {
 }
 
 #[test]
+fn a_sender_that_closes_its_lane_keeps_no_slot_for_what_it_moved() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let Joined { lane, .. } = driver.lane(a, b);
+    let region = driver.region(a);
+    let ticket = put(&mut driver, a, lane, region, EscrowHow::Move);
+    driver.done(a.number, request::CloseLane { lane });
+    let next = driver.region(a);
+    assert_eq!((next.slot(), next.generation()), (region.slot(), region.generation() + 1));
+    let entry = take(&mut driver, b, lane, ticket);
+    assert!(driver.holds(b.number, entry.handle));
+    assert!(driver.holds(a.number, next));
+    driver.finish();
+}
+
+#[test]
 fn the_lanes_end_drops_the_rest_and_tells_the_sender_what_it_lost() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());

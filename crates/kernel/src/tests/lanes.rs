@@ -1,5 +1,7 @@
 //! Lanes: opening, closing, draining, and what each end is told.
 
+use alloc::vec::Vec;
+
 use keyway_abi::{
     Denial, Event, Kind, LaneEnd, Reply, Rights,
     layout::{GENERATION_FIRST, WORD_DEAD, WORD_REVOKED},
@@ -47,6 +49,21 @@ fn the_ring_goes_to_the_sender_writable_and_sealed_to_the_receiver() {
     driver.answer_next(Ok(()));
     assert_eq!(driver.reply_to(a.number, call), Some(Reply::Done));
     driver.opened(b);
+    driver.finish();
+}
+
+#[test]
+fn each_acknowledgement_memory_comes_writable_in_the_order_of_its_number() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let create = request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max: 8, stock: 3 };
+    let (reply, first) = driver.ask_all(a.number, create);
+    let Reply::Queue { queue, first_ack: 0, .. } = reply else { panic!("a queue: {reply:?}") };
+    let (reply, further) = driver.ask_all(a.number, request::TopUp { queue: queue.handle, count: 2 });
+    assert_eq!(reply, Reply::Acks { first_ack: 3 });
+    let made: Vec<_> = driver.memories.keys().copied().map(Descriptor::Writable).collect();
+    assert_eq!((&first[..], &further[..]), (&made[..3], &made[3..]));
+    assert_eq!(made.len(), 5);
     driver.finish();
 }
 
@@ -166,6 +183,29 @@ fn a_lane_that_ends_while_it_is_sealed_is_denied_and_waits_to_be_closed() {
     assert_eq!(driver.word(a.number, word), WORD_REVOKED);
     driver.done(a.number, request::CloseLane { lane });
     driver.finish();
+}
+
+#[test]
+fn a_lane_that_its_sender_closes_while_it_opens_is_denied_and_gone() {
+    for sealing in [false, true] {
+        let mut driver = Driver::new();
+        let (a, b) = (driver.connect(), driver.connect());
+        let Joined { queue, send, .. } = driver.lane(a, b);
+        driver.hold = true;
+        let mut call = driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+        let lane = *driver.kernel.lanes.keys().next_back().expect("the lane that opens");
+        if sealing {
+            driver.answer_next(Ok(()));
+            assert!(matches!(driver.reply_to(a.number, call), Some(Reply::LaneOpening { .. })));
+            call = driver.post(a.number, request::LaneMapped { lane });
+        }
+        driver.done(a.number, request::CloseLane { lane });
+        assert_eq!(driver.events(b.number), [Event::AckDropped { queue, ack: 1 }]);
+        driver.answer_next(Ok(()));
+        assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(Denial::LaneEnded { lane })));
+        assert_eq!(driver.denied(a.number, request::CloseLane { lane }), Denial::UnknownLane { lane });
+        driver.finish();
+    }
 }
 
 #[test]
