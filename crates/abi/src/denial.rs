@@ -38,6 +38,10 @@ pub enum Quota {
     Pages,
     /// Sessions.
     Sessions,
+    /// Entries of one access list.
+    AclEntries,
+    /// Names waited for.
+    NameWaits,
 }
 
 impl fmt::Display for Quota {
@@ -54,6 +58,8 @@ impl fmt::Display for Quota {
             Quota::Names => "published names",
             Quota::Pages => "broker pages",
             Quota::Sessions => "sessions",
+            Quota::AclEntries => "entries of the access list",
+            Quota::NameWaits => "names waited for",
         })
     }
 }
@@ -370,6 +376,40 @@ pub enum Denial {
         /// Whether several may write it.
         shared: bool,
     },
+    /// The object's access list denies it.
+    #[error(
+        "the access list of what {handle} names denies {denied} to this process; ask whoever keeps the list"
+    )]
+    DeniedByList {
+        /// What was asked for.
+        handle: Handle,
+        /// The rights that it denies.
+        denied: Rights,
+    },
+    /// An access list of such an object cannot have such an entry.
+    #[error("an access list cannot give or take {asked} here; possible are {possible}")]
+    InvalidPermissions {
+        /// The permissions asked for.
+        asked: Rights,
+        /// Those that such an object's list can have.
+        possible: Rights,
+    },
+    /// An executable is named by its whole path.
+    #[error(
+        "an executable is named by a path that begins with / and has at most {bytes_max} bytes, here are {bytes}"
+    )]
+    InvalidExecutable {
+        /// Bytes of the path.
+        bytes: u64,
+        /// Bytes that it can have.
+        bytes_max: u64,
+    },
+    /// The access list has no such entry.
+    #[error("the access list has no entry {number}")]
+    UnknownAclEntry {
+        /// What was asked for.
+        number: u64,
+    },
     /// Linux refused the broker something that the request needs.
     #[error("the system refused the broker what this needs (errno {errno})")]
     SystemRefused {
@@ -436,6 +476,10 @@ impl Denial {
             Denial::NotFrozen => 44,
             Denial::NotWriter { .. } => 45,
             Denial::WrongSharing { .. } => 46,
+            Denial::DeniedByList { .. } => 50,
+            Denial::InvalidPermissions { .. } => 51,
+            Denial::InvalidExecutable { .. } => 52,
+            Denial::UnknownAclEntry { .. } => 53,
         }
     }
 
@@ -484,6 +528,10 @@ impl Denial {
             44 => "NotFrozen",
             45 => "NotWriter",
             46 => "WrongSharing",
+            50 => "DeniedByList",
+            51 => "InvalidPermissions",
+            52 => "InvalidExecutable",
+            53 => "UnknownAclEntry",
             _ => return None,
         })
     }
@@ -512,6 +560,7 @@ impl Denial {
             | Denial::NotFreezable
             | Denial::SealedByOther
             | Denial::NotWriter { .. }
+            | Denial::DeniedByList { .. }
             | Denial::WrongSharing { .. } => EACCES,
             Denial::NameUnknown { .. } => ENOENT,
             Denial::ProcessEnded => ESRCH,
@@ -535,6 +584,9 @@ impl Denial {
             | Denial::BadgeFixed { .. }
             | Denial::DepthExceeded { .. }
             | Denial::InvalidSize { .. }
+            | Denial::InvalidPermissions { .. }
+            | Denial::InvalidExecutable { .. }
+            | Denial::UnknownAclEntry { .. }
             | Denial::InvalidFlags { .. }
             | Denial::InvalidCount { .. }
             | Denial::UnknownLane { .. }

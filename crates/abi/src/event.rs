@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     farewell::Farewell,
     handle::{Badge, Handle, LaneId, ProcessNumber, WordPlace},
+    name::Name,
     rights::{Kind, Rights},
 };
 
@@ -108,6 +109,11 @@ pub enum Event {
     CapabilityLost {
         /// Its handle, stale from now on.
         handle: Handle,
+    },
+    /// A name that the process waits for can be looked up.
+    NameAppeared {
+        /// The name.
+        name: Name,
     },
     /// A watched process has ended.
     ProcessEnded {

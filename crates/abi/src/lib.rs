@@ -29,10 +29,10 @@ pub use crate::{
     handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket, WordPlace},
     name::{Name, NameError},
     reply::{
-        AuditEntry, CapabilityEntry, Created, LaneEntry, Listing, ProcessEntry, QueueEntry, Reply,
-        SessionStart, Verdict,
+        AclItem, AuditEntry, CapabilityEntry, Created, LaneEntry, Listing, ProcessEntry, QueueEntry, Reply,
+        SessionStart, ShownSubject, Verdict,
     },
-    request::Request,
+    request::{AclEntry, AclKind, Request, Subject},
     rights::{Kind, Rights},
 };
 

@@ -63,6 +63,10 @@ pub const MAPPINGS_MAX: u32 = 1024;
 pub const MESSAGE_CAPABILITIES_MAX: usize = 16;
 /// Capabilities in escrow on one lane.
 pub const ESCROW_MAX: usize = 64;
+/// Entries of one access list.
+pub const ACL_ENTRIES_MAX: usize = 64;
+/// Names that one process can wait for.
+pub const NAME_WAITS_MAX: usize = 64;
 /// Processes that one process can watch.
 pub const WATCHES_MAX: usize = 1024;
 /// Free broker words below which a process is given a further page.

@@ -8,6 +8,7 @@ use crate::{
     denial::Denial,
     handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket, WordPlace},
     name::Name,
+    request::AclKind,
     rights::{Kind, Rights},
 };
 
@@ -199,6 +200,35 @@ pub struct AuditEntry {
     pub verdict: Verdict,
 }
 
+/// Whom an entry of an access list is about, as listings show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShownSubject {
+    /// The process, or the holders of a capability to the object, with this number.
+    Holder {
+        /// The object's number.
+        object: u64,
+    },
+    /// Processes of this user.
+    User(u32),
+    /// Processes of this group.
+    Group(u32),
+    /// Processes that run this executable.
+    Executable(String),
+}
+
+/// An entry of an access list, as listings show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AclItem {
+    /// Its number in the list.
+    pub number: u64,
+    /// Whom it is about.
+    pub subject: ShownSubject,
+    /// What it gives or takes.
+    pub permissions: Rights,
+    /// Which of both.
+    pub kind: AclKind,
+}
+
 /// One part of a list. An empty part ends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Listing {
@@ -212,6 +242,8 @@ pub enum Listing {
     Lanes(Vec<LaneEntry>),
     /// Records of the audit log, oldest first.
     Audit(Vec<AuditEntry>),
+    /// Entries of an access list, in the order in which they were added.
+    Acl(Vec<AclItem>),
 }
 
 /// The answer to a request.
@@ -259,6 +291,16 @@ pub enum Reply {
         word: WordPlace,
         /// The region's size.
         bytes: u64,
+    },
+    /// An entry was added to an access list.
+    AclAdded {
+        /// Its number there.
+        number: u64,
+    },
+    /// What the asker may do with a capability.
+    Permitted {
+        /// Its rights, with what the access list allows, without what it denies.
+        rights: Rights,
     },
     /// A capability is in escrow.
     Ticket(Ticket),

@@ -3,6 +3,8 @@
 //! Opcodes are stable. Each request has exactly one reply with its request number; which one is said at each struct.
 //! Every request can be answered with [`Reply::Denied`](crate::Reply::Denied).
 
+use alloc::string::String;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -95,6 +97,39 @@ bitflags::bitflags! {
         /// [`HUGE_PAGE_BYTES`](crate::limits::HUGE_PAGE_BYTES).
         const HUGE = 1 << 2;
     }
+}
+
+/// Whom an entry of an access list is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subject {
+    /// A capability of the asker's: to a process, which is then meant; or to anything else, whose holders are meant.
+    Holder(Handle),
+    /// Processes of this user.
+    User(u32),
+    /// Processes of this (effective) group.
+    Group(u32),
+    /// Processes that run this executable, by its whole path. Advice between processes that can trace each other.
+    Executable(String),
+}
+
+/// Whether an entry gives or takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AclKind {
+    /// The permissions are added to what capabilities give.
+    Allow,
+    /// The permissions are taken away, whoever gives them.
+    Deny,
+}
+
+/// One entry of an access list. All that match a process add up, and what one denies no other can allow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AclEntry {
+    /// Whom it is about.
+    pub subject: Subject,
+    /// What it gives or takes.
+    pub permissions: Rights,
+    /// Which of both.
+    pub kind: AclKind,
 }
 
 /// How a capability travels in a message.
@@ -375,6 +410,52 @@ requests! {
         rights: Rights,
         /// When it ends, in nanoseconds of the broker's `CLOCK_BOOTTIME`. `None`: when it would have ended anyway.
         expires_ns: Option<u64>,
+    }
+    40 AclAdd
+    /// Adds an entry to an object's access list. Needs `control`. Reply: [`Reply::AclAdded`](crate::Reply::AclAdded).
+    {
+        /// The object: a queue, a region or a device.
+        object: Handle,
+        /// Whom it permits or denies what.
+        entry: AclEntry,
+    }
+    41 AclRemove
+    /// Removes an entry from an object's access list. Needs `control`. Reply: `Done`.
+    {
+        /// The object.
+        object: Handle,
+        /// The entry's number.
+        number: u64,
+    }
+    42 AclList
+    /// Lists an object's access list. Needs `control`. Reply: [`Reply::Listing`](crate::Reply::Listing).
+    {
+        /// The object.
+        object: Handle,
+        /// Begin after this entry.
+        after: Option<u64>,
+    }
+    43 AclCheck
+    /// Asks what one may do with a capability of one's own, its object's access list considered. Reply:
+    /// [`Reply::Permitted`](crate::Reply::Permitted).
+    {
+        /// The capability.
+        object: Handle,
+    }
+    44 WaitName
+    /// Asks to be told when a name can be looked up. Needs `lookup`. Reply: `Done`; later, or at once,
+    /// [`Event::NameAppeared`](crate::Event::NameAppeared), once.
+    {
+        /// The directory.
+        directory: Handle,
+        /// The name.
+        name: Name,
+    }
+    45 ForgetName
+    /// Asks not to be told of a name any more. Reply: `Done`, also if nobody was waiting.
+    {
+        /// The name.
+        name: Name,
     }
     33 Freeze
     /// Gives up writing a region for good, so that it can be read as bytes that never change. The writer has unmapped it before.

@@ -37,7 +37,7 @@ impl fmt::Display for Kind {
 
 bitflags! {
     /// A set of permitted verbs. A derived capability never has one that its parent lacks.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     pub struct Rights: u32 {
         /// Any kind: make equal or weaker capabilities from it.
         const DERIVE = 1 << 0;
@@ -68,6 +68,8 @@ bitflags! {
         const LOOKUP = 1 << 12;
         /// Directory: list all processes, capabilities and queues.
         const INSPECT = 1 << 13;
+        /// Queue, region, device: change its access list.
+        const CONTROL = 1 << 16;
         /// Directory: read the log of what was granted, refused and taken back.
         const AUDIT = 1 << 14;
     }

@@ -6,10 +6,12 @@ use keyway_abi::limits::DERIVATION_DEPTH_MAX;
 
 use crate::{
     account::AccountId,
+    acl::Acl,
     kernel::Kernel,
     lane::{Lane, Mapping, Waiting},
     limits::Charge,
     object::{Body, Device, Queue, Region, RegionState, ServiceName},
+    operations::acls::acl_charge,
     tree::{Capability, Holder},
 };
 
@@ -32,6 +34,7 @@ impl Kernel {
             && self.lanes.is_empty()
             && self.mappings.is_empty()
             && self.names.is_empty()
+            && self.name_waits.is_empty()
             && self.badges.is_empty()
             && self.sweeps.is_empty()
             && self.objects.len() == 1
@@ -200,6 +203,7 @@ impl Kernel {
         }
         for object in self.objects.values() {
             let Some(account) = object.account else { continue };
+            add(account, acl_charge(object.acl.as_ref().map_or(0, Acl::len)));
             match &object.body {
                 Body::Queue(queue) => {
                     let unused = queue.acks.len() - queue.lanes.len();

@@ -17,6 +17,7 @@ use crate::{
     lane::{Lane, Mapping, Opening},
     limits::Charge,
     object::{AckState, Body, Device, Object, Queue, Region, RegionState, ServiceName},
+    operations::acls::acl_charge,
     process::Phase,
     sweep::{Loss, Sweep},
     tree::{CapabilityId, Holder, ObjectId},
@@ -265,7 +266,8 @@ impl Kernel {
             Body::Process(_) | Body::Directory => Charge::NOTHING,
         };
         if let Some(account) = object.account {
-            self.accounts.release(account, charge);
+            let entries = object.acl.map_or(0, |acl| acl.len());
+            self.accounts.release(account, charge.plus(acl_charge(entries)));
         }
     }
 }
@@ -490,6 +492,9 @@ impl Kernel {
             }
         }
         self.badges.retain(|(process, _), _| *process != number);
+        for name in self.process(number).waited_names.clone() {
+            self.name_waits.remove(&(name, number));
+        }
         if let Some(process) = self.processes.remove(&number) {
             self.accounts.close(process.account);
         }

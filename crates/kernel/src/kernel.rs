@@ -8,7 +8,7 @@
 //! 4. A lane is known to its queue, its ends and its capability, and to nobody else.
 
 use alloc::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
 
@@ -59,6 +59,8 @@ pub struct Kernel {
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
     pub(crate) mappings: BTreeMap<MappingId, Mapping>,
     pub(crate) names: BTreeMap<Name, ObjectId>,
+    /// Who waits for which name.
+    pub(crate) name_waits: BTreeSet<(Name, ProcessNumber)>,
     /// Badges that the directory made, so that a process has the same one each time it looks a name up.
     pub(crate) badges: BTreeMap<(ProcessNumber, ObjectId), Badge>,
     pub(crate) waiting: BTreeMap<Task, (Option<Caller>, Waiting)>,
@@ -85,7 +87,7 @@ impl Kernel {
         let mut tree = Tree::default();
         let directory = ObjectId(1);
         let directory_root = tree.insert_root(directory, DIRECTORY_RIGHTS, Holder::Kernel);
-        let object = Object { capabilities: 1, account: None, body: Body::Directory };
+        let object = Object { capabilities: 1, account: None, acl: None, body: Body::Directory };
         Kernel {
             now_ns: 0,
             tree,
@@ -95,6 +97,7 @@ impl Kernel {
             lanes: BTreeMap::new(),
             mappings: BTreeMap::new(),
             names: BTreeMap::new(),
+            name_waits: BTreeSet::new(),
             badges: BTreeMap::new(),
             waiting: BTreeMap::new(),
             sweeps: BTreeMap::new(),
@@ -243,6 +246,12 @@ impl Kernel {
             Request::ListCapabilities(request) => self.list_capabilities(caller, &request),
             Request::ListQueues(request) => self.list_queues(caller, &request),
             Request::ListLanes(request) => self.list_lanes(caller, &request),
+            Request::AclAdd(request) => self.acl_add(caller, &request),
+            Request::AclRemove(request) => self.acl_remove(caller, &request),
+            Request::AclList(request) => self.acl_list(caller, &request),
+            Request::AclCheck(request) => self.acl_check(caller, &request),
+            Request::WaitName(request) => self.wait_name(caller, request),
+            Request::ForgetName(request) => self.forget_name(caller, &request),
             Request::Freeze(request) => self.freeze(caller, &request),
             Request::Weaken(request) => self.weaken(caller, &request),
             Request::ListAudit(request) => self.list_audit(caller, &request),
@@ -265,9 +274,7 @@ impl Kernel {
         if found != kind {
             return Err(Denial::WrongKind { handle, needed: kind, found });
         }
-        if !capability.rights.contains(needed) {
-            return Err(Denial::MissingRights { handle, needed, held: capability.rights });
-        }
+        self.check_rights(process, handle, capability, needed)?;
         Ok((id, capability))
     }
 
@@ -320,7 +327,7 @@ impl Kernel {
         let account = self.process(process).account;
         self.accounts.charge(account, charge);
         let body = body(object, root);
-        self.objects.insert(object, Object { capabilities: 1, account: Some(account), body });
+        self.objects.insert(object, Object { capabilities: 1, account: Some(account), acl: None, body });
         let handle = self.commit_hold(process, root);
         (object, handle)
     }
@@ -468,9 +475,9 @@ impl Kernel {
         let body = Body::Process(crate::object::ProcessObject {
             process: number,
             ended: false,
-            watchers: alloc::collections::BTreeSet::new(),
+            watchers: BTreeSet::new(),
         });
-        self.objects.insert(object, Object { capabilities: 1, account: None, body });
+        self.objects.insert(object, Object { capabilities: 1, account: None, acl: None, body });
         let process = Process {
             identity: None,
             phase,
@@ -480,11 +487,12 @@ impl Kernel {
             object,
             root,
             since_ns: self.now_ns,
-            owned: alloc::collections::BTreeSet::new(),
-            sending: alloc::collections::BTreeSet::new(),
-            receiving: alloc::collections::BTreeSet::new(),
-            mappings: alloc::collections::BTreeSet::new(),
-            watching: alloc::collections::BTreeSet::new(),
+            owned: BTreeSet::new(),
+            sending: BTreeSet::new(),
+            receiving: BTreeSet::new(),
+            mappings: BTreeSet::new(),
+            watching: BTreeSet::new(),
+            waited_names: BTreeSet::new(),
             pages: crate::page::Pages::default(),
         };
         self.processes.insert(number, process);

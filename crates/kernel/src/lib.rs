@@ -13,7 +13,7 @@
 //!                              capability            so that revocation finds them
 //! ```
 //!
-//! Floors, lowest first: `effect`; `limits`, `log`, `tree`, `page`; `account`; `table`, `sweep`, `object`; `process`, `lane`; `kernel` (the
+//! Floors, lowest first: `effect`; `acl`, `limits`, `log`, `tree`, `page`; `account`; `table`, `sweep`, `object`; `process`, `lane`; `kernel` (the
 //! state and the dispatch); `end` (teardown); the operations, one file a noun; `audit`.
 
 #![no_std]
@@ -22,6 +22,7 @@
 extern crate alloc;
 
 mod account;
+mod acl;
 mod audit;
 mod effect;
 mod end;

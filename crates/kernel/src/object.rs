@@ -7,7 +7,7 @@ use keyway_abi::{
     request::{Audience, RegionFlags},
 };
 
-use crate::{account::AccountId, effect::Token, limits::Charge, tree::CapabilityId};
+use crate::{account::AccountId, acl::Acl, effect::Token, limits::Charge, tree::CapabilityId};
 
 /// An object, with what every kind has.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Object {
     pub(crate) capabilities: u32,
     /// Who pays for it; `None` for what the kernel itself makes.
     pub(crate) account: Option<AccountId>,
+    /// Its access list, once it has one.
+    pub(crate) acl: Option<Acl>,
     pub(crate) body: Body,
 }
 
@@ -56,7 +58,7 @@ pub(crate) enum AckState {
     Used(LaneId),
 }
 
-/// A bounded store of messages with one receiver. Default and possible rights: derive, grant, send, receive.
+/// A bounded store of messages with one receiver. Default and possible rights: derive, grant, send, receive, control.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) receiver: ProcessNumber,
@@ -76,7 +78,7 @@ impl Queue {
     /// What a queue costs its receiver, besides its acknowledgement memories.
     pub(crate) const CHARGE: Charge = Charge { objects: 1, ..Charge::NOTHING };
     pub(crate) const RIGHTS: Rights =
-        Rights::DERIVE.union(Rights::GRANT).union(Rights::SEND).union(Rights::RECEIVE);
+        Rights::DERIVE.union(Rights::GRANT).union(Rights::SEND).union(Rights::RECEIVE).union(Rights::CONTROL);
 }
 
 /// Where a region is in its life.
@@ -102,7 +104,7 @@ pub(crate) enum RegionState {
     Abandoned,
 }
 
-/// Shared memory. Default and possible rights: derive, grant, map, write.
+/// Shared memory. Default and possible rights: derive, grant, map, write, control.
 #[derive(Debug)]
 pub(crate) struct Region {
     pub(crate) token: Token,
@@ -114,7 +116,7 @@ pub(crate) struct Region {
 
 impl Region {
     pub(crate) const RIGHTS: Rights =
-        Rights::DERIVE.union(Rights::GRANT).union(Rights::MAP).union(Rights::WRITE);
+        Rights::DERIVE.union(Rights::GRANT).union(Rights::MAP).union(Rights::WRITE).union(Rights::CONTROL);
 }
 
 /// A connected or starting process. Rights on oneself: by policy out of `OWN`; on a child: `CHILD`; on a sender: `PEER`.
@@ -141,7 +143,7 @@ impl ProcessObject {
     pub(crate) const PEER: Rights = Rights::WATCH;
 }
 
-/// A descriptor that the broker keeps. Default and possible rights: derive, grant, claim. It ends with the process
+/// A descriptor that the broker keeps. Default and possible rights: derive, grant, claim, control. It ends with the process
 /// that handed it in.
 #[derive(Debug)]
 pub(crate) struct Device {
@@ -152,7 +154,8 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) const RIGHTS: Rights = Rights::DERIVE.union(Rights::GRANT).union(Rights::CLAIM);
+    pub(crate) const RIGHTS: Rights =
+        Rights::DERIVE.union(Rights::GRANT).union(Rights::CLAIM).union(Rights::CONTROL);
 }
 
 /// A published service name. Rights: none; deleting the capability withdraws the name.

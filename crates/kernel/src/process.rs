@@ -5,7 +5,7 @@
 
 use alloc::collections::BTreeSet;
 
-use keyway_abi::{Handle, LaneId, MappingId};
+use keyway_abi::{Handle, LaneId, MappingId, Name};
 
 use crate::{
     account::AccountId,
@@ -48,6 +48,8 @@ pub(crate) struct Process {
     pub(crate) mappings: BTreeSet<MappingId>,
     /// The processes that it watches, and through which of its capabilities.
     pub(crate) watching: BTreeSet<(ObjectId, Handle)>,
+    /// Names that it waits for.
+    pub(crate) waited_names: BTreeSet<Name>,
     pub(crate) pages: Pages,
 }
 

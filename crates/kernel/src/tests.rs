@@ -2,6 +2,7 @@
 
 extern crate std;
 
+mod acls;
 mod capabilities;
 mod charges;
 mod denials;

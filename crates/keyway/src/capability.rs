@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyway_abi::{Badge, CapabilityEntry, Denial, Handle, Listing, Name, Reply, Rights, request};
+use keyway_abi::{
+    AclEntry, AclItem, Badge, CapabilityEntry, Denial, Handle, Listing, Name, Reply, Rights, request,
+};
 
 use crate::{control::Control, error::Error, waiting::Until};
 
@@ -178,6 +180,70 @@ impl Capability {
         match self.control.request(request::Revoke { handle: self.handle })?.0 {
             Reply::Revoked { count } => Ok(count),
             _ => Err(Error::BrokerIncoherent { operation: "Revoke" }),
+        }
+    }
+
+    /// Adds an entry to the access list of what it names: a queue, a region or a device. Needs the right `control`. Returns the
+    /// entry's number.
+    ///
+    /// The list is judged each time that a capability to the object is used: what it allows a process is added to the rights of the
+    /// capability in its hand, what it denies is taken away, and a denial wins. What is open already stays open.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right, for permissions that such an object does not have, and at a limit.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn main() -> Result<(), keyway::Error> {
+    /// # let client = keyway::Client::connect()?;
+    /// # let region = client.create_region(4096)?;
+    /// use keyway::{AclEntry, AclKind, Rights, Subject};
+    ///
+    /// let permissions = Rights::MAP;
+    /// region.acl_add(&AclEntry { subject: Subject::Group(100), permissions, kind: AclKind::Allow })?;
+    /// region.acl_add(&AclEntry { subject: Subject::User(1001), permissions, kind: AclKind::Deny })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn acl_add(&self, entry: &AclEntry) -> Result<u64, Error> {
+        match self.control.request(request::AclAdd { object: self.handle, entry: entry.clone() })?.0 {
+            Reply::AclAdded { number } => Ok(number),
+            _ => Err(Error::BrokerIncoherent { operation: "AclAdd" }),
+        }
+    }
+
+    /// Removes an entry from the access list of what it names. Needs the right `control`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right, or when there is no such entry.
+    pub fn acl_remove(&self, number: u64) -> Result<(), Error> {
+        self.control.ask(request::AclRemove { object: self.handle, number }).map(drop)
+    }
+
+    /// The access list of what it names, in the order in which entries were added. Needs the right `control`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that right.
+    pub fn acl(&self) -> Result<Vec<AclItem>, Error> {
+        let mut all = Vec::<AclItem>::new();
+        loop {
+            let after = all.last().map(|item| item.number);
+            match self.control.request(request::AclList { object: self.handle, after })?.0 {
+                Reply::Listing(Listing::Acl(part)) if part.is_empty() => return Ok(all),
+                Reply::Listing(Listing::Acl(part)) => all.extend(part),
+                _ => return Err(Error::BrokerIncoherent { operation: "AclList" }),
+            }
+        }
+    }
+
+    /// What this process may do with it now, the access list of what it names considered.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when it is gone.
+    pub fn permitted(&self) -> Result<Rights, Error> {
+        match self.control.request(request::AclCheck { object: self.handle })?.0 {
+            Reply::Permitted { rights } => Ok(rights),
+            _ => Err(Error::BrokerIncoherent { operation: "AclCheck" }),
         }
     }
 

@@ -1,10 +1,10 @@
 //! A session with a broker: where everything begins.
 
-use std::{collections::BTreeMap, env, os::fd::OwnedFd, path::Path, sync::Arc};
+use std::{collections::BTreeMap, env, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use keyway_abi::{
-    AuditEntry, CapabilityEntry, Handle, LaneEntry, Listing, Name, ProcessEntry, ProcessNumber, QueueEntry,
-    Reply, Rights, request, request::Audience,
+    AuditEntry, CapabilityEntry, Denial, Handle, LaneEntry, Listing, Name, ProcessEntry, ProcessNumber,
+    QueueEntry, Reply, Rights, request, request::Audience,
 };
 use keyway_sys::{inherited, rendezvous, socket};
 
@@ -17,6 +17,7 @@ use crate::{
     queue::{Queue, QueueOptions},
     region::{FrozenRegion, MapOptions, RegionCopy, RegionOptions, RegionReader, RegionWriter, SharedRegion},
     sender::{Sender, SenderOptions},
+    waiting::Until,
 };
 
 /// A session with a broker. A clone is the same session; it ends with the last clone and all that was made from it.
@@ -73,6 +74,16 @@ impl Client {
         };
         let inherited = given.split(';').filter_map(parse).collect();
         Ok(Client { control, inherited: Arc::new(inherited) })
+    }
+
+    /// This process's user, as the broker was told by Linux.
+    pub fn uid(&self) -> u32 {
+        self.control.start().uid
+    }
+
+    /// This process's group, as the broker was told by Linux.
+    pub fn gid(&self) -> u32 {
+        self.control.start().gid
     }
 
     /// The kernel's number for this process.
@@ -228,6 +239,40 @@ impl Client {
         let (name, directory) = (Name::new(name)?, self.control.directory());
         let (created, _) = self.control.create(request::Lookup { directory, name, on_behalf_of: None })?;
         Ok(Capability::adopted(&self.control, created.handle, created.rights))
+    }
+
+    /// Looks a queue up, and waits until it is published if it is not.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] when nobody has published it in that time; [`Error::Denied`] when it is not for this process.
+    pub fn lookup_timeout(&self, name: &str, timeout: Duration) -> Result<Capability, Error> {
+        let (until, name) = (Until::after(timeout), Name::new(name)?);
+        let directory = self.control.directory();
+        loop {
+            let request = request::Lookup { directory, name: name.clone(), on_behalf_of: None };
+            match self.control.create(request) {
+                Ok((created, _)) => {
+                    return Ok(Capability::adopted(&self.control, created.handle, created.rights));
+                }
+                Err(Error::Denied { denial: Denial::NameUnknown { .. }, .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.control.ask(request::WaitName { directory, name: name.clone() })?;
+            loop {
+                let seen = self.control.events_seen();
+                self.control.pump()?;
+                if self.control.routes().appeared.remove(&name) {
+                    break;
+                }
+                let Some(sleep) = until.sleep() else {
+                    self.control.ask(request::ForgetName { name: name.clone() })?;
+                    // It may have appeared at the last moment, for nobody any more.
+                    self.control.routes().appeared.remove(&name);
+                    return Err(Error::TimedOut(timeout));
+                };
+                keyway_sys::futex::wait(&[(self.control.event_word(), seen)], sleep)?;
+            }
+        }
     }
 
     /// The socket on which this process hands descriptors to the broker. Needs the right `deposit`.

@@ -11,7 +11,8 @@ use std::{
 };
 
 use keyway_abi::{
-    Event, Farewell, Handle, LaneEnd, LaneId, PROTOCOL_VERSION, Reply, Request, SessionStart, WordPlace,
+    Event, Farewell, Handle, LaneEnd, LaneId, Name, PROTOCOL_VERSION, Reply, Request, SessionStart,
+    WordPlace,
     layout::{EVENT_WORD, PAGE_BYTES, RECORDS_OFFSET},
     limits::{FRAME_BYTES_MAX, FRAME_DESCRIPTORS_MAX},
     request,
@@ -75,6 +76,8 @@ pub(crate) struct Routes {
     pub(crate) acks_dropped: BTreeMap<Handle, Vec<u32>>,
     /// By the capability with which they were watched: processes that have ended.
     pub(crate) ended: BTreeSet<Handle>,
+    /// Names that were waited for and can be looked up now.
+    pub(crate) appeared: BTreeSet<Name>,
     pub(crate) notices: VecDeque<Notice>,
     farewell: Option<Farewell>,
     is_over: bool,
@@ -260,6 +263,7 @@ impl Control {
             }
             Event::CapabilityLost { handle } => self.notice(Notice::CapabilityLost { handle: *handle }),
             Event::ProcessEnded { process } => drop(self.routes().ended.insert(*process)),
+            Event::NameAppeared { name } => drop(self.routes().appeared.insert(name.clone())),
             Event::PageAdded { page } => {
                 let mapped =
                     descriptors.pop().map(|fd| Mapping::new(fd, PAGE_BYTES, Access::Read, Populate::OnUse));

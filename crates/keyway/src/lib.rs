@@ -49,7 +49,9 @@ mod waiting;
 pub use keyway_broker::{Embedded, StartError};
 
 pub use keyway_abi as abi;
-pub use keyway_abi::{Badge, Denial, Handle, Kind, LaneId, Rights, request::Audience};
+pub use keyway_abi::{
+    AclEntry, AclKind, Badge, Denial, Handle, Kind, LaneId, Rights, Subject, request::Audience,
+};
 pub use keyway_shm::{Acknowledged, Ending, Verdict};
 
 pub use crate::{

@@ -6,8 +6,8 @@
 use std::{thread, time::Duration};
 
 use keyway::{
-    Audience, Badge, Carried, Client, Denial, Embedded, Ending, Error, Incoming, Outgoing, Queue,
-    QueueOptions, RegionOptions, Rights, Sender, SenderOptions, Terms,
+    AclEntry, AclKind, Audience, Badge, Carried, Client, Denial, Embedded, Ending, Error, Incoming, Outgoing,
+    Queue, QueueOptions, RegionOptions, Rights, Sender, SenderOptions, Subject, Terms,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -340,4 +340,44 @@ fn hand_over(
     let capabilities = [Carried::Copy(capability, rights)];
     sender.send_message(&Outgoing { capabilities: &capabilities, ..Outgoing::default() }).unwrap();
     queue.receive_timeout(SOON).unwrap().capabilities.pop().unwrap().unwrap()
+}
+
+#[test]
+fn an_access_list_lets_in_and_keeps_out() {
+    let broker = Embedded::start().unwrap();
+    let (keeper, guest) = (client(&broker), client(&broker));
+    let region = keeper.create_region(4096).unwrap();
+    let _writer = keeper.map_writer(&region).unwrap();
+    let shown = hand_over(&keeper, &guest, &region, Rights::empty());
+    assert!(guest.map_reader(&shown).is_err());
+    let executable = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    let uid = guest.uid();
+    let entry = |subject, kind| AclEntry { subject, permissions: Rights::MAP, kind };
+    let allowed = region.acl_add(&entry(Subject::User(uid), AclKind::Allow)).unwrap();
+    assert_eq!(shown.permitted().unwrap(), Rights::MAP);
+    let mapped = guest.map_reader(&shown).unwrap();
+    let cut: String = executable.chars().take(keyway::abi::limits::EXECUTABLE_BYTES_MAX).collect();
+    let denied = region.acl_add(&entry(Subject::Executable(cut), AclKind::Deny)).unwrap();
+    let refused = guest.map_reader(&shown).unwrap_err();
+    assert!(matches!(refused.denial(), Some(Denial::DeniedByList { .. })), "{refused}");
+    assert_eq!(region.acl().unwrap().iter().map(|item| item.number).collect::<Vec<_>>(), [allowed, denied]);
+    region.acl_remove(denied).unwrap();
+    drop(mapped);
+    guest.map_reader(&shown).unwrap();
+    assert!(region.acl_remove(denied).is_err());
+}
+
+#[test]
+fn a_name_that_is_published_later_is_waited_for() {
+    let broker = Embedded::start().unwrap();
+    let (server, user) = (client(&broker), client(&broker));
+    let early = user.lookup_timeout("late", Duration::from_millis(20)).unwrap_err();
+    assert!(matches!(early, Error::TimedOut(_)), "{early}");
+    let waiting = thread::spawn(move || user.lookup_timeout("late", SOON).map(|_| user));
+    thread::sleep(Duration::from_millis(30));
+    let queue = server.create_queue(QueueOptions::default()).unwrap();
+    let name = server.publish("late", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let user = waiting.join().unwrap().unwrap();
+    user.lookup_timeout("late", Duration::ZERO).unwrap();
+    drop(name);
 }

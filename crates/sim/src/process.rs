@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use keyway_abi::{
-    Badge, Event, Handle, Kind, LaneId, Listing, MappingId, Name, PROTOCOL_VERSION, ProcessNumber, Reply,
-    Request, Rights, Ticket,
+    AclEntry, AclKind, Badge, Event, Handle, Kind, LaneId, Listing, MappingId, Name, PROTOCOL_VERSION,
+    ProcessNumber, Reply, Request, Rights, Subject, Ticket,
     request::{self, Audience, EscrowHow, MapAccess},
 };
 use keyway_kernel::{Call, Door, Identity, Outgoing};
@@ -244,6 +244,7 @@ impl Process {
             26..=27 => self.act_on_processes(random),
             28 => self.act_on_devices(random),
             29 => self.look(random),
+            30 if random.once_in(2) => self.act_on_lists(random),
             30 => self.misbehave(random),
             _ => self.crowd(random),
         }
@@ -289,6 +290,8 @@ impl Process {
                 let audience = Audience::Everyone;
                 self.send(request::Publish { directory, name, queue, rights, audience });
             }
+            _ if random.once_in(6) => self.send(request::WaitName { directory, name }),
+            _ if random.once_in(12) => self.send(request::ForgetName { name }),
             _ => {
                 let endowed = self.find(random, Kind::Process, Rights::ENDOW);
                 let on_behalf_of = endowed.filter(|_| random.once_in(4));
@@ -432,6 +435,26 @@ impl Process {
                 let process = ProcessNumber(random.below(60) as u64);
                 self.send(request::ListCapabilities { directory, process, after: Handle::NONE });
             }
+        }
+    }
+
+    fn act_on_lists(&mut self, random: &mut Random) {
+        let Some(Held { handle: object, .. }) = self.any(random) else { return };
+        let other = self.any(random).map_or(Handle::NONE, |held| held.handle);
+        let subject = match random.below(4) {
+            0 => Subject::Holder(other),
+            1 => Subject::User(1000 + random.below(3) as u32),
+            2 => Subject::Group(1000 + random.below(3) as u32),
+            _ => Subject::Executable("/usr/bin/sim".into()),
+        };
+        let permissions = [Rights::SEND, Rights::MAP | Rights::GRANT, Rights::all()][random.below(3)];
+        let kind = if random.once_in(2) { AclKind::Allow } else { AclKind::Deny };
+        let number = random.below(4) as u64;
+        match random.below(8) {
+            0..=2 => self.send(request::AclAdd { object, entry: AclEntry { subject, permissions, kind } }),
+            3..=4 => self.send(request::AclRemove { object, number }),
+            5 => self.send(request::AclList { object, after: random.once_in(2).then_some(number) }),
+            _ => self.send(request::AclCheck { object }),
         }
     }
 

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyway_abi::{
-    Event, Handle, LaneEnd, LaneId, ProcessNumber, Reply, Request, Rights, WordPlace,
+    Event, Handle, LaneEnd, LaneId, Name, ProcessNumber, Reply, Request, Rights, WordPlace,
     layout::{GENERATION_FIRST, WORD_DEAD, WORD_REVOKED},
     request::EscrowHow,
 };
@@ -64,6 +64,8 @@ pub(crate) struct Promises {
     watches: BTreeMap<(ProcessNumber, Handle), Option<ProcessNumber>>,
     /// Which process a handle is known to name.
     named: BTreeMap<(ProcessNumber, Handle), ProcessNumber>,
+    /// Which names are waited for.
+    waits: BTreeSet<(ProcessNumber, Name)>,
     memories: BTreeSet<Token>,
     refused: BTreeSet<Token>,
     devices: BTreeSet<Token>,
@@ -228,6 +230,12 @@ impl Promises {
                 let target = self.named.get(&(to, request.process)).copied();
                 self.watches.insert((to, request.process), target);
             }
+            (Request::WaitName(request), Reply::Done) => {
+                self.waits.insert((to, request.name.clone()));
+            }
+            (Request::ForgetName(request), Reply::Done) => {
+                self.waits.remove(&(to, request.name.clone()));
+            }
             (Request::Delete(request), Reply::Done) => {
                 self.watches.remove(&(to, request.handle));
             }
@@ -312,6 +320,11 @@ impl Promises {
                 self.lineage.on_gone((to, *handle));
                 Ok(())
             }
+            Event::NameAppeared { name } => {
+                let waited = self.waits.remove(&(to, name.clone()));
+                require!(waited, "{to} is told of {name}, for which it does not wait");
+                Ok(())
+            }
             Event::ProcessEnded { process } => {
                 let watched = self.watches.remove(&(to, *process));
                 require!(watched.is_some(), "{to} is told of the end of {process}, which it does not watch");
@@ -370,6 +383,7 @@ impl Promises {
         self.pages.retain(|(owner, _), _| *owner != process);
         self.unanswered.retain(|(asker, _), _| *asker != process);
         self.watches.retain(|(watcher, _), _| *watcher != process);
+        self.waits.retain(|(waiter, _)| *waiter != process);
         self.doomed.retain(|(asker, _)| *asker != process);
         self.lineage.on_end(process);
         for (lane, ends) in &self.lanes {

@@ -70,9 +70,7 @@ impl Kernel {
         asked: Asked,
     ) -> Result<(CapabilityId, Option<Badge>), Denial> {
         let (id, capability) = self.held_any(caller.process, from)?;
-        if !capability.rights.contains(needed) {
-            return Err(Denial::MissingRights { handle: from, needed, held: capability.rights });
-        }
+        self.check_rights(caller.process, from, capability, needed)?;
         if capability.revoking {
             return Err(Denial::Revoking { handle: from });
         }

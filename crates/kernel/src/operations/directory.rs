@@ -1,9 +1,10 @@
 //! The directory of service names.
 
-use alloc::vec;
+use alloc::{vec, vec::Vec};
 
 use keyway_abi::{
-    Badge, Created, Denial, Event, Kind, Name, Reply, Rights,
+    Badge, Created, Denial, Event, Kind, Name, Payer, ProcessNumber, Quota, Reply, Rights,
+    limits::NAME_WAITS_MAX,
     request::{self, Audience},
 };
 
@@ -46,7 +47,8 @@ impl Kernel {
             entry.target = Some(target);
         }
         self.process_mut(publisher).owned.insert(id);
-        self.names.insert(request.name, id);
+        self.names.insert(request.name.clone(), id);
+        self.tell_waiters(&request.name);
         Outcome::reply(Reply::Capability(Created { handle, rights: Rights::empty(), badge: None }))
     }
 
@@ -82,12 +84,75 @@ impl Kernel {
         Outcome::reply(Reply::Capability(Created { handle, rights, badge: Some(badge) }))
     }
 
+    pub(crate) fn wait_name(
+        &mut self,
+        caller: Caller,
+        request: request::WaitName,
+    ) -> Result<Outcome, Denial> {
+        self.held(caller.process, request.directory, Kind::Directory, Rights::LOOKUP)?;
+        let name = request.name;
+        match self.check_name(caller, &name) {
+            Ok(_) => {
+                self.reply(caller, Reply::Done, vec![]);
+                self.notify(caller.process, Event::NameAppeared { name }, vec![]);
+                return Ok(Outcome::Later);
+            }
+            // It may be published anew, for this process.
+            Err(Denial::NameUnknown { .. } | Denial::NameRefused { .. }) => {}
+            Err(denial) => return Err(denial),
+        }
+        let waited = &self.process(caller.process).waited_names;
+        let (used, max) = (waited.len() as u64, NAME_WAITS_MAX as u64);
+        if used >= max && !waited.contains(&name) {
+            let (quota, of) = (Quota::NameWaits, Payer::Process);
+            return Err(Denial::QuotaExceeded { quota, of, asked: 1, used, max });
+        }
+        self.process_mut(caller.process).waited_names.insert(name.clone());
+        self.name_waits.insert((name, caller.process));
+        Outcome::reply(Reply::Done)
+    }
+
+    pub(crate) fn forget_name(
+        &mut self,
+        caller: Caller,
+        request: &request::ForgetName,
+    ) -> Result<Outcome, Denial> {
+        self.forget_wait(caller.process, &request.name);
+        Outcome::reply(Reply::Done)
+    }
+
+    fn forget_wait(&mut self, process: ProcessNumber, name: &Name) {
+        self.process_mut(process).waited_names.remove(name);
+        self.name_waits.remove(&(name.clone(), process));
+    }
+
+    /// A name is there: those who wait for it and may look it up are told once.
+    fn tell_waiters(&mut self, name: &Name) {
+        let first = (name.clone(), ProcessNumber(0));
+        let waiters = self.name_waits.range(first..).take_while(|(waited, _)| waited == name);
+        let waiters: Vec<ProcessNumber> = waiters.map(|(_, process)| *process).collect();
+        for process in waiters {
+            if self.check_name_for(process, name).is_ok() {
+                self.forget_wait(process, name);
+                self.notify(process, Event::NameAppeared { name: name.clone() }, vec![]);
+            }
+        }
+    }
+
     /// The name's object and the capability from which look-ups derive, if the asker is of its audience.
     fn check_name(&self, caller: Caller, name: &Name) -> Result<(ObjectId, CapabilityId), Denial> {
+        self.check_name_for(caller.process, name)
+    }
+
+    fn check_name_for(
+        &self,
+        process: ProcessNumber,
+        name: &Name,
+    ) -> Result<(ObjectId, CapabilityId), Denial> {
         let unknown = || Denial::NameUnknown { name: name.clone() };
         let id = *self.names.get(name).ok_or_else(unknown)?;
         let Body::ServiceName(entry) = &self.object(id).body else { return Err(unknown()) };
-        let uid = self.process(caller.process).uid();
+        let uid = self.process(process).uid();
         if entry.audience == Audience::OwnUserAndRoot && uid != 0 && uid != entry.publisher_uid {
             return Err(Denial::NameRefused { name: name.clone() });
         }

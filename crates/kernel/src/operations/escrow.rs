@@ -152,9 +152,7 @@ impl Kernel {
     fn put_move(&mut self, caller: Caller, from: Handle, holder: Holder) -> Result<EscrowItem, Denial> {
         let (id, capability) = self.held_any(caller.process, from)?;
         let held = capability.rights;
-        if !held.contains(Rights::GRANT) {
-            return Err(Denial::MissingRights { handle: from, needed: Rights::GRANT, held });
-        }
+        self.check_rights(caller.process, from, capability, Rights::GRANT)?;
         if capability.revoking {
             return Err(Denial::Revoking { handle: from });
         }

@@ -1,5 +1,6 @@
 //! The operations, one file a noun. Each is a check that changes nothing, then a commit that cannot fail.
 
+pub(crate) mod acls;
 mod answers;
 mod capabilities;
 mod devices;
