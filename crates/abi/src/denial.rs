@@ -11,6 +11,7 @@ use crate::{
     handle::{Badge, Handle, LaneId, MappingId, Ticket},
     name::Name,
     rights::{Kind, Rights},
+    signal::{SIGNAL_MAX, Signal},
 };
 
 /// What is counted against an account.
@@ -316,6 +317,34 @@ pub enum Denial {
         /// What the broker speaks.
         version: u16,
     },
+    /// No signal has the number.
+    #[error("no signal has the number {asked}; they are 1 to {SIGNAL_MAX}")]
+    InvalidSignal {
+        /// What was asked for.
+        asked: i32,
+    },
+    /// As many real-time signals are queued at the process as may be, or as the asker's process or user may have there.
+    #[error("{of} may have {max} real-time signals queued at a process; try again when it has taken some")]
+    SignalQueueFull {
+        /// Whose share it is.
+        of: Payer,
+        /// How many.
+        max: u32,
+    },
+    /// The signal's action is one that Linux carries out, and the process, or Linux, does not let the broker do so.
+    #[error(
+        "the broker may not carry out the default action of {signal} on this process; it must handle or block the signal, or accept default actions when it connects"
+    )]
+    Unsupported {
+        /// What was raised.
+        signal: Signal,
+    },
+    /// The signal's action cannot be changed.
+    #[error("{signal} can be neither handled nor ignored")]
+    SignalBound {
+        /// What was asked for.
+        signal: Signal,
+    },
 }
 
 impl Denial {
@@ -353,6 +382,10 @@ impl Denial {
             Denial::SystemRefused { .. } => 29,
             Denial::VersionUnsupported { .. } => 30,
             Denial::ShareExceeded { .. } => 31,
+            Denial::InvalidSignal { .. } => 40,
+            Denial::SignalQueueFull { .. } => 41,
+            Denial::Unsupported { .. } => 42,
+            Denial::SignalBound { .. } => 43,
         }
     }
 
@@ -369,6 +402,7 @@ impl Denial {
         const EINVAL: i32 = 22;
         const EPIPE: i32 = 32;
         const EPROTONOSUPPORT: i32 = 93;
+        const EOPNOTSUPP: i32 = 95;
         match self {
             Denial::MissingRights { .. } | Denial::ReceiveBound | Denial::RightsExceeded { .. } => EPERM,
             Denial::NameRefused { .. } | Denial::WriterTaken => EACCES,
@@ -378,12 +412,14 @@ impl Denial {
             | Denial::SendersExceeded { .. }
             | Denial::ShareExceeded { .. }
             | Denial::ReceiverFull { .. }
+            | Denial::SignalQueueFull { .. }
             | Denial::RegionUnwritten => EAGAIN,
             Denial::QuotaExceeded { .. } => ENOMEM,
             Denial::NameTaken { .. } => EEXIST,
             Denial::Revoking { .. } => EBUSY,
             Denial::LaneEnded { .. } | Denial::ObjectEnded { .. } => EPIPE,
             Denial::VersionUnsupported { .. } => EPROTONOSUPPORT,
+            Denial::Unsupported { .. } => EOPNOTSUPP,
             Denial::SystemRefused { errno } => *errno,
             Denial::UnknownHandle { .. }
             | Denial::StaleHandle { .. }
@@ -396,7 +432,9 @@ impl Denial {
             | Denial::WrongEnd { .. }
             | Denial::AlreadyMapped
             | Denial::UnknownMapping { .. }
-            | Denial::UnknownTicket { .. } => EINVAL,
+            | Denial::UnknownTicket { .. }
+            | Denial::InvalidSignal { .. }
+            | Denial::SignalBound { .. } => EINVAL,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket, WordPlace},
     name::Name,
     rights::{Kind, Rights},
+    signal::{SigInfo, SignalSet},
 };
 
 /// What a session begins with.
@@ -198,4 +199,8 @@ pub enum Reply {
     Taken(CapabilityEntry),
     /// Part of a list.
     Listing(Listing),
+    /// A set of signals: those that were held back before, or those that are pending.
+    Signals(SignalSet),
+    /// The signal that was taken; nothing when none of those asked for is pending.
+    Signal(Option<SigInfo>),
 }

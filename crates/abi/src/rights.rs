@@ -67,6 +67,8 @@ bitflags! {
         const LOOKUP = 1 << 12;
         /// Directory: list all processes, capabilities and queues.
         const INSPECT = 1 << 13;
+        /// Process: raise signals at it.
+        const RAISE = 1 << 15;
     }
 }
 

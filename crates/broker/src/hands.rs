@@ -11,11 +11,12 @@ use std::{
 
 use keyway_abi::{Event, Farewell, LaneEntry, Listing, ProcessNumber, Reply};
 use keyway_kernel::{
-    Answer, Call, Descriptor, Door, Effect, Kernel, Outgoing, PairKind, Refusal, Task, Token,
+    Answer, Call, Descriptor, Door, Effect, Kernel, LinuxSignal, Outgoing, PairKind, Refusal, Task, Token,
 };
 use keyway_sys::{
     Errno, Error,
     epoll::{Epoll, Interest},
+    process::{self, Signal},
     socket::{self, PairUse},
 };
 
@@ -144,6 +145,10 @@ impl Hands {
                 let outcome = self.create_pair(process, kind).map_err(refusal);
                 answers.push_back(Answer { task, outcome });
             }
+            Effect::Signal { task, process, signal } => {
+                let outcome = self.signal(process, signal).map_err(refusal);
+                answers.push_back(Answer { task, outcome });
+            }
             Effect::EndSession { process, farewell } => self.end_session(process, farewell),
         }
     }
@@ -258,6 +263,25 @@ impl Hands {
         }
         self.pair_ends.insert((process, kind), Arc::new(pair.client_end));
         Ok(())
+    }
+
+    /// Sends a signal to a session's process, through its pidfd: never to a process that has its pid later. A process that the
+    /// user of the session could not reach any more, because it has become another user's, is out of the broker's reach too,
+    /// whatever the broker's own privilege; and so is the broker itself, which serves others.
+    fn signal(&self, process: ProcessNumber, signal: LinuxSignal) -> Result<(), Error> {
+        let refuse = |errno| Error { call: "pidfd_send_signal", errno };
+        let session = self.sessions.get(&process).and_then(|session| session.bound.as_ref());
+        let bound = session.ok_or(refuse(Errno::SRCH))?;
+        if bound.pid == std::process::id() || !process::is_within_reach(&bound.pidfd, bound.uid)? {
+            return Err(refuse(Errno::PERM));
+        }
+        let signal = match signal {
+            LinuxSignal::Terminate => Signal::Terminate,
+            LinuxSignal::Kill => Signal::Kill,
+            LinuxSignal::Stop => Signal::Stop,
+            LinuxSignal::Continue => Signal::Continue,
+        };
+        process::kill(&bound.pidfd, signal)
     }
 
     /// Whether the descriptor that came with a request is gone already: it was refused.

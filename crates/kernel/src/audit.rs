@@ -10,6 +10,7 @@ use crate::{
     lane::{Lane, Mapping, Waiting},
     limits::Charge,
     object::{Body, Device, Queue, Region, ServiceName},
+    process::Phase,
     tree::Holder,
 };
 
@@ -24,6 +25,7 @@ impl Kernel {
         self.audit_objects();
         self.audit_lanes();
         self.audit_charges();
+        self.audit_signals();
     }
 
     /// Whether nothing is left: no process, no lane, no capability but the kernel's own.
@@ -162,6 +164,14 @@ impl Kernel {
             let words = process.sending.len() + process.receiving.len() + process.mappings.len();
             assert_eq!(process.pages.live(), words, "each end and each mapping of {number} has its word");
             assert!(process.mappings.iter().all(|id| self.mappings[id].process == *number));
+        }
+    }
+
+    fn audit_signals(&self) {
+        for (number, process) in &self.processes {
+            process.signals.audit();
+            let can_have = process.phase == Phase::Ready || process.signals.is_untouched();
+            assert!(can_have, "{number} has signals before it has spoken");
         }
     }
 

@@ -217,6 +217,11 @@ impl Kernel {
             Request::ListCapabilities(request) => self.list_capabilities(caller, &request),
             Request::ListQueues(request) => self.list_queues(caller, &request),
             Request::ListLanes(request) => self.list_lanes(caller, &request),
+            Request::Raise(request) => self.raise(caller, &request),
+            Request::SetAction(request) => self.set_action(caller, &request),
+            Request::SetMask(request) => self.set_mask(caller, &request),
+            Request::Pending(request) => self.pending(caller, &request),
+            Request::TakeSignal(request) => self.take_signal(caller, &request),
         }
     }
 }
@@ -441,6 +446,7 @@ impl Kernel {
             mappings: alloc::collections::BTreeSet::new(),
             watching: alloc::collections::BTreeSet::new(),
             pages: crate::page::Pages::default(),
+            signals: crate::signals::Signals::default(),
         };
         self.processes.insert(number, process);
         self.want_page(number);

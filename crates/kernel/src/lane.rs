@@ -121,4 +121,6 @@ pub(crate) enum Waiting {
     RegionSeal(MappingId),
     Child(ProcessNumber),
     DepositPair,
+    /// Linux carries out the default action of a signal that was raised.
+    Signal(keyway_abi::Signal),
 }

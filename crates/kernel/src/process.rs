@@ -11,6 +11,7 @@ use crate::{
     account::AccountId,
     effect::Identity,
     page::Pages,
+    signals::Signals,
     table::Table,
     tree::{CapabilityId, ObjectId},
 };
@@ -49,6 +50,7 @@ pub(crate) struct Process {
     /// The processes that it watches, and through which of its capabilities.
     pub(crate) watching: BTreeSet<(ObjectId, Handle)>,
     pub(crate) pages: Pages,
+    pub(crate) signals: Signals,
 }
 
 impl Process {

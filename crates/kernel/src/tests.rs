@@ -15,3 +15,4 @@ mod refusals;
 mod regions;
 mod revocation;
 mod sessions;
+mod signals;

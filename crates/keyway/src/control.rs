@@ -100,7 +100,11 @@ impl Control {
     /// Says hello on a socket that leads to the broker.
     pub(crate) fn begin(socket: OwnedFd) -> Result<Self, Error> {
         let mut line = Line { last_number: 0, buffer: Box::new([0; FRAME_BYTES_MAX]) };
-        let hello = request::Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION };
+        let hello = request::Hello {
+            version_min: PROTOCOL_VERSION,
+            version_max: PROTOCOL_VERSION,
+            default_actions: keyway_abi::DefaultActions::Refused,
+        };
         let mut farewell = None;
         let mut keep = |incoming, _| {
             if let Event::Farewell(reason) = incoming {
@@ -255,6 +259,7 @@ impl Control {
                 }
             }
             Event::PageDropped { page } => drop(locked(&self.pages).remove(page)),
+            Event::SignalsPending => {}
             Event::Farewell(farewell) => self.routes().farewell = Some(*farewell),
         }
     }

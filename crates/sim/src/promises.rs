@@ -8,6 +8,7 @@
 //! 6. Who watches is told of the end, once for each capability it watches through.
 //! 7. Memory and devices that are sent are there; each is dropped once.
 //! 8. What is gone cannot be used, from the moment its revocation began; when that is answered, the words say so.
+//! 9. What is promised of signals; see there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,10 @@ use keyway_abi::{
 };
 use keyway_kernel::{Call, Descriptor, Effect, Outgoing, Token};
 
-use crate::lineage::{Lineage, Opened};
+use crate::{
+    lineage::{Lineage, Opened},
+    signals::Signals,
+};
 
 /// A promise that was broken, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +61,7 @@ pub(crate) struct Promises {
     /// Requests that act on what is gone.
     doomed: BTreeSet<(ProcessNumber, u32)>,
     lineage: Lineage,
+    signals: Signals,
     ended: BTreeSet<ProcessNumber>,
     lanes: BTreeMap<LaneId, LaneEnds>,
     pages: BTreeMap<(ProcessNumber, u32), BTreeMap<u16, u32>>,
@@ -82,6 +87,11 @@ impl Promises {
         if self.lineage.must_be_denied(process, &request) {
             self.doomed.insert((process, call.number));
         }
+        let at = match &request {
+            Request::Raise(request) => self.named.get(&(process, request.process)).copied(),
+            _ => None,
+        };
+        self.signals.on_request(process, &request, at);
         self.unanswered.insert((process, call.number), (call, request));
     }
 
@@ -136,6 +146,7 @@ impl Promises {
                 Ok(())
             }
             Effect::SetWord { process, page, index, value } => self.on_word(*process, *page, *index, *value),
+            Effect::Signal { process, .. } => self.signals.on_act(*process).map_err(Broken),
             Effect::EndSession { process, .. } => self.on_end(*process),
             Effect::CreateMemory { .. }
             | Effect::SealMemory { .. }
@@ -237,8 +248,13 @@ impl Promises {
                     self.named.insert((to, created.handle), target);
                 }
             }
-            (Request::Hello(_), Reply::Welcome(start)) => {
+            (Request::Hello(hello), Reply::Welcome(start)) => {
                 self.named.extend(start.own.map(|own| ((to, own), start.process)));
+                self.signals.on_welcome(to, start.pid, &hello);
+            }
+            (Request::Raise(request), Reply::Denied(_)) => self.signals.on_refused(&request),
+            (Request::TakeSignal(_), Reply::Signal(Some(info))) => {
+                return self.signals.on_taken(to, info).map_err(Broken);
             }
             _ => {}
         }
@@ -304,6 +320,7 @@ impl Promises {
                 require!(watched.is_some(), "{to} is told of the end of {process}, which it does not watch");
                 Ok(())
             }
+            Event::SignalsPending => self.signals.on_told(to).map_err(Broken),
             _ => Ok(()),
         }
     }
@@ -359,6 +376,7 @@ impl Promises {
         self.watches.retain(|(watcher, _), _| *watcher != process);
         self.doomed.retain(|(asker, _)| *asker != process);
         self.lineage.on_end(process);
+        self.signals.on_end(process);
         for (lane, ends) in &self.lanes {
             let (Some(sender), Some(receiver)) = (ends.sender, ends.receiver) else { continue };
             let peer = match process {

@@ -29,6 +29,9 @@ impl Kernel {
             }
             return;
         }
+        if let Waiting::Signal(signal) = waiting {
+            return self.commit_act(caller, signal, answer.outcome);
+        }
         match answer.outcome {
             Ok(()) => self.commit_done(caller, &waiting),
             Err(Refusal::Fault(fault)) => {
@@ -46,7 +49,7 @@ impl Kernel {
 
     fn commit_done(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) | Waiting::Closing(_) => {}
+            Waiting::Page(_) | Waiting::Closing(_) | Waiting::Signal(_) => {}
             Waiting::Acks { queue, first, count, made_queue } => {
                 if !self.objects.contains_key(&queue) {
                     let denial = Denial::ObjectEnded { kind: Kind::Queue };
@@ -89,7 +92,7 @@ impl Kernel {
     /// Linux refused: what the operation had made goes again.
     fn undo(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) | Waiting::Closing(_) | Waiting::DepositPair => {}
+            Waiting::Page(_) | Waiting::Closing(_) | Waiting::DepositPair | Waiting::Signal(_) => {}
             Waiting::Acks { queue, made_queue: true, .. } => {
                 if self.objects.contains_key(&queue) {
                     self.end_object(queue, Loss::Deleted);

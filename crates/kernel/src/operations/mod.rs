@@ -10,3 +10,4 @@ mod listing;
 mod queues;
 mod regions;
 mod sessions;
+mod signals;
