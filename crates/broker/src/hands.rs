@@ -367,4 +367,35 @@ mod tests {
             assert_eq!(Watched::of(watched.token()), watched);
         }
     }
+
+    #[test]
+    fn a_process_that_its_user_cannot_reach_any_more_is_out_of_the_brokers_reach() {
+        use std::process::{Child, Command, Stdio};
+        let start = || Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let bell = Arc::new(keyway_sys::epoll::EventFd::new().unwrap());
+        let deposits = Deposits::start(Arc::clone(&bell)).unwrap();
+        let mut hands = Hands::new(Epoll::new().unwrap(), deposits, Closers::new(bell));
+        let number = ProcessNumber(7);
+        let stand_for = |hands: &mut Hands, child: &Child, uid| {
+            let socket = socket::seqpacket_pair(PairUse::Session).unwrap().broker_end;
+            let pid = child.id();
+            let pidfd = process::pidfd_open(pid).unwrap();
+            let bound = session::Bound { pid, uid, pidfd };
+            hands.sessions.insert(number, Session::new(socket, Some(bound), 31));
+        };
+        let uid = rustix::process::getuid().as_raw();
+        let (mut child, mut other) = (start(), start());
+        // Whoever has this user now, its session began as another's.
+        stand_for(&mut hands, &child, uid + 1);
+        let refused = hands.signal(number, LinuxSignal::Kill).unwrap_err();
+        assert_eq!(refused.errno, Errno::PERM);
+        stand_for(&mut hands, &child, uid);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success(), "nothing was done to it");
+        assert_eq!(hands.signal(number, LinuxSignal::Kill).unwrap_err().errno, Errno::SRCH);
+        assert_eq!(hands.signal(ProcessNumber(8), LinuxSignal::Kill).unwrap_err().errno, Errno::SRCH);
+        stand_for(&mut hands, &other, uid);
+        hands.signal(number, LinuxSignal::Kill).unwrap();
+        assert!(!other.wait().unwrap().success());
+    }
 }

@@ -26,7 +26,7 @@
 //! the broker's frames, `keyway-shm` for lanes and `keyway-sys` for Linux.
 //!
 //! Floors, lowest first: `error`, `waiting`; `control`; `capability`; `message`; `sender`, `region`, `device`; `queue`;
-//! `call`; `client` (where users begin); `confined`, `bridge`.
+//! `call`, `signals`; `client` (where users begin); `confined`, `bridge`.
 
 #![forbid(unsafe_code)]
 
@@ -43,19 +43,23 @@ mod message;
 mod queue;
 mod region;
 mod sender;
+mod signals;
 mod waiting;
 
 #[cfg(feature = "embedded")]
 pub use keyway_broker::{Embedded, StartError};
 
 pub use keyway_abi as abi;
-pub use keyway_abi::{Badge, Denial, Handle, Kind, LaneId, Rights, request::Audience};
+pub use keyway_abi::{
+    Badge, DefaultActions, Denial, Handle, Kind, LaneId, Rights, SigInfo, Signal, SignalAction, SignalSet,
+    request::Audience,
+};
 pub use keyway_shm::{Acknowledged, Ending, Verdict};
 
 pub use crate::{
     call::Caller,
     capability::{Capability, Watch},
-    client::Client,
+    client::{Client, SessionOptions},
     confined::{Confined, ConfinedChild},
     control::Notice,
     device::Depositor,
@@ -64,5 +68,6 @@ pub use crate::{
     queue::{Incoming, Peer, Queue, QueueOptions, wait_any},
     region::{RegionReader, RegionWriter},
     sender::{Sender, SenderOptions},
+    signals::Signals,
     waiting::WaitStyle,
 };

@@ -300,11 +300,15 @@ fn a_flood_leaves_one_frame_for_who_does_not_look() {
     for signal in [Signal::USR1, real_time(40)] {
         driver.done(b.number, set_action(signal, SignalAction::Handle));
     }
-    mask(&mut driver, b, MaskChange::Set, Signal::USR2.into());
+    let held_back = [Signal::USR2, Signal::TSTP, Signal::CONT];
+    mask(&mut driver, b, MaskChange::Set, held_back.into_iter().collect());
     for value in 0..2000 {
         driver.done(a.number, raise(process, Signal::USR1, value));
         driver.done(a.number, raise(process, Signal::USR2, value));
         driver.post(a.number, raise(process, real_time(40), value));
+        // Each of these two takes the other's place.
+        driver.done(a.number, raise(process, Signal::TSTP, value));
+        driver.done(a.number, raise(process, Signal::CONT, value));
     }
     assert_eq!(driver.events(b.number), [Event::SignalsPending]);
     let first = take(&mut driver, b, TAKE).unwrap();
