@@ -11,6 +11,7 @@ use crate::{
     handle::{Badge, Handle, LaneId, MappingId, Ticket},
     name::Name,
     rights::{Kind, Rights},
+    signal::{SIGNAL_MAX, Signal},
 };
 
 /// What is counted against an account.
@@ -428,6 +429,34 @@ pub enum Denial {
         /// What the broker speaks.
         version: u16,
     },
+    /// No signal has the number.
+    #[error("no signal has the number {asked}; they are 1 to {SIGNAL_MAX}")]
+    InvalidSignal {
+        /// What was asked for.
+        asked: i32,
+    },
+    /// As many real-time signals are queued at the process as may be, or as the asker's process or user may have there.
+    #[error("{of} may have {max} real-time signals queued at a process; try again when it has taken some")]
+    SignalQueueFull {
+        /// Whose share it is.
+        of: Payer,
+        /// How many.
+        max: u32,
+    },
+    /// The signal's action is one that Linux carries out, and the process, or Linux, does not let the broker do so.
+    #[error(
+        "the broker may not carry out the default action of {signal} on this process; it must handle or block the signal, or accept default actions when it connects"
+    )]
+    Unsupported {
+        /// What was raised.
+        signal: Signal,
+    },
+    /// The signal's action cannot be changed.
+    #[error("{signal} can be neither handled nor ignored")]
+    SignalBound {
+        /// What was asked for.
+        signal: Signal,
+    },
 }
 
 impl Denial {
@@ -480,6 +509,10 @@ impl Denial {
             Denial::InvalidPermissions { .. } => 51,
             Denial::InvalidExecutable { .. } => 52,
             Denial::UnknownAclEntry { .. } => 53,
+            Denial::InvalidSignal { .. } => 40,
+            Denial::SignalQueueFull { .. } => 41,
+            Denial::Unsupported { .. } => 42,
+            Denial::SignalBound { .. } => 43,
         }
     }
 
@@ -525,6 +558,10 @@ impl Denial {
             37 => "NotFreezable",
             38 => "Pinned",
             39 => "SealedByOther",
+            40 => "InvalidSignal",
+            41 => "SignalQueueFull",
+            42 => "Unsupported",
+            43 => "SignalBound",
             44 => "NotFrozen",
             45 => "NotWriter",
             46 => "WrongSharing",
@@ -549,6 +586,7 @@ impl Denial {
         const EINVAL: i32 = 22;
         const EPIPE: i32 = 32;
         const EPROTONOSUPPORT: i32 = 93;
+        const EOPNOTSUPP: i32 = 95;
         match self {
             Denial::MissingRights { .. }
             | Denial::ReceiveBound
@@ -569,12 +607,14 @@ impl Denial {
             | Denial::ShareExceeded { .. }
             | Denial::ReceiverFull { .. }
             | Denial::NotFrozen
+            | Denial::SignalQueueFull { .. }
             | Denial::RegionUnwritten => EAGAIN,
             Denial::QuotaExceeded { .. } => ENOMEM,
             Denial::NameTaken { .. } => EEXIST,
             Denial::Revoking { .. } | Denial::Pinned => EBUSY,
             Denial::LaneEnded { .. } | Denial::ObjectEnded { .. } => EPIPE,
             Denial::VersionUnsupported { .. } => EPROTONOSUPPORT,
+            Denial::Unsupported { .. } => EOPNOTSUPP,
             Denial::SystemRefused { errno } => *errno,
             Denial::Expired { .. }
             | Denial::ExpiryPast { .. }
@@ -593,7 +633,9 @@ impl Denial {
             | Denial::WrongEnd { .. }
             | Denial::AlreadyMapped
             | Denial::UnknownMapping { .. }
-            | Denial::UnknownTicket { .. } => EINVAL,
+            | Denial::UnknownTicket { .. }
+            | Denial::InvalidSignal { .. }
+            | Denial::SignalBound { .. } => EINVAL,
         }
     }
 }

@@ -130,6 +130,9 @@ pub enum Event {
         /// Its number.
         page: u32,
     },
+    /// A signal is pending, or one that was is no longer held back. Told once; not again before the process asks for one with
+    /// [`TakeSignal`](crate::request::TakeSignal), so that whoever does not look is not flooded.
+    SignalsPending,
     /// The session is over; the socket closes after this frame.
     Farewell(Farewell),
 }

@@ -3,7 +3,7 @@
 //! Types only. Nothing here decides anything, does I/O or knows how bytes become types (that is `keyway-wire`).
 //! It rests on `core` and `alloc`; every other crate of the house may use it.
 //!
-//! Floors, lowest first: `limits`, `layout`, `name`, `handle`, `rights`, `denial`, `farewell`, `request`, `reply`,
+//! Floors, lowest first: `limits`, `layout`, `name`, `handle`, `rights`, `signal`, `denial`, `farewell`, `request`, `reply`,
 //! `event`.
 
 #![no_std]
@@ -21,6 +21,7 @@ mod name;
 mod reply;
 pub mod request;
 mod rights;
+mod signal;
 
 pub use crate::{
     denial::{Denial, Payer, Quota, Sharer},
@@ -34,6 +35,10 @@ pub use crate::{
     },
     request::{AclEntry, AclKind, Request, Subject},
     rights::{Kind, Rights},
+    signal::{
+        DefaultAction, DefaultActions, MaskChange, SigInfo, Signal, SignalAction, SignalCode, SignalSet,
+        Taking,
+    },
 };
 
 /// The protocol version that this crate describes. The first frame of a session agrees on it.

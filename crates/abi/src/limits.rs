@@ -75,6 +75,9 @@ pub const BROKER_WORDS_RESERVE: usize = 32;
 pub const BROKER_PAGES_MAX: usize = 64;
 /// Published names of one process.
 pub const NAMES_MAX: u32 = 64;
+/// Real-time signals queued at one process. One process has a quarter of them at another, the processes of one user three
+/// quarters at another user's.
+pub const SIGNALS_QUEUED_MAX: u32 = 64;
 /// Entries of one listing reply; the next one begins after the last.
 pub const LISTING_ENTRIES_MAX: usize = 24;
 /// Bytes of an executable's path that the kernel keeps.

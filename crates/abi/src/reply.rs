@@ -10,6 +10,7 @@ use crate::{
     name::Name,
     request::AclKind,
     rights::{Kind, Rights},
+    signal::{SigInfo, SignalSet},
 };
 
 /// What a session begins with.
@@ -308,4 +309,8 @@ pub enum Reply {
     Taken(CapabilityEntry),
     /// Part of a list.
     Listing(Listing),
+    /// A set of signals: those that were held back before, or those that are pending.
+    Signals(SignalSet),
+    /// The signal that was taken; nothing when none of those asked for is pending.
+    Signal(Option<SigInfo>),
 }

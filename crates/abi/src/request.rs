@@ -11,6 +11,7 @@ use crate::{
     handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket},
     name::Name,
     rights::Rights,
+    signal::{DefaultActions, MaskChange, SignalAction, SignalSet, Taking},
 };
 
 macro_rules! requests {
@@ -149,6 +150,8 @@ requests! {
         version_min: u16,
         /// The newest protocol version that the process speaks.
         version_max: u16,
+        /// Whether the broker may terminate, stop and continue this process for those who hold the right `raise`.
+        default_actions: DefaultActions,
     }
     2 CreateQueue
     /// Makes a queue whose receiver is the asker. Reply: [`Reply::Queue`](crate::Reply::Queue), with one writable
@@ -472,5 +475,46 @@ requests! {
         directory: Handle,
         /// Begin after this record.
         after: Option<u64>,
+    }
+    50 Raise
+    /// Raises a signal at a process. Needs `raise`. A standard signal that is pending there already merges with that one.
+    /// Reply: `Done`; where Linux carries out the default action, once it has.
+    {
+        /// The process.
+        process: Handle,
+        /// The signal: 1 to 64.
+        signal: i32,
+        /// What the sender has to say; the process reads it with the signal.
+        value: u64,
+    }
+    51 SetAction
+    /// Chooses what is done about a signal. Ignoring one drops those that are pending. Reply: `Done`.
+    {
+        /// The signal: 1 to 64, but neither `KILL` nor `STOP`.
+        signal: i32,
+        /// What is to be done.
+        action: SignalAction,
+    }
+    52 SetMask
+    /// Changes which signals are held back. `KILL` and `STOP` never are, and asking for that does nothing. Reply:
+    /// [`Reply::Signals`](crate::Reply::Signals), those that were held back before.
+    {
+        /// How.
+        how: MaskChange,
+        /// Which.
+        set: SignalSet,
+    }
+    53 Pending
+    /// Asks which signals are pending. Reply: [`Reply::Signals`](crate::Reply::Signals).
+    {}
+    54 TakeSignal
+    /// Takes the first pending signal of a set: standard ones before real-time ones, lower numbers first, and those of one
+    /// number in the order in which they were raised. Reply: [`Reply::Signal`](crate::Reply::Signal). From then on the
+    /// next is told of by [`Event::SignalsPending`](crate::Event::SignalsPending).
+    {
+        /// Those that are wanted.
+        set: SignalSet,
+        /// Whether also those that are held back.
+        taking: Taking,
     }
 }

@@ -72,6 +72,8 @@ bitflags! {
         const CONTROL = 1 << 16;
         /// Directory: read the log of what was granted, refused and taken back.
         const AUDIT = 1 << 14;
+        /// Process: raise signals at it.
+        const RAISE = 1 << 15;
     }
 }
 

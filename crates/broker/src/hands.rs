@@ -11,11 +11,12 @@ use std::{
 
 use keyway_abi::{Event, Farewell, LaneEntry, Listing, ProcessNumber, Reply};
 use keyway_kernel::{
-    Answer, Call, Descriptor, Door, Effect, Kernel, Outgoing, PairKind, Refusal, Task, Token,
+    Answer, Call, Descriptor, Door, Effect, Kernel, LinuxSignal, Outgoing, PairKind, Refusal, Task, Token,
 };
 use keyway_sys::{
     Errno, Error,
     epoll::{Epoll, Interest},
+    process::{self, Signal},
     socket::{self, PairUse},
 };
 
@@ -154,6 +155,10 @@ impl Hands {
                 let outcome = self.create_pair(process, kind).map_err(refusal);
                 answers.push_back(Answer { task, outcome });
             }
+            Effect::Signal { task, process, signal } => {
+                let outcome = self.signal(process, signal).map_err(refusal);
+                answers.push_back(Answer { task, outcome });
+            }
             Effect::EndSession { process, farewell } => self.end_session(process, farewell),
         }
     }
@@ -270,6 +275,25 @@ impl Hands {
         Ok(())
     }
 
+    /// Sends a signal to a session's process, through its pidfd: never to a process that has its pid later. A process that the
+    /// user of the session could not reach any more, because it has become another user's, is out of the broker's reach too,
+    /// whatever the broker's own privilege; and so is the broker itself, which serves others.
+    fn signal(&self, process: ProcessNumber, signal: LinuxSignal) -> Result<(), Error> {
+        let refuse = |errno| Error { call: "pidfd_send_signal", errno };
+        let session = self.sessions.get(&process).and_then(|session| session.bound.as_ref());
+        let bound = session.ok_or(refuse(Errno::SRCH))?;
+        if bound.pid == std::process::id() || !process::is_within_reach(&bound.pidfd, bound.uid)? {
+            return Err(refuse(Errno::PERM));
+        }
+        let signal = match signal {
+            LinuxSignal::Terminate => Signal::Terminate,
+            LinuxSignal::Kill => Signal::Kill,
+            LinuxSignal::Stop => Signal::Stop,
+            LinuxSignal::Continue => Signal::Continue,
+        };
+        process::kill(&bound.pidfd, signal)
+    }
+
     /// Whether the descriptor that came with a request is gone already: it was refused.
     pub(crate) fn is_dropped(&self, token: Token) -> bool {
         !self.devices.contains_key(&token)
@@ -352,5 +376,36 @@ mod tests {
         for watched in [Watched::Listener, Watched::Bell, Watched::Terminations, Watched::Timer] {
             assert_eq!(Watched::of(watched.token()), watched);
         }
+    }
+
+    #[test]
+    fn a_process_that_its_user_cannot_reach_any_more_is_out_of_the_brokers_reach() {
+        use std::process::{Child, Command, Stdio};
+        let start = || Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let bell = Arc::new(keyway_sys::epoll::EventFd::new().unwrap());
+        let deposits = Deposits::start(Arc::clone(&bell)).unwrap();
+        let mut hands = Hands::new(Epoll::new().unwrap(), deposits, Closers::new(bell));
+        let number = ProcessNumber(7);
+        let stand_for = |hands: &mut Hands, child: &Child, uid| {
+            let socket = socket::seqpacket_pair(PairUse::Session).unwrap().broker_end;
+            let pid = child.id();
+            let pidfd = process::pidfd_open(pid).unwrap();
+            let bound = session::Bound { pid, uid, pidfd };
+            hands.sessions.insert(number, Session::new(socket, Some(bound), 31));
+        };
+        let uid = rustix::process::getuid().as_raw();
+        let (mut child, mut other) = (start(), start());
+        // Whoever has this user now, its session began as another's.
+        stand_for(&mut hands, &child, uid + 1);
+        let refused = hands.signal(number, LinuxSignal::Kill).unwrap_err();
+        assert_eq!(refused.errno, Errno::PERM);
+        stand_for(&mut hands, &child, uid);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success(), "nothing was done to it");
+        assert_eq!(hands.signal(number, LinuxSignal::Kill).unwrap_err().errno, Errno::SRCH);
+        assert_eq!(hands.signal(ProcessNumber(8), LinuxSignal::Kill).unwrap_err().errno, Errno::SRCH);
+        stand_for(&mut hands, &other, uid);
+        hands.signal(number, LinuxSignal::Kill).unwrap();
+        assert!(!other.wait().unwrap().success());
     }
 }

@@ -31,7 +31,12 @@ impl Policy {
     /// What this process gets.
     pub(crate) fn standing(&self, who: &Who) -> Standing {
         let everyone = Standing {
-            own: Rights::DERIVE | Rights::GRANT | Rights::WATCH | Rights::ENDOW | Rights::START,
+            own: Rights::DERIVE
+                | Rights::GRANT
+                | Rights::WATCH
+                | Rights::ENDOW
+                | Rights::START
+                | Rights::RAISE,
             directory: Rights::DERIVE | Rights::GRANT | Rights::LOOKUP,
         };
         if who.uid != 0 && who.uid != self.broker_uid {
@@ -59,6 +64,7 @@ mod tests {
         assert!(!stranger.directory.intersects(Rights::PUBLISH | Rights::INSPECT));
         assert!(!stranger.own.contains(Rights::DEPOSIT));
         assert!(stranger.directory.contains(Rights::LOOKUP));
+        assert!(stranger.own.contains(Rights::RAISE), "everybody may raise signals at itself");
         for uid in [0, 1000] {
             let trusted = policy.standing(&who(uid));
             assert!(trusted.directory.contains(Rights::PUBLISH | Rights::INSPECT));

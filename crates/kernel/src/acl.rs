@@ -7,7 +7,7 @@ use alloc::{collections::BTreeMap, string::String};
 
 use keyway_abi::{AclKind, Rights};
 
-use crate::{effect::Identity, tree::ObjectId};
+use crate::{effect::Identity, limits::Charge, tree::ObjectId};
 
 /// Whom an entry is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,11 @@ impl Acl {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// What it costs the account of its object.
+    pub(crate) fn charge(&self) -> Charge {
+        Charge { handles: self.entries.len() as u32, ..Charge::NOTHING }
     }
 
     pub(crate) fn entries_from(&self, first: u64) -> impl Iterator<Item = (u64, &Entry)> {

@@ -11,7 +11,7 @@ use crate::{
     lane::{Lane, Mapping, Waiting},
     limits::Charge,
     object::{Body, Device, Queue, Region, RegionState, ServiceName},
-    operations::acls::acl_charge,
+    process::Phase,
     tree::{Capability, Holder},
 };
 
@@ -26,6 +26,7 @@ impl Kernel {
         self.audit_objects();
         self.audit_lanes();
         self.audit_charges();
+        self.audit_signals();
     }
 
     /// Whether nothing is left: no process, no lane, no capability but the kernel's own.
@@ -185,6 +186,14 @@ impl Kernel {
         }
     }
 
+    fn audit_signals(&self) {
+        for (number, process) in &self.processes {
+            process.signals.audit();
+            let can_have = process.phase == Phase::Ready || process.signals.is_untouched();
+            assert!(can_have, "{number} has signals before it has spoken");
+        }
+    }
+
     fn audit_charges(&self) {
         let mut expected = BTreeMap::<AccountId, Charge>::new();
         let mut add = |account: AccountId, charge: Charge| {
@@ -203,7 +212,7 @@ impl Kernel {
         }
         for object in self.objects.values() {
             let Some(account) = object.account else { continue };
-            add(account, acl_charge(object.acl.as_ref().map_or(0, Acl::len)));
+            add(account, object.acl.as_ref().map_or(Charge::NOTHING, Acl::charge));
             match &object.body {
                 Body::Queue(queue) => {
                     let unused = queue.acks.len() - queue.lanes.len();

@@ -84,6 +84,19 @@ pub enum PairKind {
     Deposit,
 }
 
+/// What the broker can have Linux do to a process, through its pidfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinuxSignal {
+    /// `SIGTERM`.
+    Terminate,
+    /// `SIGKILL`.
+    Kill,
+    /// `SIGSTOP`.
+    Stop,
+    /// `SIGCONT`.
+    Continue,
+}
+
 /// What travels beside a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Descriptor {
@@ -201,6 +214,15 @@ pub enum Effect {
         process: ProcessNumber,
         /// For what.
         kind: PairKind,
+    },
+    /// Carry out a default action on a process that accepts it. Wants an answer.
+    Signal {
+        /// Answer with this.
+        task: Task,
+        /// Whom.
+        process: ProcessNumber,
+        /// With what.
+        signal: LinuxSignal,
     },
     /// End a session, this being the last frame. The kernel has already forgotten the process.
     EndSession {

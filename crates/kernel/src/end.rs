@@ -17,7 +17,6 @@ use crate::{
     lane::{Lane, Mapping, Opening},
     limits::Charge,
     object::{AckState, Body, Device, Object, Queue, Region, RegionState, ServiceName},
-    operations::acls::acl_charge,
     process::Phase,
     sweep::{Loss, Sweep},
     tree::{CapabilityId, Holder, ObjectId},
@@ -266,8 +265,8 @@ impl Kernel {
             Body::Process(_) | Body::Directory => Charge::NOTHING,
         };
         if let Some(account) = object.account {
-            let entries = object.acl.map_or(0, |acl| acl.len());
-            self.accounts.release(account, charge.plus(acl_charge(entries)));
+            let list = object.acl.map_or(Charge::NOTHING, |acl| acl.charge());
+            self.accounts.release(account, charge.plus(list));
         }
     }
 }

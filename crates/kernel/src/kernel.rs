@@ -255,6 +255,11 @@ impl Kernel {
             Request::Freeze(request) => self.freeze(caller, &request),
             Request::Weaken(request) => self.weaken(caller, &request),
             Request::ListAudit(request) => self.list_audit(caller, &request),
+            Request::Raise(request) => self.raise(caller, &request),
+            Request::SetAction(request) => self.set_action(caller, &request),
+            Request::SetMask(request) => self.set_mask(caller, &request),
+            Request::Pending(request) => self.pending(caller, &request),
+            Request::TakeSignal(request) => self.take_signal(caller, &request),
         }
     }
 }
@@ -494,6 +499,7 @@ impl Kernel {
             watching: BTreeSet::new(),
             waited_names: BTreeSet::new(),
             pages: crate::page::Pages::default(),
+            signals: crate::signals::Signals::default(),
         };
         self.processes.insert(number, process);
         self.want_page(number);

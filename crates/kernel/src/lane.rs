@@ -122,4 +122,6 @@ pub(crate) enum Waiting {
     Freeze(ObjectId),
     Child(ProcessNumber),
     DepositPair,
+    /// Linux carries out the default action of a signal that was raised.
+    Signal(keyway_abi::Signal),
 }

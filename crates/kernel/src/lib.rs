@@ -13,7 +13,7 @@
 //!                              capability            so that revocation finds them
 //! ```
 //!
-//! Floors, lowest first: `effect`; `acl`, `limits`, `log`, `tree`, `page`; `account`; `table`, `sweep`, `object`; `process`, `lane`; `kernel` (the
+//! Floors, lowest first: `effect`; `acl`, `limits`, `log`, `tree`, `page`; `account`; `table`, `sweep`, `object`, `signals`; `process`, `lane`; `kernel` (the
 //! state and the dispatch); `end` (teardown); the operations, one file a noun; `audit`.
 
 #![no_std]
@@ -34,14 +34,15 @@ mod object;
 mod operations;
 mod page;
 mod process;
+mod signals;
 mod sweep;
 mod table;
 mod tree;
 
 pub use crate::{
     effect::{
-        Answer, Arrival, Call, Descriptor, Door, Effect, Effects, Identity, Outgoing, PairKind, Refusal,
-        SealUse, Task, Token,
+        Answer, Arrival, Call, Descriptor, Door, Effect, Effects, Identity, LinuxSignal, Outgoing, PairKind,
+        Refusal, SealUse, Task, Token,
     },
     kernel::Kernel,
     limits::{Charge, Limits},

@@ -135,10 +135,11 @@ impl ProcessObject {
         .union(Rights::WATCH)
         .union(Rights::ENDOW)
         .union(Rights::START)
-        .union(Rights::DEPOSIT);
+        .union(Rights::DEPOSIT)
+        .union(Rights::RAISE);
     /// What a starter has on its child.
     pub(crate) const CHILD: Rights =
-        Rights::DERIVE.union(Rights::GRANT).union(Rights::WATCH).union(Rights::ENDOW);
+        Rights::DERIVE.union(Rights::GRANT).union(Rights::WATCH).union(Rights::ENDOW).union(Rights::RAISE);
     /// What a receiver has on a sender.
     pub(crate) const PEER: Rights = Rights::WATCH;
 }

@@ -11,6 +11,7 @@ use crate::{
     account::AccountId,
     effect::Identity,
     page::Pages,
+    signals::Signals,
     table::Table,
     tree::{CapabilityId, ObjectId},
 };
@@ -51,6 +52,7 @@ pub(crate) struct Process {
     /// Names that it waits for.
     pub(crate) waited_names: BTreeSet<Name>,
     pub(crate) pages: Pages,
+    pub(crate) signals: Signals,
 }
 
 impl Process {

@@ -19,3 +19,4 @@ mod refusals;
 mod regions;
 mod revocation;
 mod sessions;
+mod signals;

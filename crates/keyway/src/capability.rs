@@ -7,7 +7,7 @@ use std::{
 };
 
 use keyway_abi::{
-    AclEntry, AclItem, Badge, CapabilityEntry, Denial, Handle, Listing, Name, Reply, Rights, request,
+    AclEntry, AclItem, Badge, CapabilityEntry, Denial, Handle, Listing, Name, Reply, Rights, Signal, request,
 };
 
 use crate::{control::Control, error::Error, waiting::Until};
@@ -269,6 +269,22 @@ impl Capability {
     pub fn claim(&self) -> Result<OwnedFd, Error> {
         let mut descriptors = self.control.ask(request::Claim { device: self.handle })?;
         descriptors.pop().ok_or(Error::BrokerIncoherent { operation: "Claim" })
+    }
+
+    /// Raises a signal at the process that this names, with a value for it to read: `sigqueue(3)`, but never at another process
+    /// that has its pid later. Needs the right `raise`. A standard signal that is pending there already merges with that
+    /// one, whose value stays; real-time ones queue.
+    ///
+    /// Returns once the signal is pending, dropped because it is ignored, or, where its action is the default one, once Linux
+    /// has it. See [`Signals`](crate::Signals) for the other side.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the right (`EPERM`), when the process has ended or not begun its session (`ESRCH`), when as
+    /// many real-time signals are queued as may be (`EAGAIN`), and when the broker may not carry out the default action
+    /// (`EOPNOTSUPP`).
+    pub fn raise(&self, signal: Signal, value: u64) -> Result<(), Error> {
+        let signal = signal.number().into();
+        self.control.ask(request::Raise { process: self.handle, signal, value }).map(drop)
     }
 
     /// Asks to be told when a process ends. Needs the right `watch`.

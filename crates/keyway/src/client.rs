@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, env, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use keyway_abi::{
-    AuditEntry, CapabilityEntry, Denial, Handle, LaneEntry, Listing, Name, ProcessEntry, ProcessNumber,
-    QueueEntry, Reply, Rights, request, request::Audience,
+    AuditEntry, CapabilityEntry, DefaultActions, Denial, Handle, LaneEntry, Listing, Name, ProcessEntry,
+    ProcessNumber, QueueEntry, Reply, Rights, request, request::Audience,
 };
 use keyway_sys::{inherited, rendezvous, socket};
 
@@ -17,6 +17,7 @@ use crate::{
     queue::{Queue, QueueOptions},
     region::{FrozenRegion, MapOptions, RegionCopy, RegionOptions, RegionReader, RegionWriter, SharedRegion},
     sender::{Sender, SenderOptions},
+    signals::Signals,
     waiting::Until,
 };
 
@@ -33,6 +34,15 @@ pub struct Client {
     inherited: Arc<BTreeMap<String, Handle>>,
 }
 
+/// How a session begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Whether the broker may terminate, stop and continue this process (`SIGTERM`, `SIGKILL`, `SIGSTOP`, `SIGCONT`) when a
+    /// signal with such a default action is raised at it. Refused by default; then whoever raises one hears
+    /// [`Unsupported`](keyway_abi::Denial::Unsupported), unless the signal is handled or held back.
+    pub default_actions: DefaultActions,
+}
+
 /// The variable that names the descriptor of an inherited socket.
 pub(crate) const SOCKET_VARIABLE: &str = "KEYWAY_FD";
 /// The variable that names the capabilities that the starter gave: `name=number` apart by `;`.
@@ -45,10 +55,18 @@ impl Client {
     /// # Errors
     /// [`Error::BrokerNotFound`] says where it looked and how to start one.
     pub fn connect() -> Result<Self, Error> {
+        Self::connect_with(SessionOptions::default())
+    }
+
+    /// As [`Client::connect`], with options.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect_with(options: SessionOptions) -> Result<Self, Error> {
         let inherited = env::var(SOCKET_VARIABLE).ok().and_then(|text| text.parse().ok());
         match inherited {
-            Some(number) => Self::over(inherited::take(number)?),
-            None => Self::connect_to(&rendezvous::socket_path()),
+            Some(number) => Self::over_with(inherited::take(number)?, options),
+            None => Self::over_with(dial(&rendezvous::socket_path())?, options),
         }
     }
 
@@ -57,8 +75,7 @@ impl Client {
     /// # Errors
     /// [`Error::BrokerNotFound`].
     pub fn connect_to(path: &Path) -> Result<Self, Error> {
-        let found = socket::connect(path);
-        Self::over(found.map_err(|error| Error::BrokerNotFound { path: path.into(), error })?)
+        Self::over(dial(path)?)
     }
 
     /// Begins a session over a socket that leads to the broker.
@@ -66,7 +83,15 @@ impl Client {
     /// # Errors
     /// [`Error::SessionEnded`] when the broker does not want this process on it.
     pub fn over(socket: OwnedFd) -> Result<Self, Error> {
-        let control = Arc::new(Control::begin(socket)?);
+        Self::over_with(socket, SessionOptions::default())
+    }
+
+    /// As [`Client::over`], with options.
+    ///
+    /// # Errors
+    /// As [`Client::over`].
+    pub fn over_with(socket: OwnedFd, options: SessionOptions) -> Result<Self, Error> {
+        let control = Arc::new(Control::begin(socket, options.default_actions)?);
         let given = env::var(CAPABILITIES_VARIABLE).unwrap_or_default();
         let parse = |pair: &str| {
             let (name, number) = pair.split_once('=')?;
@@ -98,7 +123,8 @@ impl Client {
 
     /// The capability to this process itself. A confined child has none.
     pub fn own_process(&self) -> Option<Capability> {
-        let rights = Rights::WATCH | Rights::ENDOW | Rights::START | Rights::GRANT | Rights::DERIVE;
+        let rights =
+            Rights::WATCH | Rights::ENDOW | Rights::START | Rights::RAISE | Rights::GRANT | Rights::DERIVE;
         self.control.start().own.map(|handle| Capability::kept(&self.control, handle, rights))
     }
 
@@ -283,6 +309,14 @@ impl Client {
         Depositor::open(&self.control)
     }
 
+    /// What other processes raise at this one: [`Capability::raise`].
+    ///
+    /// # Errors
+    /// [`Error::System`] without descriptors left.
+    pub fn signals(&self) -> Result<Signals, Error> {
+        Signals::of(&self.control)
+    }
+
     /// What has happened to this process's capabilities and lanes since the last call, oldest first.
     ///
     /// # Errors
@@ -420,4 +454,8 @@ impl Client {
             all.extend(part);
         }
     }
+}
+
+fn dial(path: &Path) -> Result<OwnedFd, Error> {
+    socket::connect(path).map_err(|error| Error::BrokerNotFound { path: path.into(), error })
 }

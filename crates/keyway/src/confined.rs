@@ -117,7 +117,7 @@ impl Confined {
 /// A confined child that runs. Dropping this neither ends it nor waits for it.
 #[derive(Debug)]
 pub struct ConfinedChild {
-    /// A capability to the process, with the rights `watch` and `endow`.
+    /// A capability to the process, with the rights `watch`, `endow` and `raise`.
     pub process: Capability,
     /// The child, to wait for.
     pub child: Child,

@@ -6,13 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::OwnedFd,
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use keyway_abi::{
-    Event, Farewell, Handle, LaneEnd, LaneId, Name, PROTOCOL_VERSION, Reply, Request, SessionStart,
-    WordPlace,
+    DefaultActions, Event, Farewell, Handle, LaneEnd, LaneId, Name, PROTOCOL_VERSION, Reply, Request,
+    SessionStart, WordPlace,
     layout::{EVENT_WORD, PAGE_BYTES, RECORDS_OFFSET},
     limits::{FRAME_BYTES_MAX, FRAME_DESCRIPTORS_MAX},
     request,
@@ -20,6 +20,7 @@ use keyway_abi::{
 use keyway_shm::{Access, Status, Word};
 use keyway_sys::{
     clock,
+    epoll::EventFd,
     frame::{self, Reception, Sent, Waiting},
     memory::{Mapping, Populate},
     socket,
@@ -79,8 +80,23 @@ pub(crate) struct Routes {
     /// Names that were waited for and can be looked up now.
     pub(crate) appeared: BTreeSet<Name>,
     pub(crate) notices: VecDeque<Notice>,
+    /// Rung when a signal is pending.
+    signal_bells: Vec<Weak<EventFd>>,
     farewell: Option<Farewell>,
     is_over: bool,
+}
+
+impl Routes {
+    /// Has this rung each time that a signal is pending, for as long as somebody keeps it.
+    pub(crate) fn add_signal_bell(&mut self, bell: &Arc<EventFd>) {
+        self.signal_bells.retain(|bell| bell.strong_count() > 0);
+        self.signal_bells.push(Arc::downgrade(bell));
+    }
+
+    fn ring_signal_bells(&mut self) {
+        // Linux refuses nothing here, and whoever sleeps on the event word wakes anyway.
+        self.signal_bells.retain(|bell| bell.upgrade().is_some_and(|bell| bell.ring().is_ok()));
+    }
 }
 
 #[derive(Debug)]
@@ -104,9 +120,10 @@ pub(crate) struct Control {
 
 impl Control {
     /// Says hello on a socket that leads to the broker.
-    pub(crate) fn begin(socket: OwnedFd) -> Result<Self, Error> {
+    pub(crate) fn begin(socket: OwnedFd, default_actions: DefaultActions) -> Result<Self, Error> {
         let mut line = Line { last_number: 0, buffer: Box::new([0; FRAME_BYTES_MAX]) };
-        let hello = request::Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION };
+        let hello =
+            request::Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION, default_actions };
         let mut farewell = None;
         let mut keep = |incoming, _| {
             if let Event::Farewell(reason) = incoming {
@@ -142,6 +159,11 @@ impl Control {
         let since = clock::boot_ns().saturating_sub(self.began_ns);
         // The last moment stands for no end.
         Some(self.start.now_ns.saturating_add(since).saturating_add(lifetime).min(u64::MAX - 1))
+    }
+
+    /// Readable when something has come from the broker; for readiness only.
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     pub(crate) fn start(&self) -> &SessionStart {
@@ -272,6 +294,7 @@ impl Control {
                 }
             }
             Event::PageDropped { page } => drop(locked(&self.pages).remove(page)),
+            Event::SignalsPending => self.routes().ring_signal_bells(),
             Event::Farewell(farewell) => self.routes().farewell = Some(*farewell),
         }
     }

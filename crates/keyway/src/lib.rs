@@ -26,7 +26,7 @@
 //! the broker's frames, `keyway-shm` for lanes and `keyway-sys` for Linux.
 //!
 //! Floors, lowest first: `error`, `waiting`; `control`; `capability`; `message`; `sender`, `region`, `device`; `queue`;
-//! `call`; `client` (where users begin); `confined`, `bridge`.
+//! `call`, `signals`; `client` (where users begin); `confined`, `bridge`.
 
 #![forbid(unsafe_code)]
 
@@ -43,6 +43,7 @@ mod message;
 mod queue;
 mod region;
 mod sender;
+mod signals;
 mod waiting;
 
 #[cfg(feature = "embedded")]
@@ -50,14 +51,15 @@ pub use keyway_broker::{Embedded, StartError};
 
 pub use keyway_abi as abi;
 pub use keyway_abi::{
-    AclEntry, AclKind, Badge, Denial, Handle, Kind, LaneId, Rights, Subject, request::Audience,
+    AclEntry, AclKind, Badge, DefaultActions, Denial, Handle, Kind, LaneId, Rights, SigInfo, Signal,
+    SignalAction, SignalSet, Subject, request::Audience,
 };
 pub use keyway_shm::{Acknowledged, Ending, Verdict};
 
 pub use crate::{
     call::Caller,
     capability::{Capability, Terms, Watch},
-    client::Client,
+    client::{Client, SessionOptions},
     confined::{Confined, ConfinedChild},
     control::Notice,
     device::Depositor,
@@ -69,5 +71,6 @@ pub use crate::{
         SharedRegion,
     },
     sender::{Sender, SenderOptions},
+    signals::Signals,
     waiting::WaitStyle,
 };

@@ -6,9 +6,11 @@
 use std::{thread, time::Duration};
 
 use keyway::{
-    AclEntry, AclKind, Audience, Badge, Carried, Client, Denial, Embedded, Ending, Error, Incoming, Outgoing,
-    Queue, QueueOptions, RegionOptions, Rights, Sender, SenderOptions, Subject, Terms,
+    AclEntry, AclKind, Audience, Badge, Carried, Client, DefaultActions, Denial, Embedded, Ending, Error,
+    Incoming, Outgoing, Queue, QueueOptions, RegionOptions, Rights, Sender, SenderOptions, SessionOptions,
+    Signal, SignalSet, Signals, Subject, Terms,
 };
+use keyway_sys::socket;
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -380,4 +382,64 @@ fn a_name_that_is_published_later_is_waited_for() {
     let user = waiting.join().unwrap().unwrap();
     user.lookup_timeout("late", Duration::ZERO).unwrap();
     drop(name);
+}
+
+#[test]
+fn a_broker_in_a_thread_acts_on_its_own_process_for_nobody() {
+    let broker = Embedded::start().unwrap();
+    let options = SessionOptions { default_actions: DefaultActions::Accepted };
+    let client = Client::over_with(broker.connect().unwrap(), options).unwrap();
+    let own = client.own_process().unwrap();
+    for signal in [Signal::CONT, Signal::STOP, Signal::TERM] {
+        let error = own.raise(signal, 0).unwrap_err();
+        assert_eq!(error.denial(), Some(&Denial::Unsupported { signal }));
+    }
+}
+
+#[test]
+fn signals_are_heard_of_also_when_somebody_else_has_read_the_news() {
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let own = client.own_process().unwrap();
+    let mut signals = client.signals().unwrap();
+    let other = client.signals().unwrap();
+    signals.on(Signal::USR1, |_| {}).unwrap();
+    assert_eq!((signals.dispatch().unwrap(), other.try_wait(Signal::USR2).unwrap()), (0, None));
+    let is_ready = |signals: &Signals| socket::wait_readable(signals, Some(Duration::ZERO)).unwrap();
+    assert!(!is_ready(&signals) && !is_ready(&other));
+    own.raise(Signal::USR1, 1).unwrap();
+    // This reads every event that has come.
+    client.take_notices().unwrap();
+    assert!(is_ready(&signals) && is_ready(&other));
+    assert_eq!(signals.dispatch().unwrap(), 1);
+    assert!(!is_ready(&signals));
+    assert_eq!(other.try_wait(SignalSet::ALL).unwrap(), None);
+    assert!(!is_ready(&other));
+}
+
+#[test]
+fn two_threads_that_wait_for_two_signals_each_get_their_own() {
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    client.signals().unwrap().block(SignalSet::ALL).unwrap();
+    let own = client.own_process().unwrap();
+    let wait = |number: u8| {
+        let (client, signal) = (client.clone(), Signal::new(number).unwrap());
+        thread::spawn(move || {
+            let signals = client.signals().unwrap();
+            (0..200).map(|_| signals.wait(signal, SOON).unwrap().value).collect::<Vec<_>>()
+        })
+    };
+    let waits = [40, 41].map(wait);
+    for value in 0..200 {
+        for number in [40, 41] {
+            let signal = Signal::new(number).unwrap();
+            while own.raise(signal, value).is_err() {
+                thread::yield_now();
+            }
+        }
+    }
+    for wait in waits {
+        assert_eq!(wait.join().unwrap(), (0..200).collect::<Vec<_>>());
+    }
 }

@@ -17,6 +17,8 @@ mod deaths;
 mod kills;
 #[path = "processes/players.rs"]
 mod players;
+#[path = "processes/signals.rs"]
+mod signals;
 #[path = "processes/sleepers.rs"]
 mod sleepers;
 #[path = "processes/stage.rs"]
@@ -44,6 +46,10 @@ fn the_other_process() {
         "consumer" => kills::consume(&part),
         "server" => kills::serve_calls(),
         "caller" => kills::make_calls(),
+        "accepter" => signals::accept_and_stay(),
+        "refuser of actions" => signals::refuse_and_answer(),
+        "waiter" => signals::wait_when_told(),
+        "handler" => signals::handle(),
         "slow sender" => sleepers::send_when_told(),
         "slow receiver" => sleepers::receive_when_told(),
         role => panic!("no such role: {role}"),

@@ -180,7 +180,7 @@ impl Broker {
                 }
                 (task, outcome)
             }
-            Effect::CreatePair { task, .. } => (task, outcome),
+            Effect::CreatePair { task, .. } | Effect::Signal { task, .. } => (task, outcome),
             Effect::Send { to, frame, descriptors } => {
                 for descriptor in descriptors {
                     if let Descriptor::PairEnd(child, PairKind::Session) = descriptor {

@@ -11,7 +11,7 @@
 //!      └───── replies and events ──────┘  └──── effects ─────┘     after each: the audit and the promises
 //! ```
 //!
-//! Floors, lowest first: `random`; `journal`; `lineage`; `promises` (what must be true end to end); `process` (what one client
+//! Floors, lowest first: `random`; `journal`; `lineage`, `signals`; `promises` (what must be true end to end); `process` (what one client
 //! does); `broker` (effects); `simulation`. Nothing here does I/O, and nothing outside of tests may use it.
 
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ mod lineage;
 mod process;
 mod promises;
 mod random;
+mod signals;
 mod simulation;
 
 pub use crate::{

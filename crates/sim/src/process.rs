@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use keyway_abi::{
-    AclEntry, AclKind, Badge, Event, Handle, Kind, LaneId, Listing, MappingId, Name, PROTOCOL_VERSION,
-    ProcessNumber, Reply, Request, Rights, Subject, Ticket,
+    AclEntry, AclKind, Badge, DefaultActions, Event, Handle, Kind, LaneId, Listing, MappingId, MaskChange,
+    Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, SignalAction, SignalSet, Subject, Taking,
+    Ticket,
     request::{self, Audience, EscrowHow, MapAccess},
 };
 use keyway_kernel::{Call, Door, Identity, Outgoing};
@@ -93,7 +94,11 @@ impl Process {
             writing: vec![],
             mappings: vec![],
         };
-        process.send(request::Hello { version_min: 1, version_max: PROTOCOL_VERSION });
+        let default_actions = match process.identity.pid % 2 {
+            0 => DefaultActions::Accepted,
+            _ => DefaultActions::Refused,
+        };
+        process.send(request::Hello { version_min: 1, version_max: PROTOCOL_VERSION, default_actions });
         process.send(request::ListOwn { after: Handle::NONE });
         process
     }
@@ -232,7 +237,7 @@ impl Process {
             }
             return;
         }
-        match random.below(32) {
+        match random.below(35) {
             0..=2 => self.act_on_queues(random),
             3..=6 => self.act_on_names(random),
             7..=11 => self.open_or_finish_lane(random),
@@ -246,6 +251,7 @@ impl Process {
             29 => self.look(random),
             30 if random.once_in(2) => self.act_on_lists(random),
             30 => self.misbehave(random),
+            31..=33 => self.act_on_signals(random),
             _ => self.crowd(random),
         }
     }
@@ -423,6 +429,38 @@ impl Process {
         self.outbox.push_back(Frame { request, door: Door::Deposit });
     }
 
+    fn act_on_signals(&mut self, random: &mut Random) {
+        // Few of them, so that they meet; now and then any number at all.
+        let some = [9, 10, 10, 15, 17, 18, 19, 20, 40, 40, 41];
+        let signal = random.pick(&some).copied().unwrap_or(0);
+        let signal = if random.once_in(12) { i32::from(random.below(80) as u8) - 8 } else { signal };
+        match random.below(8) {
+            0..=2 => {
+                if let Some(process) = self.find(random, Kind::Process, Rights::RAISE) {
+                    let value = random.number();
+                    (0..=random.below(3) as u64).for_each(|nth| {
+                        self.send(request::Raise { process, signal, value: value.wrapping_add(nth) });
+                    });
+                }
+            }
+            3 => {
+                let action =
+                    [SignalAction::Default, SignalAction::Ignore, SignalAction::Handle][random.below(3)];
+                self.send(request::SetAction { signal, action });
+            }
+            4 => {
+                let how = [MaskChange::Block, MaskChange::Unblock, MaskChange::Set][random.below(3)];
+                self.send(request::SetMask { how, set: SignalSet::from_bits(random.number()) });
+            }
+            5 => self.send(request::Pending {}),
+            _ => {
+                let taking = [Taking::Any, Taking::Handled][random.below(2)];
+                let bits = if random.once_in(2) { u64::MAX } else { random.number() };
+                self.send(request::TakeSignal { set: SignalSet::from_bits(bits), taking });
+            }
+        }
+    }
+
     fn look(&mut self, random: &mut Random) {
         self.send(request::ListOwn { after: Handle::NONE });
         let Some(directory) = self.directory else { return };
@@ -480,7 +518,11 @@ impl Process {
             10 => self.send(request::AcksMapped { queue: handle, first: random.number() as u32, count: 3 }),
             11 => self.send(request::MapRegion { region: handle, access: MapAccess::Write }),
             12 => self.send(request::TopUp { queue: handle, count: 8 }),
-            _ if random.once_in(8) => self.send(request::Hello { version_min: 1, version_max: 1 }),
+            _ if random.once_in(8) => self.send(request::Hello {
+                version_min: 1,
+                version_max: 1,
+                default_actions: DefaultActions::Refused,
+            }),
             _ => {}
         }
     }

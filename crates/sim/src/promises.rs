@@ -8,6 +8,7 @@
 //! 6. Who watches is told of the end, once for each capability it watches through.
 //! 7. Memory and devices that are sent are there; each is dropped once.
 //! 8. What is gone cannot be used, from the moment its revocation began; when that is answered, the words say so.
+//! 9. What is promised of signals; see there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,10 @@ use keyway_abi::{
 };
 use keyway_kernel::{Call, Descriptor, Effect, Outgoing, Token};
 
-use crate::lineage::{Lineage, Opened};
+use crate::{
+    lineage::{Lineage, Opened},
+    signals::Signals,
+};
 
 /// A promise that was broken, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +61,7 @@ pub(crate) struct Promises {
     /// Requests that act on what is gone.
     doomed: BTreeSet<(ProcessNumber, u32)>,
     lineage: Lineage,
+    signals: Signals,
     ended: BTreeSet<ProcessNumber>,
     lanes: BTreeMap<LaneId, LaneEnds>,
     pages: BTreeMap<(ProcessNumber, u32), BTreeMap<u16, u32>>,
@@ -85,6 +90,11 @@ impl Promises {
         if self.lineage.must_be_denied(now_ns, process, &request) {
             self.doomed.insert((process, call.number));
         }
+        let at = match &request {
+            Request::Raise(request) => self.named.get(&(process, request.process)).copied(),
+            _ => None,
+        };
+        self.signals.on_request(process, &request, at);
         self.unanswered.insert((process, call.number), (call, request));
     }
 
@@ -139,6 +149,7 @@ impl Promises {
                 Ok(())
             }
             Effect::SetWord { process, page, index, value } => self.on_word(*process, *page, *index, *value),
+            Effect::Signal { process, .. } => self.signals.on_act(*process).map_err(Broken),
             Effect::EndSession { process, .. } => self.on_end(*process),
             Effect::CreateMemory { .. }
             | Effect::SealMemory { .. }
@@ -206,6 +217,7 @@ impl Promises {
         let denied = matches!(reply, Reply::Denied(_));
         require!(denied || !doomed, "{request:?} of {to} acts on what is gone, and is answered {reply:?}");
         self.on_lineage(to, &request, reply)?;
+        self.on_waiting(to, &request, reply);
         match (request, reply) {
             (_, Reply::LaneOpening { lane, word }) => {
                 let end = End { process: to, word: *word, told: None, closed: false };
@@ -226,6 +238,32 @@ impl Promises {
                     }
                 }
             }
+            (Request::StartChild(_), Reply::Capability(created)) => {
+                if let [Descriptor::PairEnd(child, _)] = descriptors {
+                    self.named.insert((to, created.handle), *child);
+                }
+            }
+            (Request::Derive(request), Reply::Capability(created)) => {
+                if let Some(target) = self.named.get(&(to, request.from)).copied() {
+                    self.named.insert((to, created.handle), target);
+                }
+            }
+            (Request::Hello(hello), Reply::Welcome(start)) => {
+                self.named.extend(start.own.map(|own| ((to, own), start.process)));
+                self.signals.on_welcome(to, start.pid, &hello);
+            }
+            (Request::Raise(request), Reply::Denied(_)) => self.signals.on_refused(&request),
+            (Request::TakeSignal(_), Reply::Signal(Some(info))) => {
+                return self.signals.on_taken(to, info).map_err(Broken);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What the process is to be told of later.
+    fn on_waiting(&mut self, to: ProcessNumber, request: &Request, reply: &Reply) {
+        match (request, reply) {
             (Request::Watch(request), Reply::Done) => {
                 let target = self.named.get(&(to, request.process)).copied();
                 self.watches.insert((to, request.process), target);
@@ -245,22 +283,8 @@ impl Promises {
             (Request::EscrowPut(request), Reply::Ticket(_)) if request.how == EscrowHow::Move => {
                 self.watches.remove(&(to, request.from));
             }
-            (Request::StartChild(_), Reply::Capability(created)) => {
-                if let [Descriptor::PairEnd(child, _)] = descriptors {
-                    self.named.insert((to, created.handle), *child);
-                }
-            }
-            (Request::Derive(request), Reply::Capability(created)) => {
-                if let Some(target) = self.named.get(&(to, request.from)).copied() {
-                    self.named.insert((to, created.handle), target);
-                }
-            }
-            (Request::Hello(_), Reply::Welcome(start)) => {
-                self.named.extend(start.own.map(|own| ((to, own), start.process)));
-            }
             _ => {}
         }
-        Ok(())
     }
 
     fn on_lineage(&mut self, to: ProcessNumber, request: &Request, reply: &Reply) -> Kept {
@@ -330,6 +354,7 @@ impl Promises {
                 require!(watched.is_some(), "{to} is told of the end of {process}, which it does not watch");
                 Ok(())
             }
+            Event::SignalsPending => self.signals.on_told(to).map_err(Broken),
             _ => Ok(()),
         }
     }
@@ -386,6 +411,7 @@ impl Promises {
         self.waits.retain(|(waiter, _)| *waiter != process);
         self.doomed.retain(|(asker, _)| *asker != process);
         self.lineage.on_end(process);
+        self.signals.on_end(process);
         for (lane, ends) in &self.lanes {
             let (Some(sender), Some(receiver)) = (ends.sender, ends.receiver) else { continue };
             let peer = match process {

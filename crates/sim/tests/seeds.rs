@@ -58,7 +58,7 @@ fn every_seed_keeps_every_promise_and_together_they_reach_nearly_everything() {
 }
 
 /// All replies, all events but those of pages, and the denials that need no limit to be reached.
-const SENT: [&str; 44] = [
+const SENT: [&str; 50] = [
     "Done",
     "Welcome",
     "Queue",
@@ -103,6 +103,12 @@ const SENT: [&str; 44] = [
     "Revoking",
     "SystemRefused",
     "WrongEnd",
+    "Signal",
+    "Signals",
+    "SignalsPending",
+    "InvalidSignal",
+    "SignalBound",
+    "Unsupported",
 ];
 
 #[test]

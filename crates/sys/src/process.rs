@@ -132,6 +132,24 @@ pub fn kill(pidfd: impl AsFd, signal: Signal) -> Result<(), Error> {
     process::pidfd_send_signal(pidfd, signal).map_err(Error::of("pidfd_send_signal"))
 }
 
+/// Whether a process of the user `uid` could send the process a signal: `kill(2)` wants the sender's user to be the target's
+/// real or saved one, or root. A process can change what it runs as after a descriptor to it was made.
+///
+/// # Errors
+/// `ESRCH` when it is gone, `EACCES` when /proc hides it.
+pub fn is_within_reach(pidfd: impl AsFd, uid: u32) -> Result<bool, Error> {
+    let call = "read(/proc/PID/status)";
+    let pid = pid(&pidfd)?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    // Only a process that lives now had the pid all the while.
+    if !is_alive(pidfd)? {
+        return Err(Error { call, errno: Errno::SRCH });
+    }
+    let status = status.map_err(|error| Error::from_io(call, &error))?;
+    let (real, saved) = real_and_saved(&status).ok_or(Error { call, errno: Errno::IO })?;
+    Ok(uid == 0 || uid == real || uid == saved)
+}
+
 /// What memory a process has, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
@@ -237,6 +255,13 @@ fn start_ticks(pid: u32) -> Result<u64, Error> {
     // The second field is the name, in parentheses, and may hold anything; the third begins after the last one.
     let ticks = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(22 - 3));
     ticks.and_then(|ticks| ticks.parse().ok()).ok_or(Error { call, errno: Errno::IO })
+}
+
+/// The real and the saved user: the first and the third number behind `Uid:` in `proc_pid_status(5)`.
+fn real_and_saved(status: &str) -> Option<(u32, u32)> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let mut numbers = line.split_whitespace().map_while(|text| text.parse().ok());
+    Some((numbers.next()?, numbers.nth(1)?))
 }
 
 /// The sum of the lines that begin with the name, whose numbers /proc gives in kilobytes.

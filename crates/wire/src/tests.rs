@@ -109,7 +109,7 @@ proptest! {
 
     #[test]
     fn what_decodes_encodes_to_the_same_bytes(
-        opcode in 1u16..=30,
+        opcode in 1u16..=54,
         body in prop::collection::vec(any::<u8>(), 0..40),
     ) {
         let mut bytes = vec![1, 0];

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use keyway_abi::{
-    Denial, Event, Farewell, Fault, Handle, Name, Reply, Rights,
+    DefaultActions, Denial, Event, Farewell, Fault, Handle, Name, Reply, Rights,
     layout::PAGE_BYTES,
     limits::{HANDLES_MAX, OUTBOX_FRAMES_MAX},
     request::{self, MapAccess},
@@ -43,7 +43,11 @@ fn whoever_says_hello_twice_is_told_so() {
 fn a_version_that_the_broker_does_not_speak_is_denied_with_both_numbers() {
     let mut scene = Scene::begin();
     let mut offender = Session::silent(&scene.path);
-    let (reply, _) = offender.ask(request::Hello { version_min: 7, version_max: 9 });
+    let (reply, _) = offender.ask(request::Hello {
+        version_min: 7,
+        version_max: 9,
+        default_actions: DefaultActions::Refused,
+    });
     let denial = Denial::VersionUnsupported { version_min: 7, version_max: 9, version: 1 };
     assert_eq!(reply, Reply::Denied(denial));
     scene.ends(offender, Farewell::VersionUnsupported);

@@ -8,8 +8,8 @@ use std::{
 };
 
 use keyway_abi::{
-    Event, Farewell, Handle, Listing, PROTOCOL_VERSION, ProcessEntry, ProcessNumber, Reply, Request,
-    SessionStart, limits::FRAME_BYTES_MAX, request,
+    DefaultActions, Event, Farewell, Handle, Listing, PROTOCOL_VERSION, ProcessEntry, ProcessNumber, Reply,
+    Request, SessionStart, limits::FRAME_BYTES_MAX, request,
 };
 use keyway_sys::{
     frame::{self, Reception, Sent, Waiting},
@@ -169,5 +169,10 @@ impl Session {
 
 /// The first request of a session.
 pub(crate) fn hello() -> Request {
-    request::Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION }.into()
+    request::Hello {
+        version_min: PROTOCOL_VERSION,
+        version_max: PROTOCOL_VERSION,
+        default_actions: DefaultActions::Refused,
+    }
+    .into()
 }

@@ -156,11 +156,6 @@ impl Kernel {
     }
 }
 
-/// A list's price for the account of its object.
-pub(crate) fn acl_charge(entries: usize) -> Charge {
-    Charge { handles: entries as u32, ..Charge::NOTHING }
-}
-
 fn shown(number: u64, entry: &Entry) -> AclItem {
     let subject = match &entry.subject {
         Subject::Holder(object) => ShownSubject::Holder { object: object.0 },

@@ -33,6 +33,7 @@ impl Kernel {
         }
         self.log.set_asker(Some((caller.process, caller.call.opcode)));
         match (&waiting, answer.outcome) {
+            (Waiting::Signal(signal), outcome) => self.commit_act(caller, *signal, outcome),
             (Waiting::Freeze(region), outcome) => self.commit_frozen(caller, *region, outcome),
             (_, Ok(())) => self.commit_done(caller, &waiting),
             (_, Err(Refusal::Fault(fault))) => {
@@ -51,7 +52,7 @@ impl Kernel {
 
     fn commit_done(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) | Waiting::Closing(_) | Waiting::Freeze(_) => {}
+            Waiting::Page(_) | Waiting::Closing(_) | Waiting::Freeze(_) | Waiting::Signal(_) => {}
             Waiting::Acks { queue, first, count, made_queue } => {
                 if !self.objects.contains_key(&queue) {
                     let denial = Denial::ObjectEnded { kind: Kind::Queue };
@@ -94,7 +95,11 @@ impl Kernel {
     /// Linux refused: what the operation had made goes again.
     fn undo(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) | Waiting::Closing(_) | Waiting::Freeze(_) | Waiting::DepositPair => {}
+            Waiting::Page(_)
+            | Waiting::Closing(_)
+            | Waiting::Freeze(_)
+            | Waiting::Signal(_)
+            | Waiting::DepositPair => {}
             Waiting::Acks { queue, made_queue: true, .. } => {
                 if self.objects.contains_key(&queue) {
                     self.end_object(queue, Loss::Deleted);

@@ -1,6 +1,6 @@
 //! The operations, one file a noun. Each is a check that changes nothing, then a commit that cannot fail.
 
-pub(crate) mod acls;
+mod acls;
 mod answers;
 mod capabilities;
 mod devices;
@@ -11,3 +11,4 @@ mod listing;
 mod queues;
 mod regions;
 mod sessions;
+mod signals;

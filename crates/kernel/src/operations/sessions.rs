@@ -13,6 +13,7 @@ use crate::{
     lane::Waiting,
     object::{Body, DIRECTORY_RIGHTS, ProcessObject},
     process::Phase,
+    signals::Signals,
     sweep::Caller,
 };
 
@@ -65,7 +66,9 @@ impl Kernel {
             return Ok(Outcome::NoVersion);
         }
         let start = self.session_start(caller.process);
-        self.process_mut(caller.process).phase = Phase::Ready;
+        let process = self.process_mut(caller.process);
+        process.phase = Phase::Ready;
+        process.signals = Signals::new(request.default_actions);
         Ok(Outcome::Reply(Reply::Welcome(start), vec![Descriptor::Page(0)]))
     }
 

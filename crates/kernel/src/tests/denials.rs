@@ -9,7 +9,7 @@ use keyway_abi::{
     request::{self, Audience, EscrowHow, MapAccess},
 };
 
-use super::driver::{Driver, Joined, REGION_BYTES, RING_BYTES, derive, name};
+use super::driver::{Driver, HELLO, Joined, REGION_BYTES, RING_BYTES, derive, name};
 
 #[test]
 fn a_handle_that_was_never_given_is_unknown() {
@@ -529,7 +529,7 @@ fn no_version_in_common_ends_the_session() {
     let identity = driver.identity(1000);
     let number = driver.arrive(identity);
     let (version_min, version_max) = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION + 2);
-    let reply = driver.ask(number, request::Hello { version_min, version_max });
+    let reply = driver.ask(number, request::Hello { version_min, version_max, ..HELLO });
     let denial = Denial::VersionUnsupported { version_min, version_max, version: PROTOCOL_VERSION };
     assert_eq!(reply, Reply::Denied(denial));
     assert_eq!(driver.farewells[&number], Some(keyway_abi::Farewell::VersionUnsupported));

@@ -11,8 +11,8 @@ use alloc::{
 };
 
 use keyway_abi::{
-    Badge, CapabilityEntry, Created, Denial, Event, Farewell, Handle, LaneId, Listing, MappingId, Name,
-    PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, WordPlace,
+    Badge, CapabilityEntry, Created, DefaultActions, Denial, Event, Farewell, Handle, LaneId, Listing,
+    MappingId, Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, WordPlace,
     request::{self, Audience, MapAccess},
 };
 
@@ -331,7 +331,7 @@ impl Driver {
                 assert!(self.memories.contains_key(&token), "what is frozen is there");
                 self.pending.push(task);
             }
-            Effect::CreatePage { task, .. } => self.pending.push(task),
+            Effect::CreatePage { task, .. } | Effect::Signal { task, .. } => self.pending.push(task),
             Effect::CreatePair { task, process, .. } => {
                 self.present.insert(process);
                 self.pending.push(task);
@@ -474,8 +474,11 @@ pub(super) struct Joined {
     pub(super) peer_handle: Handle,
 }
 
-pub(super) const HELLO: request::Hello =
-    request::Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION };
+pub(super) const HELLO: request::Hello = request::Hello {
+    version_min: PROTOCOL_VERSION,
+    version_max: PROTOCOL_VERSION,
+    default_actions: DefaultActions::Refused,
+};
 
 pub(super) fn name(text: &str) -> Name {
     Name::new(text).unwrap()

@@ -8,7 +8,7 @@ use std::{
 
 use keyway::{
     Carried, Client, Denial, Ending, Error, Incoming, Notice, Outgoing, QueueOptions, Rights, SenderOptions,
-    Verdict, WaitStyle,
+    SignalSet, Verdict, WaitStyle,
 };
 
 use crate::{
@@ -209,6 +209,11 @@ fn when_the_broker_is_killed_whoever_waits_learns_it() {
         let own = client.own_process().unwrap();
         let watch = own.watch().unwrap();
         waits.push((format!("watch {number}"), waiting(move || watch.wait(PATIENCE * 2).map(drop))));
+        let signals = client.signals().unwrap();
+        waits.push((
+            format!("signals {number}"),
+            waiting(move || signals.wait(SignalSet::ALL, PATIENCE * 2).map(drop)),
+        ));
         kept.push((client, full, mute));
     }
     thread::sleep(Duration::from_millis(50));

@@ -39,6 +39,20 @@ fn a_stopped_process_is_alive_and_goes_on() {
 }
 
 #[test]
+fn a_process_is_within_reach_of_its_own_user_and_of_root() {
+    let (mut child, pidfd) = start();
+    let uid = process::getuid().as_raw();
+    assert!(is_within_reach(&pidfd, uid).unwrap());
+    assert!(is_within_reach(&pidfd, 0).unwrap());
+    assert!(!is_within_reach(&pidfd, uid + 1).unwrap());
+    kill(&pidfd, Signal::Kill).unwrap();
+    child.wait().unwrap();
+    assert_eq!(is_within_reach(&pidfd, uid).unwrap_err().errno, Errno::SRCH);
+    assert_eq!(real_and_saved("Name:\tsu\nUid:\t1000\t0\t7\t0\n"), Some((1000, 7)));
+    assert_eq!(real_and_saved("Uid:\t1000\t0\n"), None);
+}
+
+#[test]
 fn a_process_has_one_key_and_no_other_has_it() {
     let (mut first, first_fd) = start();
     let (mut second, second_fd) = start();
