@@ -36,7 +36,6 @@ impl Kernel {
             && self.mappings.is_empty()
             && self.names.is_empty()
             && self.name_waits.is_empty()
-            && self.badges.is_empty()
             && self.sweeps.is_empty()
             && self.objects.len() == 1
             && self.tree.iter().count() == 1
@@ -125,6 +124,12 @@ impl Kernel {
         for (name, id) in &self.names {
             let Body::ServiceName(entry) = &self.object(*id).body else { panic!("a name is a name") };
             assert!(entry.target.is_some() && entry.name == *name, "a name that is found has a target");
+            let queue = entry.target.map(|target| self.object(self.tree.get(target).object));
+            let known = queue
+                .is_some_and(|queue| matches!(&queue.body, Body::Queue(queue) if queue.names.contains(id)));
+            assert!(known, "a queue knows its names: {name}");
+            let badged = entry.badges.keys().all(|process| self.processes[process].badged.contains(id));
+            assert!(badged, "a process knows the names for which it has badges: {name}");
         }
     }
 

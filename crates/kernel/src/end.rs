@@ -222,10 +222,15 @@ impl Kernel {
 
     fn withdraw_name(&mut self, id: ObjectId) {
         let Some(Object { body: Body::ServiceName(entry), .. }) = self.objects.get_mut(&id) else { return };
-        if entry.target.take().is_some() {
-            let name = entry.name.clone();
-            self.names.remove(&name);
-            self.badges.retain(|(_, of), _| *of != id);
+        let Some(target) = entry.target.take() else { return };
+        let (name, badges) = (entry.name.clone(), core::mem::take(&mut entry.badges));
+        self.names.remove(&name);
+        for process in badges.into_keys() {
+            self.process_mut(process).badged.remove(&id);
+        }
+        let queue = self.tree.get(target).object;
+        if let Some(Object { body: Body::Queue(queue), .. }) = self.objects.get_mut(&queue) {
+            queue.names.remove(&id);
         }
     }
 
@@ -490,7 +495,11 @@ impl Kernel {
                 watched.watchers.remove(&(number, handle));
             }
         }
-        self.badges.retain(|(process, _), _| *process != number);
+        for name in core::mem::take(&mut self.process_mut(number).badged) {
+            if let Some(Object { body: Body::ServiceName(entry), .. }) = self.objects.get_mut(&name) {
+                entry.badges.remove(&number);
+            }
+        }
         for name in self.process(number).waited_names.clone() {
             self.name_waits.remove(&(name, number));
         }

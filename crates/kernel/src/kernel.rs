@@ -61,8 +61,6 @@ pub struct Kernel {
     pub(crate) names: BTreeMap<Name, ObjectId>,
     /// Who waits for which name.
     pub(crate) name_waits: BTreeSet<(Name, ProcessNumber)>,
-    /// Badges that the directory made, so that a process has the same one each time it looks a name up.
-    pub(crate) badges: BTreeMap<(ProcessNumber, ObjectId), Badge>,
     pub(crate) waiting: BTreeMap<Task, (Option<Caller>, Waiting)>,
     /// Revocations under way, by what they stand on.
     pub(crate) sweeps: BTreeMap<CapabilityId, Sweep>,
@@ -98,7 +96,6 @@ impl Kernel {
             mappings: BTreeMap::new(),
             names: BTreeMap::new(),
             name_waits: BTreeSet::new(),
-            badges: BTreeMap::new(),
             waiting: BTreeMap::new(),
             sweeps: BTreeMap::new(),
             sweep_turns: VecDeque::new(),
@@ -497,6 +494,7 @@ impl Kernel {
             receiving: BTreeSet::new(),
             mappings: BTreeSet::new(),
             watching: BTreeSet::new(),
+            badged: BTreeSet::new(),
             waited_names: BTreeSet::new(),
             pages: crate::page::Pages::default(),
             signals: crate::signals::Signals::default(),

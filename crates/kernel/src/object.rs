@@ -3,11 +3,17 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 
 use keyway_abi::{
-    Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Rights,
+    Badge, Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Rights,
     request::{Audience, RegionFlags},
 };
 
-use crate::{account::AccountId, acl::Acl, effect::Token, limits::Charge, tree::CapabilityId};
+use crate::{
+    account::AccountId,
+    acl::Acl,
+    effect::Token,
+    limits::Charge,
+    tree::{CapabilityId, ObjectId},
+};
 
 /// An object, with what every kind has.
 #[derive(Debug)]
@@ -72,6 +78,8 @@ pub(crate) struct Queue {
     pub(crate) ready: BTreeSet<u32>,
     pub(crate) next_ack: u32,
     pub(crate) lanes: BTreeSet<LaneId>,
+    /// The names under which it is published.
+    pub(crate) names: BTreeSet<ObjectId>,
 }
 
 impl Queue {
@@ -169,6 +177,8 @@ pub(crate) struct ServiceName {
     pub(crate) audience: Audience,
     /// The capability to the queue from which look-ups derive. `None` once it was taken back.
     pub(crate) target: Option<CapabilityId>,
+    /// Badges that look-ups made, so that a process has the same one each time.
+    pub(crate) badges: BTreeMap<ProcessNumber, Badge>,
 }
 
 /// All that a capability to the directory can have.

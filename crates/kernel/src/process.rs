@@ -49,6 +49,8 @@ pub(crate) struct Process {
     pub(crate) mappings: BTreeSet<MappingId>,
     /// The processes that it watches, and through which of its capabilities.
     pub(crate) watching: BTreeSet<(ObjectId, Handle)>,
+    /// Names for which it has a badge.
+    pub(crate) badged: BTreeSet<ObjectId>,
     /// Names that it waits for.
     pub(crate) waited_names: BTreeSet<Name>,
     pub(crate) pages: Pages,

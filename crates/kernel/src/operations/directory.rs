@@ -1,6 +1,6 @@
 //! The directory of service names.
 
-use alloc::{vec, vec::Vec};
+use alloc::{collections::BTreeMap, vec, vec::Vec};
 
 use keyway_abi::{
     Badge, Created, Denial, Event, Kind, Name, Payer, ProcessNumber, Quota, Reply, Rights,
@@ -37,9 +37,17 @@ impl Kernel {
         self.accounts.check(process.account, ServiceName::CHARGE.plus(Charge::HANDLE))?;
         let publisher_uid = process.uid();
         let (name, rights, audience) = (request.name.clone(), request.rights, request.audience);
-        let publisher = caller.process;
+        let (publisher, badges) = (caller.process, BTreeMap::new());
         let (id, handle) = self.commit_object(publisher, Rights::empty(), ServiceName::CHARGE, |_, root| {
-            Body::ServiceName(ServiceName { name, root, publisher, publisher_uid, audience, target: None })
+            Body::ServiceName(ServiceName {
+                name,
+                root,
+                publisher,
+                publisher_uid,
+                audience,
+                target: None,
+                badges,
+            })
         });
         let child = Child { rights, badge: None, bearer: None, holder: Holder::Name(id), expires_ns: None };
         let target = self.commit_derive(queue, child);
@@ -47,6 +55,8 @@ impl Kernel {
             entry.target = Some(target);
         }
         self.process_mut(publisher).owned.insert(id);
+        let published = self.tree.get(target).object;
+        self.queue_mut(published).names.insert(id);
         self.names.insert(request.name.clone(), id);
         self.tell_waiters(&request.name);
         Outcome::reply(Reply::Capability(Created { handle, rights: Rights::empty(), badge: None }))
@@ -62,11 +72,7 @@ impl Kernel {
         let rights = self.tree.get(target).rights;
         self.check_weaker(self.tree.get(target), Asked::rights(rights))?;
         self.check_room(holder)?;
-        let badge = match self.badges.get(&(holder, name)) {
-            Some(badge) => *badge,
-            None => Badge(self.next_number()),
-        };
-        self.badges.insert((holder, name), badge);
+        let badge = self.commit_badge(holder, name);
         let (badge_of, bearer) = (Some(badge), Some(holder));
         let child = Child { rights, badge: badge_of, bearer, holder: Holder::Nobody, expires_ns: None };
         let capability = self.commit_derive(target, child);
@@ -82,6 +88,21 @@ impl Kernel {
             self.notify(holder, event, vec![]);
         }
         Outcome::reply(Reply::Capability(Created { handle, rights, badge: Some(badge) }))
+    }
+
+    /// The badge of a process for a name: the same each time.
+    fn commit_badge(&mut self, holder: ProcessNumber, name: ObjectId) -> Badge {
+        let next = Badge(self.last_number + 1);
+        // INVARIANT: `check_name` found it to be a name.
+        let Body::ServiceName(entry) = &mut self.object_mut(name).body else {
+            unreachable!("a name is a name")
+        };
+        let badge = *entry.badges.entry(holder).or_insert(next);
+        if badge == next {
+            self.last_number += 1;
+            self.process_mut(holder).badged.insert(name);
+        }
+        badge
     }
 
     pub(crate) fn wait_name(

@@ -90,13 +90,11 @@ impl Kernel {
 
     /// The name under which a queue is published.
     pub(crate) fn name_of(&self, queue: ObjectId) -> Option<Name> {
-        let mut found = self.names.iter().filter(|(_, id)| match &self.object(**id).body {
-            Body::ServiceName(entry) => {
-                entry.target.is_some_and(|target| self.tree.get(target).object == queue)
-            }
-            _ => false,
-        });
-        found.next().map(|(name, _)| name.clone())
+        let Body::Queue(queue) = &self.object(queue).body else { return None };
+        match &self.object(*queue.names.first()?).body {
+            Body::ServiceName(entry) => Some(entry.name.clone()),
+            _ => None,
+        }
     }
 
     fn check_inspect(&self, caller: Caller, directory: Handle) -> Result<(), Denial> {

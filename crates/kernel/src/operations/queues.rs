@@ -49,6 +49,7 @@ impl Kernel {
                 ready: BTreeSet::new(),
                 next_ack: 0,
                 lanes: BTreeSet::new(),
+                names: BTreeSet::new(),
             })
         });
         self.queue_mut(id).handle = handle;

@@ -3,6 +3,7 @@
 use keyway_abi::{BadgeBearer, Denial, Event, Handle, Kind, Rights, request};
 
 use super::driver::{Driver, RING_BYTES, name};
+use crate::object::Body;
 
 #[test]
 fn a_process_has_one_badge_for_a_name_and_no_other_process_has_it() {
@@ -32,7 +33,11 @@ fn a_process_that_ends_takes_its_own_badges_along_and_no_others() {
     let (kept, gone) = (driver.lookup(b, "service"), driver.lookup(c, "service"));
     driver.end(c.number);
     assert_eq!(driver.lookup(b, "service").badge, kept.badge);
-    let badges: alloc::vec::Vec<_> = driver.kernel.badges.values().copied().map(Some).collect();
+    let names = driver.kernel.names.values().filter_map(|id| match &driver.kernel.object(*id).body {
+        Body::ServiceName(entry) => Some(entry.badges.values().copied().map(Some)),
+        _ => None,
+    });
+    let badges: alloc::vec::Vec<_> = names.flatten().collect();
     assert_eq!(badges, [kept.badge], "and not {:?}", gone.badge);
     driver.finish();
 }
