@@ -249,6 +249,16 @@ pub enum Denial {
         /// The name.
         name: Name,
     },
+    /// The broker's policy does not let the asker do this with such a name.
+    #[error(
+        "the broker's policy does not let this process {verb} the name {name}; ask whoever runs the broker"
+    )]
+    NameForbidden {
+        /// The name.
+        name: Name,
+        /// What was asked for: to publish it, or to look it up.
+        verb: Rights,
+    },
     /// The asker is not an end of such a lane.
     #[error("this process is no end of lane {lane}")]
     UnknownLane {
@@ -436,6 +446,7 @@ impl Denial {
             Denial::NotFrozen => 44,
             Denial::NotWriter { .. } => 45,
             Denial::WrongSharing { .. } => 46,
+            Denial::NameForbidden { .. } => 60,
         }
     }
 
@@ -484,6 +495,7 @@ impl Denial {
             44 => "NotFrozen",
             45 => "NotWriter",
             46 => "WrongSharing",
+            60 => "NameForbidden",
             _ => return None,
         })
     }
@@ -508,6 +520,7 @@ impl Denial {
             | Denial::RightsExceeded { .. }
             | Denial::ExpiryExceeded { .. } => EPERM,
             Denial::NameRefused { .. }
+            | Denial::NameForbidden { .. }
             | Denial::WriterTaken
             | Denial::NotFreezable
             | Denial::SealedByOther

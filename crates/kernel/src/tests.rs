@@ -17,4 +17,5 @@ mod model;
 mod refusals;
 mod regions;
 mod revocation;
+mod rules;
 mod sessions;

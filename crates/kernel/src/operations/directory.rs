@@ -19,6 +19,7 @@ use crate::{
 impl Kernel {
     pub(crate) fn publish(&mut self, caller: Caller, request: request::Publish) -> Result<Outcome, Denial> {
         self.held(caller.process, request.directory, Kind::Directory, Rights::PUBLISH)?;
+        self.check_rules(caller, &request.name, Rights::PUBLISH)?;
         let (queue, capability) = self.held(caller.process, request.queue, Kind::Queue, Rights::GRANT)?;
         if capability.revoking {
             return Err(Denial::Revoking { handle: request.queue });
@@ -52,6 +53,7 @@ impl Kernel {
 
     pub(crate) fn lookup(&mut self, caller: Caller, request: &request::Lookup) -> Result<Outcome, Denial> {
         self.held(caller.process, request.directory, Kind::Directory, Rights::LOOKUP)?;
+        self.check_rules(caller, &request.name, Rights::LOOKUP)?;
         let holder = match request.on_behalf_of {
             None => caller.process,
             Some(process) => self.check_endow(caller, process)?,
@@ -80,6 +82,17 @@ impl Kernel {
             self.notify(holder, event, vec![]);
         }
         Outcome::reply(Reply::Capability(Created { handle, rights, badge: Some(badge) }))
+    }
+
+    /// Whether the policy lets the asker do this with a name. Judged before it is looked whether the name is there, so that a
+    /// refusal says nothing of that.
+    pub(crate) fn check_rules(&self, caller: Caller, name: &Name, verb: Rights) -> Result<(), Denial> {
+        let identity = self.process(caller.process).identity.as_ref();
+        // Who it is, is known of everyone whose requests are handled.
+        if identity.is_some_and(|identity| self.rules.permits(identity, name, verb)) {
+            return Ok(());
+        }
+        Err(Denial::NameForbidden { name: name.clone(), verb })
     }
 
     /// The name's object and the capability from which look-ups derive, if the asker is of its audience.
