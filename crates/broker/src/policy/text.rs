@@ -106,7 +106,7 @@ impl Judge {
         let mut tables = Vec::new();
         match value.get_ref().as_array() {
             Some(array) => {
-                for item in array.iter() {
+                for item in array {
                     match item.get_ref().as_table() {
                         Some(table) => tables.push((item.span().start, table)),
                         None => self.wrong_type(item, key, &format!("a table, begun by [[{key}]]")),
@@ -258,13 +258,11 @@ impl Judge {
             "user" => self.user(value).map(Subject::User),
             "group" => self.id("group", value, "").map(Subject::Group),
             "executable" => self.executable(value).map(Subject::Executable),
-            _ => match value.get_ref().as_bool() {
-                Some(true) => Some(Subject::Everyone),
-                _ => {
-                    self.mistake(value.span().start, "everyone can only be true; leave it out otherwise");
-                    None
-                }
-            },
+            _ if value.get_ref().as_bool() == Some(true) => Some(Subject::Everyone),
+            _ => {
+                self.mistake(value.span().start, "everyone can only be true; leave it out otherwise");
+                None
+            }
         }
     }
 
@@ -348,7 +346,7 @@ impl Judge {
             self.wrong_type(value, key, &format!("a list out of {}", listed(possible)));
             return rights;
         };
-        for item in list.iter() {
+        for item in list {
             let Some(word) = item.get_ref().as_str() else {
                 self.wrong_type(item, key, &format!("words out of {}", listed(possible)));
                 continue;

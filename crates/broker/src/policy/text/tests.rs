@@ -235,3 +235,29 @@ fn what_is_shown_of_a_policy_states_the_same_policy() {
         }
     }
 }
+
+#[test]
+fn the_document_states_lawful_policies_and_what_is_built_in() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let blocks: Vec<&str> =
+        document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2);
+    for block in blocks {
+        assert!(parse(block, BROKER_UID).is_ok(), "{block}");
+    }
+    let built_in = Limits::default();
+    for row in &ROWS {
+        let begins = format!("| `{}` |", row.key);
+        let line = document.lines().find(|line| line.starts_with(&begins)).unwrap();
+        let ends = format!("| {} | {} |", (row.get)(&built_in.process), (row.get)(&built_in.user));
+        assert!(line.ends_with(&ends), "{line}, not {ends}");
+    }
+    for (key, rights) in [("own", OWN_RIGHTS), ("directory", DIRECTORY_RIGHTS)] {
+        let begins = format!("| `{key}` |");
+        let line = document.lines().find(|line| line.starts_with(&begins)).unwrap();
+        for word in words(rights) {
+            assert!(line.contains(&format!("`{word}`")), "{word}: {line}");
+        }
+    }
+}
