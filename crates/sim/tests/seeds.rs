@@ -57,8 +57,8 @@ fn every_seed_keeps_every_promise_and_together_they_reach_nearly_everything() {
     println!("{sent:?}");
 }
 
-/// All replies, all events but those of pages, and the denials that need no limit to be reached.
-const SENT: [&str; 44] = [
+/// All replies, all events but those of pages, and the denials that need no built-in limit to be reached.
+const SENT: [&str; 46] = [
     "Done",
     "Welcome",
     "Queue",
@@ -103,6 +103,8 @@ const SENT: [&str; 44] = [
     "Revoking",
     "SystemRefused",
     "WrongEnd",
+    "NameForbidden",
+    "QuotaExceeded",
 ];
 
 #[test]
