@@ -162,3 +162,52 @@ fn trusted_text(path: &Path, broker_uid: u32) -> Result<String, PolicyError> {
         PolicyError::Mistaken { path: path.into(), mistakes }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    use super::*;
+
+    const STRANGER_UID: u32 = 4242;
+
+    #[test]
+    fn a_file_of_another_user_is_not_trusted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.toml");
+        fs::write(&path, "# trusted").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let me = own_uid();
+        assert_eq!(trusted_text(&path, me).unwrap(), "# trusted");
+        // Root's own are trusted by everyone, so root has to give it away.
+        let given = me == 0 && chown(&path, Some(STRANGER_UID), None).is_ok();
+        let (broker_uid, owner) = if given { (me, STRANGER_UID) } else { (STRANGER_UID, me) };
+        let refused = trusted_text(&path, broker_uid).unwrap_err();
+        assert!(
+            matches!(refused, PolicyError::Untrusted { uid, mode: 0o600, .. } if uid == owner),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains(&format!("chown {broker_uid}")), "{refused}");
+        assert!(trusted_text(&path, owner).is_ok(), "its owner's broker trusts it");
+    }
+
+    #[test]
+    fn a_standard_file_may_lack_until_it_has_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.toml");
+        let source = PolicySource { path: path.clone(), may_lack: true };
+        let built_in = source.read().unwrap();
+        assert_eq!(built_in, PolicyInForce { policy: Policy::for_user(own_uid()), path: None });
+        let source = source.after(&built_in);
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let held = source.read().unwrap();
+        assert_eq!(held.path.as_deref(), Some(path.as_path()));
+        fs::remove_file(&path).unwrap();
+        assert!(source.read().is_ok());
+        let refused = source.after(&held).read().unwrap_err();
+        assert!(matches!(refused, PolicyError::Unreadable { .. }), "{refused}");
+        let named = PolicySource { path, may_lack: false };
+        assert!(named.after(&built_in).read().is_err(), "a file that was asked for never may");
+    }
+}
