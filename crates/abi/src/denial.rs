@@ -256,6 +256,16 @@ pub enum Denial {
         /// The name.
         name: Name,
     },
+    /// The broker's policy does not let the asker do this with such a name.
+    #[error(
+        "the broker's policy does not let this process {verb} the name {name}; ask whoever runs the broker"
+    )]
+    NameForbidden {
+        /// The name.
+        name: Name,
+        /// What was asked for: to publish it, or to look it up.
+        verb: Rights,
+    },
     /// The asker is not an end of such a lane.
     #[error("this process is no end of lane {lane}")]
     UnknownLane {
@@ -513,6 +523,7 @@ impl Denial {
             Denial::SignalQueueFull { .. } => 41,
             Denial::Unsupported { .. } => 42,
             Denial::SignalBound { .. } => 43,
+            Denial::NameForbidden { .. } => 60,
         }
     }
 
@@ -569,6 +580,7 @@ impl Denial {
             51 => "InvalidPermissions",
             52 => "InvalidExecutable",
             53 => "UnknownAclEntry",
+            60 => "NameForbidden",
             _ => return None,
         })
     }
@@ -594,6 +606,7 @@ impl Denial {
             | Denial::RightsExceeded { .. }
             | Denial::ExpiryExceeded { .. } => EPERM,
             Denial::NameRefused { .. }
+            | Denial::NameForbidden { .. }
             | Denial::WriterTaken
             | Denial::NotFreezable
             | Denial::SealedByOther

@@ -5,13 +5,14 @@ use std::path::Path;
 use keyway_sys::{Error, kernel_support, process};
 
 use crate::{
+    identity::own_uid,
     policy::Policy,
-    socket::{Listener, StartError, own_uid},
+    socket::{Listener, StartError},
     turn::Broker,
 };
 
 impl Broker {
-    /// A broker on the socket at `path`, or on the one that a service manager listens on for this process.
+    /// A broker with the built-in policy on the socket at `path`, or on the one that a service manager listens on for this process.
     ///
     /// # Errors
     /// [`StartError`] says what stands against it and what to do.

@@ -13,8 +13,9 @@ use std::{
 use keyway_sys::{Error, epoll::EventFd, kernel_support};
 
 use crate::{
+    identity::own_uid,
     policy::Policy,
-    socket::{Listener, StartError, own_uid},
+    socket::{Listener, StartError},
     turn::{Broker, Order},
 };
 

@@ -61,6 +61,7 @@ pub(crate) enum Watched {
     Bell,
     Terminations,
     Timer,
+    Reloads,
     Socket(ProcessNumber),
     Pidfd(ProcessNumber),
 }
@@ -72,6 +73,7 @@ impl Watched {
             Watched::Bell => 1,
             Watched::Terminations => 2,
             Watched::Timer => 3,
+            Watched::Reloads => 4,
             Watched::Socket(process) => process.0 << 2 | 3,
             Watched::Pidfd(process) => process.0 << 2 | 2 | 1 << 63,
         }
@@ -84,6 +86,7 @@ impl Watched {
             1 => Watched::Bell,
             2 => Watched::Terminations,
             3 => Watched::Timer,
+            4 => Watched::Reloads,
             token if token >> 63 == 1 => Watched::Pidfd(process),
             _ => Watched::Socket(process),
         }
@@ -373,7 +376,9 @@ mod tests {
                 assert_eq!(Watched::of(watched.token()), watched);
             }
         }
-        for watched in [Watched::Listener, Watched::Bell, Watched::Terminations, Watched::Timer] {
+        for watched in
+            [Watched::Listener, Watched::Bell, Watched::Terminations, Watched::Timer, Watched::Reloads]
+        {
             assert_eq!(Watched::of(watched.token()), watched);
         }
     }

@@ -11,7 +11,7 @@
 //!                                                              └─── answers ────────┘
 //! ```
 //!
-//! Floors, lowest first: `policy`, `identity`; `memories`, `session`, `deposits`; `hands` (does what the kernel says);
+//! Floors, lowest first: `identity`; `policy`; `memories`, `session`, `deposits`; `hands` (does what the kernel says);
 //! `socket`; `turn` (the loop); `daemon`, `embedded`.
 
 #![forbid(unsafe_code)]
@@ -32,13 +32,14 @@ pub use keyway_sys::{
     clock::boot_ns,
     notify::notify as notify_manager,
     process::{MemoryUse, memory_use},
+    reloads::Reloads,
     rendezvous::socket_path as default_socket_path,
     terminations::Terminations,
 };
 
 pub use crate::{
     embedded::Embedded,
-    policy::{Policy, Standing},
+    policy::{Mistake, Policy, PolicyError, PolicyInForce, PolicySource, Standing},
     socket::StartError,
     turn::Broker,
 };

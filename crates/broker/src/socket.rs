@@ -13,6 +13,8 @@ use std::{
 
 use keyway_sys::{Error, kernel_support, notify, socket};
 
+use crate::identity::own_uid;
+
 /// Why a broker cannot begin.
 #[derive(Debug)]
 pub enum StartError {
@@ -133,12 +135,6 @@ impl Drop for Listener {
             let _ = fs::remove_file(&file.path);
         }
     }
-}
-
-/// The effective user of this process.
-pub(crate) fn own_uid() -> u32 {
-    // The owner of one's own directory in /proc; there is no call for it in the standard library.
-    fs::metadata("/proc/self").map_or(u32::MAX, |metadata| metadata.uid())
 }
 
 fn prepare_directory(directory: &Path) -> Result<(), StartError> {

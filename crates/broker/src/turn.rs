@@ -16,12 +16,14 @@ use std::{
 };
 
 use keyway_abi::{Farewell, Fault, Malformed, Payer, ProcessNumber, Quota, Request, limits::FRAME_BYTES_MAX};
-use keyway_kernel::{Answer, Arrival, Call, Door, Effect, Effects, Kernel, Limits};
+use keyway_kernel::{Answer, Arrival, Call, Door, Effect, Effects, Kernel};
 use keyway_sys::{
     Errno, Error, clock,
     epoll::{Epoll, EventFd, Interest, Ready},
     frame::{self, Received, Reception, Waiting},
-    process, socket,
+    process,
+    reloads::Reloads,
+    socket,
     terminations::Terminations,
     timer::Timer,
 };
@@ -31,7 +33,7 @@ use crate::{
     deposits::{Arrived, Deposits},
     hands::{Hands, Watched},
     identity::Who,
-    policy::Policy,
+    policy::{Policy, PolicyError, PolicyInForce, PolicySource},
     session::{Bound, Session},
     socket::Listener,
 };
@@ -52,6 +54,17 @@ pub struct Broker {
     timer_ns: Option<u64>,
     /// A descriptor in reserve, see `turn_away`.
     spare: Option<File>,
+    /// Descriptors that processes can be given in all.
+    descriptors: u32,
+    reloading: Option<Reloading>,
+}
+
+/// When the policy is read again, from where, and who is told.
+#[derive(Debug)]
+struct Reloading {
+    reloads: Reloads,
+    source: PolicySource,
+    tell: fn(&Result<PolicyInForce, PolicyError>),
 }
 
 /// What the program asks of the broker's thread.
@@ -81,10 +94,62 @@ impl Broker {
         epoll.add(&timer, Watched::Timer.token(), Interest::Read)?;
         let deposits = Deposits::start(Arc::clone(&bell))?;
         let hands = Hands::new(epoll, deposits, Closers::new(Arc::clone(&bell)));
-        let kernel = Kernel::new(limits()?);
+        let descriptors = descriptors()?;
+        let mut kernel = Kernel::new(policy.limits().with_descriptors(descriptors));
+        kernel.set_rules(policy.names().clone());
         let spare = File::open("/dev/null").ok();
         let (answers, timer_ns) = (VecDeque::new(), None);
-        Ok(Broker { kernel, hands, policy, listener, bell, orders: None, answers, timer, timer_ns, spare })
+        Ok(Broker {
+            kernel,
+            hands,
+            policy,
+            listener,
+            bell,
+            orders: None,
+            answers,
+            timer,
+            timer_ns,
+            spare,
+            descriptors,
+            reloading: None,
+        })
+    }
+
+    /// From now on this policy holds: for whoever connects, and its rules for names and its limits for all. Who is connected
+    /// keeps what it has.
+    pub fn adopt(&mut self, policy: Policy) {
+        self.kernel.set_rules(policy.names().clone());
+        self.kernel.set_limits(policy.limits().with_descriptors(self.descriptors));
+        self.policy = policy;
+    }
+
+    /// The policy is read again from `source` whenever that is asked for, and `tell` learns how it went. The old one holds while
+    /// the new one has a mistake.
+    ///
+    /// # Errors
+    /// What Linux refuses.
+    pub fn reload_on(
+        &mut self,
+        reloads: Reloads,
+        source: PolicySource,
+        tell: fn(&Result<PolicyInForce, PolicyError>),
+    ) -> Result<(), Error> {
+        self.hands.epoll.add(&reloads, Watched::Reloads.token(), Interest::Read)?;
+        self.reloading = Some(Reloading { reloads, source, tell });
+        Ok(())
+    }
+
+    fn reload(&mut self) {
+        let Some(mut reloading) = self.reloading.take() else { return };
+        // Requests that came together are one.
+        while reloading.reloads.take().unwrap_or(false) {}
+        let read = reloading.source.read();
+        if let Ok(read) = &read {
+            self.adopt(read.policy.clone());
+            reloading.source = reloading.source.after(read);
+        }
+        (reloading.tell)(&read);
+        self.reloading = Some(reloading);
     }
 
     /// Where its socket is; nothing without one, or for one that a service manager listens on.
@@ -143,6 +208,7 @@ impl Broker {
             Watched::Terminations => return Next::Stop,
             Watched::Listener => self.accept(),
             Watched::Bell => return self.on_bell(),
+            Watched::Reloads => self.reload(),
             // What it stands for is done at the end of each turn.
             Watched::Timer => {
                 let _ = self.timer.drain();
@@ -203,8 +269,9 @@ impl Broker {
             let farewell = Farewell::Full { quota, of, used: strays.into(), max: STRAYS_MAX.into() };
             return Hands::bid_farewell(&fd, farewell);
         }
-        let standing = self.policy.standing(&who);
-        let arrival = Arrival { identity: who.into(), own: standing.own, directory: standing.directory };
+        let identity = who.into();
+        let standing = self.policy.standing(&identity);
+        let arrival = Arrival { identity, own: standing.own, directory: standing.directory };
         let (number, effects) = self.kernel.on_connect(clock::boot_ns(), arrival);
         let effects: Vec<Effect> = effects.collect();
         let number = match number {
@@ -421,12 +488,12 @@ enum Deposited {
     Closing,
 }
 
-/// The kernel's limits for the descriptors that this process can still have: an eighth, and some more, is left for what is on its
-/// way and for the program around an embedded broker.
-fn limits() -> Result<Limits, Error> {
+/// The descriptors that this process can still have for others: an eighth, and some more, is left for what is on its way and for
+/// the program around an embedded broker.
+fn descriptors() -> Result<u32, Error> {
     let free = process::descriptor_limit().saturating_sub(process::open_descriptors()?);
     let usable = free.saturating_sub(free / 8 + DESCRIPTORS_RESERVE);
-    Ok(Limits::default().with_descriptors(u32::try_from(usable).unwrap_or(u32::MAX)))
+    Ok(u32::try_from(usable).unwrap_or(u32::MAX))
 }
 
 /// Descriptors that a user sent where none belong and that are not closed yet, above which it begins no session.

@@ -3,12 +3,13 @@
 //! Without arguments it gives the tour. It decides nothing about capabilities: it starts brokers and bridges, and shows
 //! what they say. It rests on `keyway-broker`, `keyway-seat` and `keyway`.
 //!
-//! Floors, lowest first: `table`; `log`, `look`, `serve`, `seat`, `tour`; this file.
+//! Floors, lowest first: `table`; `log`, `look`, `policy`, `seat`, `tour`; `serve`; this file.
 
 #![forbid(unsafe_code)]
 
 mod log;
 mod look;
+mod policy;
 mod seat;
 mod serve;
 mod table;
@@ -46,6 +47,9 @@ enum Command {
     Queues(look::Options),
     /// List what was granted, refused and taken back lately, by whom.
     Audit(log::Options),
+    /// Check a policy file, or show the policy that holds.
+    #[command(subcommand)]
+    Policy(policy::Action),
     /// One of the tour's processes.
     #[command(hide = true)]
     TourRole(tour::RoleOptions),
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Some(Command::Caps(options)) => look::capabilities(&options),
         Some(Command::Queues(options)) => look::queues(&options),
         Some(Command::Audit(options)) => log::run(&options),
+        Some(Command::Policy(action)) => policy::run(&action),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

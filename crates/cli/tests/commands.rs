@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    fs::Permissions,
+    io::{BufRead, BufReader, Lines, Read},
+    os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStderr, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use keyway::{Audience, Badge, Client, QueueOptions, Rights};
+use keyway::{Audience, Badge, Client, Queue, QueueOptions, Rights};
 use serde_json::Value;
 
 /// A broker in a process of its own.
@@ -27,6 +29,28 @@ impl Served {
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert!(line.contains("serving"), "{line}");
         Served { directory, child }
+    }
+
+    /// A broker with this policy, and what it says.
+    fn start_under(policy: &str) -> (Self, Lines<BufReader<ChildStderr>>) {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, socket) = (directory.path().join("policy.toml"), directory.path().join("broker.sock"));
+        write_policy(&file, policy);
+        let mut command = keyway(&["serve", "--socket", path(&socket), "--policy", path(&file)]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(told.next().unwrap().unwrap().contains("serving"));
+        let held = told.next().unwrap().unwrap();
+        assert!(held.contains(path(&file)), "{held}");
+        (Served { directory, child }, told)
+    }
+
+    /// Another policy, which is read; returns what the broker says of that.
+    fn reload(&self, policy: &str, told: &mut Lines<BufReader<ChildStderr>>) -> String {
+        write_policy(&self.directory.path().join("policy.toml"), policy);
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        told.next().unwrap().unwrap()
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -58,8 +82,14 @@ impl Drop for Served {
 
 fn keyway(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
-    command.args(arguments).stdin(Stdio::null()).env_remove("KEYWAY_SOCKET");
+    command.args(arguments).stdin(Stdio::null()).env_remove("KEYWAY_SOCKET").env_remove("KEYWAY_POLICY");
     command
+}
+
+/// A file that only its owner can write, whatever this process's mask is.
+fn write_policy(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
 }
 
 fn path(path: &Path) -> &str {
@@ -241,8 +271,151 @@ fn help_names_every_command() {
     let mut child = keyway(&["--help"]).stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(child.wait().unwrap().success());
-    for command in ["tour", "serve", "seat", "ps", "caps", "queues", "audit"] {
+    for command in ["tour", "serve", "seat", "ps", "caps", "queues", "audit", "policy"] {
         assert!(text.contains(command), "{text}");
     }
     assert!(!text.contains("tour-role"), "{text}");
+}
+
+/// A policy under which the broker's user may do everything with the names that begin like this.
+fn names(prefix: &str) -> String {
+    format!(
+        r#"
+        [[standing]]
+        user = "broker"
+        own = ["derive", "grant"]
+        directory = ["derive", "publish", "lookup"]
+        [[name]]
+        prefix = "{prefix}"
+        user = "broker"
+        allow = ["publish", "lookup"]
+        "#
+    )
+}
+
+/// The number of the denial, when a name cannot be published.
+fn refused(client: &Client, queue: &Queue, name: &str) -> Option<u32> {
+    let published = client.publish(name, queue.capability(), Rights::SEND, Audience::Everyone);
+    published.err().map(|error| error.denial().expect("a denial").number())
+}
+
+const NAME_FORBIDDEN: u32 = 60;
+
+#[test]
+fn a_policy_is_checked_with_every_mistake_and_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policy.toml");
+    write_policy(&file, &names("org."));
+    let output = keyway(&["policy", "check", path(&file)]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.lines().count() == 1, "{text}");
+    assert!(text.contains(path(&file)) && text.contains("1 entry on names"), "{text}");
+    write_policy(&file, "[[standing]]\nuser = 1\nown = [\"fly\"]\n\n[limits.user]\nwings = 2\n");
+    for command in [["policy", "check", path(&file)], ["serve", "--policy", path(&file)]] {
+        let output = keyway(&command).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].contains("2 mistakes"), "{text}");
+        assert!(lines[1].starts_with(&format!("{}:3:8: there is no right \"fly\"", path(&file))), "{text}");
+        assert!(lines[2].starts_with(&format!("{}:6:1: [limits.user] has no key", path(&file))), "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_others_could_write_or_that_is_none_is_refused_with_advice() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policy.toml");
+    let check = |words: &[&str]| {
+        let output = keyway(&["policy", "check"]).env("KEYWAY_POLICY", &file).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.success(), words.is_empty(), "{text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
+    };
+    check(&["cannot be read", path(&file)]);
+    write_policy(&file, &names(""));
+    check(&[]);
+    for mode in [0o646, 0o664] {
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        check(&["could be written by others", &format!("mode {mode:o}"), "chmod go-w"]);
+    }
+    write_policy(&file, &"#".repeat((1 << 18) + 1));
+    check(&["longer than the 262144 bytes"]);
+    write_policy(&file, &"#".repeat(1 << 18));
+    check(&[]);
+    std::fs::write(&file, b"# \xc3\xa9\n# \xff\n").unwrap();
+    check(&[":2:3: ", "UTF-8"]);
+    std::fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    check(&["no regular file"]);
+}
+
+#[test]
+fn what_is_shown_of_a_policy_passes_the_check_and_shows_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, copy) = (directory.path().join("policy.toml"), directory.path().join("copy.toml"));
+    write_policy(&file, &names("org."));
+    let show = |of: &[&str]| {
+        let output = keyway(&["policy", "show"]).args(of).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shown in [show(&[]), show(&[path(&file)])] {
+        assert!(shown.contains("[[standing]]") && shown.contains("[limits.process]"), "{shown}");
+        write_policy(&copy, &shown);
+        assert!(keyway(&["policy", "check", path(&copy)]).output().unwrap().status.success());
+        assert_eq!(show(&[path(&copy)]), shown);
+    }
+}
+
+#[test]
+fn a_policy_read_again_changes_who_may_publish_and_ends_no_session() {
+    let (served, mut told) = Served::start_under(&names("first."));
+    let client = Client::connect_to(&served.socket()).unwrap();
+    let mut queue = client.create_queue(QueueOptions::default()).unwrap();
+    let kept = client.publish("first.a", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let mut sender = client.open_sender(&client.lookup("first.a").unwrap()).unwrap();
+    assert_eq!(refused(&client, &queue, "second.a"), Some(NAME_FORBIDDEN));
+    let line = served.reload(&format!("limits.process.objects = 3\n{}", names("second.")), &mut told);
+    assert!(line.contains("read again") && line.contains("limits of its own"), "{line}");
+    sender.send(b"still here").unwrap();
+    assert_eq!(&queue.receive().unwrap().payload[..], b"still here");
+    assert_eq!(refused(&client, &queue, "first.b"), Some(NAME_FORBIDDEN));
+    assert_eq!(refused(&client, &queue, "second.a"), None);
+    let looked_up = client.lookup("first.a").unwrap_err();
+    assert_eq!(looked_up.denial().map(keyway::Denial::number), Some(NAME_FORBIDDEN), "{looked_up}");
+    let another = client.create_queue(QueueOptions::default()).unwrap();
+    let full = client.create_queue(QueueOptions::default()).unwrap_err();
+    assert!(full.to_string().contains("the limit is 3"), "{full}");
+    let line = served.reload(&names("first."), &mut told);
+    assert!(line.contains("limits as built in"), "{line}");
+    client.lookup("first.a").unwrap();
+    client.create_queue(QueueOptions::default()).unwrap();
+    drop((kept, another));
+}
+
+#[test]
+fn a_policy_with_a_mistake_is_told_and_the_old_one_holds_on() {
+    let (served, mut told) = Served::start_under(&names("first."));
+    let client = Client::connect_to(&served.socket()).unwrap();
+    let queue = client.create_queue(QueueOptions::default()).unwrap();
+    let line = served.reload("[[standing]]\neveryone = true\nown = [\"fly\"]\n", &mut told);
+    assert!(line.contains("the old policy holds on"), "{line}");
+    let line = told.next().unwrap().unwrap();
+    assert!(line.contains("policy.toml:3:8: there is no right \"fly\""), "{line}");
+    assert_eq!(refused(&client, &queue, "second.a"), Some(NAME_FORBIDDEN));
+    assert_eq!(refused(&client, &queue, "first.a"), None);
+    // Whoever connects now begins under the old one too.
+    assert!(!Client::connect_to(&served.socket()).unwrap().capabilities().unwrap().is_empty());
+    std::fs::remove_file(served.directory.path().join("policy.toml")).unwrap();
+    let pid = served.child.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    assert!(told.next().unwrap().unwrap().contains("the old policy holds on"));
+    assert_eq!(refused(&client, &queue, "second.a"), Some(NAME_FORBIDDEN));
+    // What it began with it keeps, whatever the policy says of those who come.
+    let line = served.reload("", &mut told);
+    assert!(line.contains("no process begins with anything"), "{line}");
+    assert_eq!(refused(&client, &queue, "third"), None);
+    assert!(Client::connect_to(&served.socket()).unwrap().capabilities().unwrap().is_empty());
 }

@@ -47,6 +47,11 @@ impl Accounts {
         Accounts { limits, accounts, users, everyone: Charge::NOTHING, keys, last: 0 }
     }
 
+    /// From now on these limits hold. What is charged stays charged.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// The account of a running process, made if it has none; a session is charged to it.
     pub(crate) fn open(&mut self, key: (u64, u64), uid: u32) -> Result<AccountId, Denial> {
         let found = self.keys.get(&key).copied();

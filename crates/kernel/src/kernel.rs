@@ -25,6 +25,7 @@ use crate::{
     log::Log,
     object::{Body, DIRECTORY_RIGHTS, Object},
     process::{Phase, Process},
+    rules::NameRules,
     sweep::{Caller, Sweep},
     table::Table,
     tree::{Capability, CapabilityId, Child, Holder, ObjectId, Tree},
@@ -71,6 +72,8 @@ pub struct Kernel {
     pub(crate) last_number: u64,
     pub(crate) last_generation: u32,
     pub(crate) log: Log,
+    /// Who may publish and look up which names.
+    pub(crate) rules: NameRules,
 }
 
 impl Default for Kernel {
@@ -104,7 +107,18 @@ impl Kernel {
             last_number: 1,
             last_generation: GENERATION_FIRST - 1,
             log: Log::default(),
+            rules: NameRules::default(),
         }
+    }
+
+    /// From now on these rules for names hold. What is published, and what was looked up, stays.
+    pub fn set_rules(&mut self, rules: NameRules) {
+        self.rules = rules;
+    }
+
+    /// From now on these limits hold. Who has more than that keeps it, and gets no more.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.accounts.set_limits(limits);
     }
 
     /// A process has connected to the broker's socket. Returns its number, or, when a limit is reached, what the broker tells it

@@ -1,7 +1,7 @@
 //! The trusted logic that alone creates capabilities: a deterministic state machine.
 //!
 //! It is told what happened ([`Kernel::on_connect`], [`Kernel::handle`], [`Kernel::on_answer`], [`Kernel::on_end`],
-//! [`Kernel::sweep`], [`Kernel::expire`]) and says what to do about it ([`Effects`]). It never does I/O, never reads a clock, never sees
+//! [`Kernel::sweep`], [`Kernel::expire`]), or what holds from now on ([`Kernel::set_rules`], [`Kernel::set_limits`]), and says what to do about it ([`Effects`]). It never does I/O, never reads a clock, never sees
 //! a descriptor (only tokens), never depends on addresses or hash order: the same inputs give the same state and the
 //! same effects. It rests on `keyway-abi` and `alloc`.
 //!
@@ -13,7 +13,7 @@
 //!                              capability            so that revocation finds them
 //! ```
 //!
-//! Floors, lowest first: `effect`; `acl`, `limits`, `log`, `tree`, `page`; `account`; `table`, `sweep`, `object`, `signals`; `process`, `lane`; `kernel` (the
+//! Floors, lowest first: `effect`; `rules`; `acl`, `limits`, `log`, `tree`, `page`; `account`; `table`, `sweep`, `object`, `signals`; `process`, `lane`; `kernel` (the
 //! state and the dispatch); `end` (teardown); the operations, one file a noun; `audit`.
 
 #![no_std]
@@ -34,6 +34,7 @@ mod object;
 mod operations;
 mod page;
 mod process;
+mod rules;
 mod signals;
 mod sweep;
 mod table;
@@ -46,6 +47,8 @@ pub use crate::{
     },
     kernel::Kernel,
     limits::{Charge, Limits},
+    object::{DIRECTORY_RIGHTS, OWN_RIGHTS},
+    rules::{NameRule, NameRules, Subject},
 };
 
 #[cfg(test)]

@@ -182,9 +182,12 @@ pub(crate) struct ServiceName {
 }
 
 /// All that a capability to the directory can have.
-pub(crate) const DIRECTORY_RIGHTS: Rights = Rights::DERIVE
+pub const DIRECTORY_RIGHTS: Rights = Rights::DERIVE
     .union(Rights::GRANT)
     .union(Rights::PUBLISH)
     .union(Rights::LOOKUP)
     .union(Rights::INSPECT)
     .union(Rights::AUDIT);
+
+/// All that a capability to one's own process can have.
+pub const OWN_RIGHTS: Rights = ProcessObject::POSSIBLE;

@@ -18,5 +18,6 @@ mod model;
 mod refusals;
 mod regions;
 mod revocation;
+mod rules;
 mod sessions;
 mod signals;

@@ -3,7 +3,7 @@
 use std::{fmt, fmt::Write as _};
 
 use keyway_abi::{Farewell, ProcessNumber, Request};
-use keyway_kernel::{Answer, Arrival, Call, Effect, Identity, Kernel, Token};
+use keyway_kernel::{Answer, Arrival, Call, Effect, Identity, Kernel, Limits, NameRules, Token};
 
 /// One input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Input {
     Sweep,
     /// The broker's timer for what ends by itself.
     Expire,
+    /// The broker has read its policy: rules for names, and limits.
+    Policy(NameRules, Limits),
 }
 
 /// An input, and when it came.
@@ -71,6 +73,11 @@ impl Entry {
             Input::End(process, farewell) => (None, kernel.on_end(now_ns, process, farewell).collect()),
             Input::Sweep => (None, kernel.sweep(now_ns).collect()),
             Input::Expire => (None, kernel.expire(now_ns).collect()),
+            Input::Policy(rules, limits) => {
+                kernel.set_rules(rules);
+                kernel.set_limits(limits);
+                (None, Vec::new())
+            }
         }
     }
 }

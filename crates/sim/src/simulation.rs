@@ -7,7 +7,7 @@ use std::{
 };
 
 use keyway_abi::{ProcessNumber, Request, Rights};
-use keyway_kernel::{Arrival, Call, Door, Identity, Token};
+use keyway_kernel::{Arrival, Call, Door, Identity, Limits, NameRule, NameRules, Subject, Token};
 
 use crate::{
     broker::{Broker, News},
@@ -145,6 +145,7 @@ impl Simulation {
             50..=79 => self.commit_message(),
             80..=83 if self.processes.len() < PROCESSES => self.connect()?,
             84 => self.kill(),
+            85 => self.change_policy()?,
             _ => {}
         }
         if self.broker.kernel.is_sweeping() && self.random.once_in(3) {
@@ -256,6 +257,26 @@ impl Simulation {
         if let Some(process) = choose(&mut self.processes, &mut self.random, |process| !process.dead) {
             process.dead = true;
         }
+    }
+
+    /// The broker reads another policy, while everything is in use.
+    fn change_policy(&mut self) -> Result<(), Broken> {
+        let mut limits = Limits::default();
+        if self.random.once_in(3) {
+            let few = self.random.below(24) as u32;
+            limits.process.handles = few;
+            limits.process.lanes = few / 4;
+            limits.user.objects = few;
+        }
+        let mut rules = vec![];
+        for _ in 0..self.random.below(3) {
+            let subject = [Subject::Everyone, Subject::User(1000), Subject::Group(1001)];
+            let verbs = [Rights::empty(), Rights::PUBLISH, Rights::LOOKUP, NameRules::VERBS];
+            let (allow, deny) = (verbs[3 - self.random.below(2)], verbs[self.random.below(3)]);
+            let subject = subject[self.random.below(3)].clone();
+            rules.push(NameRule { prefix: String::new(), subject, allow, deny });
+        }
+        self.give(ProcessNumber(0), Input::Policy(NameRules::new(rules), limits)).map(|_| ())
     }
 
     /// A sender commits a message: its receiver learns of the ticket.

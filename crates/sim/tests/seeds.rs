@@ -57,8 +57,8 @@ fn every_seed_keeps_every_promise_and_together_they_reach_nearly_everything() {
     println!("{sent:?}");
 }
 
-/// All replies, all events but those of pages, and the denials that need no limit to be reached.
-const SENT: [&str; 50] = [
+/// All replies, all events but those of pages, and the denials that need no built-in limit to be reached.
+const SENT: [&str; 52] = [
     "Done",
     "Welcome",
     "Queue",
@@ -109,6 +109,8 @@ const SENT: [&str; 50] = [
     "InvalidSignal",
     "SignalBound",
     "Unsupported",
+    "NameForbidden",
+    "QuotaExceeded",
 ];
 
 #[test]

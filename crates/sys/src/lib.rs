@@ -4,7 +4,7 @@
 //! [`Error`] keeps the name of the call beside its errno, and nothing decides policy. `rustix` is used wherever it has
 //! the call, `libc` for the rest.
 //!
-//! Floors, lowest first: `error`; `clock`; `memory`, `futex`, `process`; `socket`, `frame`; `epoll`, `terminations`;
+//! Floors, lowest first: `error`; `clock`; `memory`, `futex`, `process`; `socket`, `frame`; `epoll`; `signalfd`; `terminations`, `reloads`;
 //! `inherited`, `notify`, `confine`, `kernel_support`, `rendezvous`.
 //!
 //! Not here: no bytes of shared memory are read or written (that is `keyway-shm`, to which a [`memory::Mapping`] hands
@@ -22,7 +22,9 @@ pub mod kernel_support;
 pub mod memory;
 pub mod notify;
 pub mod process;
+pub mod reloads;
 pub mod rendezvous;
+mod signalfd;
 pub mod socket;
 pub mod terminations;
 pub mod timer;

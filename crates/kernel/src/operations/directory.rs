@@ -20,6 +20,7 @@ use crate::{
 impl Kernel {
     pub(crate) fn publish(&mut self, caller: Caller, request: request::Publish) -> Result<Outcome, Denial> {
         self.held(caller.process, request.directory, Kind::Directory, Rights::PUBLISH)?;
+        self.check_rules(caller.process, &request.name, Rights::PUBLISH)?;
         let (queue, capability) = self.held(caller.process, request.queue, Kind::Queue, Rights::GRANT)?;
         if capability.revoking {
             return Err(Denial::Revoking { handle: request.queue });
@@ -64,6 +65,7 @@ impl Kernel {
 
     pub(crate) fn lookup(&mut self, caller: Caller, request: &request::Lookup) -> Result<Outcome, Denial> {
         self.held(caller.process, request.directory, Kind::Directory, Rights::LOOKUP)?;
+        self.check_rules(caller.process, &request.name, Rights::LOOKUP)?;
         let holder = match request.on_behalf_of {
             None => caller.process,
             Some(process) => self.check_endow(caller, process)?,
@@ -112,6 +114,7 @@ impl Kernel {
     ) -> Result<Outcome, Denial> {
         self.held(caller.process, request.directory, Kind::Directory, Rights::LOOKUP)?;
         let name = request.name;
+        self.check_rules(caller.process, &name, Rights::LOOKUP)?;
         match self.check_name(caller, &name) {
             Ok(_) => {
                 self.reply(caller, Reply::Done, vec![]);
@@ -153,11 +156,28 @@ impl Kernel {
         let waiters = self.name_waits.range(first..).take_while(|(waited, _)| waited == name);
         let waiters: Vec<ProcessNumber> = waiters.map(|(_, process)| *process).collect();
         for process in waiters {
-            if self.check_name_for(process, name).is_ok() {
+            let permitted = self.check_rules(process, name, Rights::LOOKUP);
+            if permitted.and_then(|()| self.check_name_for(process, name)).is_ok() {
                 self.forget_wait(process, name);
                 self.notify(process, Event::NameAppeared { name: name.clone() }, vec![]);
             }
         }
+    }
+
+    /// Whether the policy lets the asker do this with a name. Judged before it is looked whether the name is there, so that a
+    /// refusal says nothing of that.
+    pub(crate) fn check_rules(
+        &self,
+        process: ProcessNumber,
+        name: &Name,
+        verb: Rights,
+    ) -> Result<(), Denial> {
+        let identity = self.process(process).identity.as_ref();
+        // Who it is, is known of everyone whose requests are handled.
+        if identity.is_some_and(|identity| self.rules.permits(identity, name, verb)) {
+            return Ok(());
+        }
+        Err(Denial::NameForbidden { name: name.clone(), verb })
     }
 
     /// The name's object and the capability from which look-ups derive, if the asker is of its audience.
