@@ -22,9 +22,10 @@ pub struct SessionStart {
     pub process: ProcessNumber,
     /// The pid, as Linux told the broker.
     pub pid: u32,
-    /// The effective user, as Linux told the broker.
+    /// The user, as Linux told the broker: the effective one of a process that connects, the real one of a confined child (`SO_PEERCRED`
+    /// and `SCM_CREDENTIALS` in unix(7)).
     pub uid: u32,
-    /// The effective group, as Linux told the broker.
+    /// The group, as the user.
     pub gid: u32,
     /// The capability to this process itself; a confined child has none.
     pub own: Option<Handle>,

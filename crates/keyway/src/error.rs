@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use keyway_abi::{Denial, Farewell, Malformed, NameError};
+use keyway_abi::{Denial, Farewell, Kind, Malformed, NameError};
 use keyway_shm::{Ending, LaneFault};
 use keyway_sys::{Errno, memory::MapError};
 use thiserror::Error;
@@ -160,6 +160,7 @@ impl Error {
 
     /// Whether the other side of a lane is gone, or the lane was taken back.
     pub fn is_lane_end(&self) -> bool {
-        matches!(self, Error::LaneEnded { .. } | Error::PeerFault(_))
+        let ended = matches!(self.denial(), Some(Denial::LaneEnded { .. } | Denial::ObjectEnded { kind: Kind::Queue }));
+        ended || matches!(self, Error::LaneEnded { .. } | Error::PeerFault(_))
     }
 }

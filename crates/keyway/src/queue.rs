@@ -169,7 +169,8 @@ impl Queue {
         self.receive_until(Until::Forever)
     }
 
-    /// Receives a message if there is one.
+    /// Receives a message if there is one. Makes no system call, so it alone does not learn that the broker was killed: whatever
+    /// waits, or asks the broker for something, does.
     ///
     /// # Errors
     /// [`Error::WouldBlock`] when there is none, and as [`Queue::receive`].
