@@ -8,6 +8,7 @@ use keyway_abi::{
 };
 
 use super::driver::{Driver, Who, derive};
+use crate::{Door, Token};
 
 const ALL: Rights = Rights::SEND.union(Rights::GRANT).union(Rights::DERIVE);
 
@@ -246,5 +247,32 @@ fn what_is_at_its_end_counts_for_nothing_even_before_it_is_cleared() {
     let lookup = request::Lookup { directory: b.directory, name: name.clone(), on_behalf_of: None };
     assert_eq!(driver.ask(b.number, lookup), Reply::Denied(Denial::NameUnknown { name }));
     assert_eq!(driver.kernel.next_expiry_ns(), Some(100), "they are still there");
+    driver.finish();
+}
+
+#[test]
+fn a_region_is_weakened_once_it_is_made_and_a_device_only_where_it_does_not_stand_on_it() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let weaken = |handle, rights| request::Weaken { handle, rights, expires_ns: None };
+    driver.hold = true;
+    let flags = request::RegionFlags::empty();
+    let create = driver.post(a.number, request::CreateRegion { bytes: 4096, flags });
+    let region = driver.list(a.number).pop().expect("the region").handle;
+    let bound = Denial::RootBound { kind: Kind::Region };
+    assert_eq!(driver.denied(a.number, weaken(region, Rights::MAP)), bound);
+    driver.answer_next(Ok(()));
+    driver.hold = false;
+    assert!(matches!(driver.reply_to(a.number, create), Some(Reply::Capability(_))));
+    driver.made(a.number, weaken(region, Rights::MAP));
+    let deposit = request::Deposit { label: super::driver::name("card0") };
+    let call = driver.post_with(a.number, deposit, Door::Deposit, Some(Token(1 << 40)));
+    let Some(Reply::Capability(Created { handle: device, .. })) = driver.reply_to(a.number, call) else {
+        panic!("a device")
+    };
+    let derived = driver.made(a.number, derive(device, Rights::CLAIM)).handle;
+    let bound = Denial::RootBound { kind: Kind::Device };
+    assert_eq!(driver.denied(a.number, weaken(device, Rights::CLAIM)), bound);
+    driver.made(a.number, weaken(derived, Rights::empty()));
     driver.finish();
 }
