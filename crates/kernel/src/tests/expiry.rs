@@ -276,3 +276,20 @@ fn a_region_is_weakened_once_it_is_made_and_a_device_only_where_it_does_not_stan
     driver.made(a.number, weaken(derived, Rights::empty()));
     driver.finish();
 }
+
+#[test]
+fn an_end_that_has_begun_is_not_due_again() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let queue = driver.queue(a, 0);
+    let middle = derive_until(&mut driver, a, queue, ALL, 100);
+    driver.made(a.number, derive(middle, ALL));
+    let later = derive_until(&mut driver, a, queue, ALL, 200);
+    driver.now_ns = 100;
+    assert_eq!(driver.kernel.expire(100).count(), 0, "it is marked first");
+    assert!(driver.kernel.is_sweeping());
+    assert_eq!(driver.kernel.next_expiry_ns(), Some(200));
+    driver.wait(0);
+    assert!(!driver.holds(a.number, middle) && driver.holds(a.number, later));
+    driver.finish();
+}
