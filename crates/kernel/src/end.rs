@@ -76,17 +76,18 @@ impl Kernel {
         } else if !self.tree.is_live(id) {
             // The revocation of something above takes it along.
         } else if self.tree.children(id).next().is_none() {
-            self.drop_expired(id, 1);
+            self.drop_expired(id, 0);
         } else {
             self.mark_sweep(Sweep { root: id, caller: None, count: 0, loss: Loss::Expired, whole: true });
             self.sweep_turns.push_back(id);
         }
     }
 
-    fn drop_expired(&mut self, id: CapabilityId, count: u64) {
+    /// `below` of those that people hold have ended with it.
+    fn drop_expired(&mut self, id: CapabilityId, below: u64) {
         let capability = self.tree.get(id);
-        let (object, held) = (capability.object, capability.is_held());
-        if held || count > 1 {
+        let (object, count) = (capability.object, below + u64::from(capability.is_held()));
+        if count > 0 {
             let kind = self.object(object).kind();
             self.record(Verdict::Expired { kind, object: object.0, count });
         }
@@ -125,7 +126,7 @@ impl Kernel {
         }
         if sweep.whole {
             self.tree.get_mut(root).revoking = false;
-            return self.drop_expired(root, sweep.count + 1);
+            return self.drop_expired(root, sweep.count);
         }
         let object = self.tree.get(root).object;
         let freed = self.tree.end_revoking(root);

@@ -313,6 +313,11 @@ impl Kernel {
         Ok((id, capability))
     }
 
+    /// Whether a capability is neither being taken back nor at its end, carried out or not.
+    pub(crate) fn is_usable(&self, id: CapabilityId) -> bool {
+        self.tree.is_live(id) && self.tree.get(id).expires_ns > self.now_ns
+    }
+
     /// Whether `process` can hold one more capability.
     pub(crate) fn check_room(&self, process: ProcessNumber) -> Result<(), Denial> {
         let process = self.process(process);

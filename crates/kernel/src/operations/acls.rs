@@ -108,10 +108,9 @@ impl Kernel {
         let asker = self.process(process);
         let holds = |subject: ObjectId| match self.objects.get(&subject).map(|object| &object.body) {
             Some(Body::Process(subject)) => subject.process == process,
-            Some(_) => asker
-                .table
-                .filled(0)
-                .any(|(_, id)| self.tree.get(id).object == subject && self.tree.is_live(id)),
+            Some(_) => {
+                asker.table.filled(0).any(|(_, id)| self.tree.get(id).object == subject && self.is_usable(id))
+            }
             None => false,
         };
         acl.judge(asker.identity.as_ref(), holds)

@@ -197,7 +197,7 @@ impl Kernel {
         if entry.audience == Audience::OwnUserAndRoot && uid != 0 && uid != entry.publisher_uid {
             return Err(Denial::NameRefused { name: name.clone() });
         }
-        let target = entry.target.filter(|target| self.tree.is_live(*target)).ok_or_else(unknown)?;
+        let target = entry.target.filter(|target| self.is_usable(*target)).ok_or_else(unknown)?;
         Ok((id, target))
     }
 }

@@ -79,7 +79,7 @@ impl Kernel {
         let unknown = Denial::UnknownTicket { lane: id, ticket };
         let lane = self.check_receiver(caller, id)?;
         let item = *lane.escrow.get(&ticket).ok_or(unknown.clone())?;
-        if !self.tree.is_live(item.capability) {
+        if !self.is_usable(item.capability) {
             return Err(unknown);
         }
         self.check_room(caller.process)?;

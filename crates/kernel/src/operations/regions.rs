@@ -30,7 +30,7 @@ impl Kernel {
             return Err(Denial::InvalidSize { asked: bytes, min: page, max: REGION_BYTES_MAX });
         }
         let flags = request.flags;
-        let both = RegionFlags::FREEZABLE | RegionFlags::SHARED;
+        let both = RegionFlags::FREEZABLE.union(RegionFlags::SHARED);
         let huge = flags.contains(RegionFlags::HUGE);
         if !RegionFlags::all().contains(flags) || flags.contains(both) || huge && bytes % HUGE_PAGE_BYTES != 0
         {

@@ -253,3 +253,20 @@ fn one_sender_leaves_room_for_others_and_one_user_for_other_users() {
     assert_eq!(raise(&mut signals, &at), Ok(()), "one was taken");
     signals.audit();
 }
+
+#[test]
+#[should_panic(expected = "signals invariant 3")]
+fn an_audit_finds_an_ignored_signal_that_waits() {
+    let mut signals = Signals { ignored: SignalSet::default().with(Signal::TERM), ..Signals::default() };
+    assert!(!signals.is_untouched());
+    signals.standard.insert(Signal::TERM, info(Signal::TERM, &identity(1, 1), 0));
+    signals.audit();
+}
+
+#[test]
+fn whoever_has_chosen_nothing_has_nothing_pending_and_holds_nothing_back() {
+    let mut signals = Signals::new(DefaultActions::Refused);
+    assert!(signals.is_untouched());
+    signals.set_mask(MaskChange::Set, SignalSet::default().with(Signal::TERM));
+    assert!(!signals.is_untouched());
+}

@@ -95,6 +95,21 @@ fn a_denial_wins_over_what_is_allowed_and_over_what_is_held() {
 }
 
 #[test]
+fn what_is_both_held_and_allowed_is_permitted_and_said() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect_uid(2000));
+    let (region, ..) = driver.written_region(a);
+    let of_b = driver.give(a, region, b, Rights::MAP);
+    let both = Rights::MAP | Rights::DERIVE;
+    allow(&mut driver, a, region, Subject::User(2000), both);
+    assert_eq!(permitted(&mut driver, b, of_b), both);
+    let write = request::MapRegion { region: of_b, access: MapAccess::Write };
+    let missing = Denial::MissingRights { handle: of_b, needed: Rights::WRITE, held: both };
+    assert_eq!(driver.denied(b.number, write), missing);
+    driver.finish();
+}
+
+#[test]
 fn what_a_list_allows_is_not_passed_on() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect_uid(2000));
@@ -194,6 +209,9 @@ fn entries_that_make_no_sense_and_too_many_are_refused() {
         let entry = entry(Subject::Executable(path), Rights::MAP, AclKind::Deny);
         assert_eq!(driver.denied(a.number, request::AclAdd { object: region, entry }), refused);
     }
+    let longest = Subject::Executable("/".repeat(128));
+    let number = deny(&mut driver, a, region, longest, Rights::MAP);
+    driver.done(a.number, request::AclRemove { object: region, number });
     let unknown = Handle::new(99, 1);
     let entry_for = |subject| entry(subject, Rights::MAP, AclKind::Allow);
     let refused = driver

@@ -1,13 +1,14 @@
 //! What ends by itself.
 
 use keyway_abi::{
-    Badge, Created, Denial, Event, Handle, Kind, LaneEnd, Reply, Rights,
+    AclEntry, AclKind, Badge, Created, Denial, Event, Handle, Kind, LaneEnd, Reply, Rights, Subject,
     layout::WORD_REVOKED,
     limits::SWEEP_STEP,
     request::{self, EscrowHow, MapAccess},
 };
 
 use super::driver::{Driver, Who, derive};
+use crate::{Door, Token};
 
 const ALL: Rights = Rights::SEND.union(Rights::GRANT).union(Rights::DERIVE);
 
@@ -206,5 +207,89 @@ fn a_watch_ends_when_the_right_to_it_is_given_up() {
     }
     driver.end(b.number);
     assert_eq!(driver.events(a.number), [Event::ProcessEnded { process: keeps }]);
+    driver.finish();
+}
+
+#[test]
+fn what_is_at_its_end_counts_for_nothing_even_before_it_is_cleared() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let joined = driver.lane(a, b);
+    let ((region, ..), ticket, queue) = (driver.written_region(a), driver.region(a), driver.queue(a, 0));
+    let (subject, kind) = (Subject::Holder(ticket), AclKind::Allow);
+    let entry = AclEntry { subject, permissions: Rights::MAP, kind };
+    assert!(matches!(
+        driver.ask(a.number, request::AclAdd { object: region, entry }),
+        Reply::AclAdded { .. }
+    ));
+    let object = driver.give(a, region, b, Rights::empty());
+    let shown = derive_until(&mut driver, a, ticket, Rights::GRANT, 100);
+    driver.give(a, shown, b, Rights::empty());
+    let named = derive_until(&mut driver, a, queue, ALL, 100);
+    driver.publish(a, named, "brief");
+    let from = derive_until(&mut driver, a, region, Rights::MAP | Rights::GRANT, 100);
+    let put = request::EscrowPut { lane: joined.lane, from, how: EscrowHow::Copy(Rights::MAP) };
+    let Reply::Ticket(ticket) = driver.ask(a.number, put) else { panic!("a ticket") };
+    driver.audits = false;
+    // These end before, and each request clears no more than a step of them.
+    for _ in 0..3 * SWEEP_STEP {
+        derive_until(&mut driver, a, region, Rights::MAP, 99);
+    }
+    driver.audits = true;
+    let permitted = |rights| Reply::Permitted { rights };
+    assert_eq!(driver.ask(b.number, request::AclCheck { object }), permitted(Rights::MAP));
+    driver.now_ns = 100;
+    assert_eq!(driver.ask(b.number, request::AclCheck { object }), permitted(Rights::empty()));
+    let take = request::EscrowTake { lane: joined.lane, ticket };
+    let unknown = Denial::UnknownTicket { lane: joined.lane, ticket };
+    assert_eq!(driver.ask(b.number, take), Reply::Denied(unknown));
+    let name = super::driver::name("brief");
+    let lookup = request::Lookup { directory: b.directory, name: name.clone(), on_behalf_of: None };
+    assert_eq!(driver.ask(b.number, lookup), Reply::Denied(Denial::NameUnknown { name }));
+    assert_eq!(driver.kernel.next_expiry_ns(), Some(100), "they are still there");
+    driver.finish();
+}
+
+#[test]
+fn a_region_is_weakened_once_it_is_made_and_a_device_only_where_it_does_not_stand_on_it() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let weaken = |handle, rights| request::Weaken { handle, rights, expires_ns: None };
+    driver.hold = true;
+    let flags = request::RegionFlags::empty();
+    let create = driver.post(a.number, request::CreateRegion { bytes: 4096, flags });
+    let region = driver.list(a.number).pop().expect("the region").handle;
+    let bound = Denial::RootBound { kind: Kind::Region };
+    assert_eq!(driver.denied(a.number, weaken(region, Rights::MAP)), bound);
+    driver.answer_next(Ok(()));
+    driver.hold = false;
+    assert!(matches!(driver.reply_to(a.number, create), Some(Reply::Capability(_))));
+    driver.made(a.number, weaken(region, Rights::MAP));
+    let deposit = request::Deposit { label: super::driver::name("card0") };
+    let call = driver.post_with(a.number, deposit, Door::Deposit, Some(Token(1 << 40)));
+    let Some(Reply::Capability(Created { handle: device, .. })) = driver.reply_to(a.number, call) else {
+        panic!("a device")
+    };
+    let derived = driver.made(a.number, derive(device, Rights::CLAIM)).handle;
+    let bound = Denial::RootBound { kind: Kind::Device };
+    assert_eq!(driver.denied(a.number, weaken(device, Rights::CLAIM)), bound);
+    driver.made(a.number, weaken(derived, Rights::empty()));
+    driver.finish();
+}
+
+#[test]
+fn an_end_that_has_begun_is_not_due_again() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let queue = driver.queue(a, 0);
+    let middle = derive_until(&mut driver, a, queue, ALL, 100);
+    driver.made(a.number, derive(middle, ALL));
+    let later = derive_until(&mut driver, a, queue, ALL, 200);
+    driver.now_ns = 100;
+    assert_eq!(driver.kernel.expire(100).count(), 0, "it is marked first");
+    assert!(driver.kernel.is_sweeping());
+    assert_eq!(driver.kernel.next_expiry_ns(), Some(200));
+    driver.wait(0);
+    assert!(!driver.holds(a.number, middle) && driver.holds(a.number, later));
     driver.finish();
 }

@@ -61,6 +61,37 @@ fn it_says_who_was_granted_refused_and_revoked_what() {
 }
 
 #[test]
+fn what_ends_is_counted_once_and_only_what_somebody_holds() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 2);
+    let rights = Rights::SEND | Rights::GRANT | Rights::DERIVE;
+    let brief = |from| request::Derive { from, rights, badge: None, expires_ns: Some(9) };
+    let held = driver.made(a.number, brief(queue)).handle;
+    driver.made(a.number, derive(held, rights));
+    driver.made(a.number, derive(held, rights));
+    let given = driver.give(a, held, b, rights);
+    driver.open(b, given);
+    let dropped = driver.made(a.number, request::Derive { expires_ns: Some(8), ..brief(queue) }).handle;
+    driver.made(a.number, derive(dropped, rights));
+    driver.made(a.number, derive(dropped, rights));
+    driver.done(a.number, request::Delete { handle: dropped });
+    let empty = driver.made(a.number, request::Derive { expires_ns: Some(7), ..brief(queue) }).handle;
+    driver.open(a, empty);
+    driver.done(a.number, request::Delete { handle: empty });
+    for ns in [7, 1, 1] {
+        driver.wait(ns);
+    }
+    let entries = log(&mut driver, a);
+    let ended = entries.iter().filter_map(|entry| match entry.verdict {
+        Verdict::Expired { count, .. } => Some((entry.at_ns, count)),
+        _ => None,
+    });
+    assert_eq!(ended.collect::<Vec<_>>(), [(8, 2), (9, 4)]);
+    driver.finish();
+}
+
+#[test]
 fn it_is_for_those_who_may_read_it() {
     let mut driver = Driver::new();
     let a = driver.connect();

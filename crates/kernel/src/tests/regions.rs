@@ -21,6 +21,8 @@ fn the_first_to_map_with_write_is_the_writer_whoever_made_the_region() {
     assert!(matches!(descriptors[..], [Descriptor::Writable(_)]));
     assert_eq!(driver.word(b.number, word), word.generation);
     driver.done(b.number, request::RegionMapped { mapping });
+    let seal = |effect: &Effect| matches!(effect, Effect::SealMemory { seals: SealUse::LiveRegion, .. });
+    assert!(driver.effects.iter().any(seal));
     let map = request::MapRegion { region, access: MapAccess::Read };
     let (reply, descriptors) = driver.ask_all(a.number, map);
     assert!(matches!(reply, Reply::Mapping { .. }));
@@ -180,6 +182,7 @@ fn what_linux_says_to_freezing_is_told_and_leaves_the_region_as_it_was() {
     let region = region_with(&mut driver, a, RegionFlags::FREEZABLE);
     let (mapping, _) = driver.map(a, region, MapAccess::Write);
     driver.done(a.number, request::RegionMapped { mapping });
+    let (reader, _) = driver.map(a, region, MapAccess::Read);
     driver.hold = true;
     for (errno, denial) in [
         (BUSY, Denial::Pinned),
@@ -188,6 +191,8 @@ fn what_linux_says_to_freezing_is_told_and_leaves_the_region_as_it_was() {
     ] {
         let call = driver.post(a.number, request::Freeze { mapping });
         assert_eq!(driver.denied(a.number, request::Freeze { mapping }), Denial::Pinned, "one at a time");
+        let other = request::Freeze { mapping: reader };
+        assert_eq!(driver.denied(a.number, other), Denial::NotWriter { mapping: reader });
         driver.answer_next(Err(Refusal::System(errno)));
         assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(denial)));
     }
