@@ -160,7 +160,10 @@ impl Error {
 
     /// Whether the other side of a lane is gone, or the lane was taken back.
     pub fn is_lane_end(&self) -> bool {
-        let ended = matches!(self.denial(), Some(Denial::LaneEnded { .. } | Denial::ObjectEnded { kind: Kind::Queue }));
+        let ended = matches!(
+            self.denial(),
+            Some(Denial::LaneEnded { .. } | Denial::ObjectEnded { kind: Kind::Queue })
+        );
         ended || matches!(self, Error::LaneEnded { .. } | Error::PeerFault(_))
     }
 }
