@@ -64,9 +64,14 @@ impl fmt::Display for StartError {
             StartError::DirectoryOpen { directory, uid, mode } => write!(
                 f,
                 "the directory {} (owner {uid}, mode {mode:03o}) can be written by others, who could take the socket's \
-                 place; use a directory of your own that only you can write, such as {}",
+                 place; use a directory of your own that only you can write{}",
                 directory.display(),
-                directory.join("keyway").join("broker.sock").display(),
+                // Below a directory like /tmp one's own is safe; elsewhere it could be moved away.
+                if mode & STICKY == 0 {
+                    ", below none that everybody can".to_owned()
+                } else {
+                    format!(", such as {}", directory.join("keyway").join("broker.sock").display())
+                },
             ),
             StartError::Files { path, error } => write!(f, "{}: {error}", path.display()),
             StartError::Refused(error) => write!(f, "{error}"),
@@ -143,13 +148,23 @@ fn prepare_directory(directory: &Path) -> Result<(), StartError> {
         fs::create_dir_all(directory).map_err(files)?;
         fs::set_permissions(directory, Permissions::from_mode(0o755)).map_err(files)?;
     }
-    let metadata = fs::metadata(directory).map_err(files)?;
-    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    if (uid == own_uid() || uid == 0) && mode & 0o022 == 0 {
-        return Ok(());
+    let state = |directory: &Path| fs::metadata(directory).map(|found| (found.uid(), found.mode() & 0o7777));
+    let (uid, mode) = state(directory).map_err(files)?;
+    if !(uid == own_uid() || uid == 0) || mode & 0o022 != 0 {
+        return Err(StartError::DirectoryOpen { directory: directory.into(), uid, mode });
     }
-    Err(StartError::DirectoryOpen { directory: directory.into(), uid, mode })
+    // Above it, everybody who can write could put another directory in its place, unless only owners can move what is there.
+    let whole = fs::canonicalize(directory).map_err(files)?;
+    for above in whole.ancestors().skip(1) {
+        let (uid, mode) = state(above).map_err(files)?;
+        if mode & 0o002 != 0 && mode & STICKY == 0 {
+            return Err(StartError::DirectoryOpen { directory: above.into(), uid, mode });
+        }
+    }
+    Ok(())
 }
+
+const STICKY: u32 = 0o1000;
 
 fn lock(path: &Path) -> Result<File, StartError> {
     let mut name = path.as_os_str().to_owned();

@@ -111,11 +111,24 @@ fn a_directory_that_others_can_write_is_refused_with_advice() {
             "{mode:o}: {refused}"
         );
         let text = refused.to_string();
-        assert!(text.contains("only you can write") && text.contains("keyway/broker.sock"), "{text}");
+        let sticky = mode & 0o1000 != 0;
+        let advice = if sticky { "keyway/broker.sock" } else { "below none that everybody can" };
+        assert!(text.contains("only you can write") && text.contains(advice), "{text}");
         assert!(!path.exists());
     }
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     Embedded::start_at(&path).unwrap();
+}
+
+#[test]
+fn a_directory_below_one_that_everybody_can_write_is_refused_unless_it_is_sticky() {
+    let (directory, _) = place();
+    let below = directory.path().join("own").join("broker.sock");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = Embedded::start_at(&below).unwrap_err();
+    assert!(matches!(refused, StartError::DirectoryOpen { mode: 0o777, .. }), "{refused}");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    Embedded::start_at(&below).unwrap();
 }
 
 #[test]

@@ -33,7 +33,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     screenshot: Option<PathBuf>,
     /// How many messages the producer sends.
-    #[arg(long, value_name = "COUNT", default_value_t = MESSAGES, hide_default_value = true)]
+    #[arg(
+        long, value_name = "COUNT", default_value_t = MESSAGES, hide_default_value = true,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     messages: u64,
 }
 

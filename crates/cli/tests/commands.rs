@@ -236,17 +236,16 @@ fn a_broker_that_linux_gives_no_descriptor_turns_newcomers_away_and_serves_the_o
     let served = Served::start();
     let client = Client::connect_to(&served.socket()).unwrap();
     let pid = Pid::from_raw(served.child.id().cast_signed());
-    let open = std::fs::read_dir(format!("/proc/{}/fd", served.child.id())).unwrap().count() as u64;
-    let before = prlimit(pid, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(1 << 10) });
+    // More than it has open at the beginning, and less than many sessions need.
+    let before = prlimit(pid, Resource::Nofile, Rlimit { current: Some(64), maximum: Some(1 << 10) });
     assert!(before.is_ok());
     let mut others = Vec::new();
     let refused = loop {
         match Client::connect_to(&served.socket()) {
-            // What the broker inherited may lie above the limit.
             Ok(other) => others.push(other),
             Err(error) => break error,
         }
-        assert!(others.len() < 40, "more sessions than descriptors");
+        assert!(others.len() < 64, "more sessions than descriptors");
     };
     assert!(refused.to_string().contains("errno 24"), "{refused}");
     assert!(!client.capabilities().unwrap().is_empty());

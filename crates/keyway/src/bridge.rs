@@ -377,7 +377,13 @@ fn find(client: &Client, name: &str) -> Result<crate::capability::Capability, Ke
 }
 
 fn is_refusal(error: &KeywayError) -> bool {
-    matches!(error.denial(), Some(Denial::NameRefused { .. } | Denial::UnknownHandle { .. }))
+    let refusal = |denial: &Denial| {
+        matches!(
+            denial,
+            Denial::NameRefused { .. } | Denial::NameForbidden { .. } | Denial::UnknownHandle { .. }
+        )
+    };
+    error.denial().is_some_and(refusal)
 }
 
 /// An answer that is neither a denial nor a failure.
