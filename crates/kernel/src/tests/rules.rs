@@ -191,3 +191,10 @@ fn a_name_that_is_forbidden_is_not_waited_for_nor_told_of() {
     assert_eq!(driver.events(b.number), [Event::NameAppeared { name: name("org.a") }]);
     driver.finish();
 }
+
+#[test]
+fn rules_are_shown_as_they_were_given() {
+    let given =
+        vec![rule("org.", Subject::User(1), Rights::PUBLISH, NONE), rule("", Subject::Everyone, NONE, NONE)];
+    assert_eq!(NameRules::new(given.clone()).rules(), given);
+}
