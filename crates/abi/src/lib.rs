@@ -3,7 +3,7 @@
 //! Types only. Nothing here decides anything, does I/O or knows how bytes become types (that is `keyway-wire`).
 //! It rests on `core` and `alloc`; every other crate of the house may use it.
 //!
-//! Floors, lowest first: `limits`, `layout`, `name`, `handle`, `rights`, `signal`, `denial`, `farewell`, `request`, `reply`,
+//! Floors, lowest first: `limits`, `layout`, `name`, `handle`, `rights`, `signal`, `terms`, `denial`, `farewell`, `request`, `reply`,
 //! `event`.
 
 #![no_std]
@@ -22,6 +22,7 @@ mod reply;
 pub mod request;
 mod rights;
 mod signal;
+mod terms;
 
 pub use crate::{
     denial::{Denial, Payer, Quota, Sharer},
@@ -39,6 +40,7 @@ pub use crate::{
         DefaultAction, DefaultActions, MaskChange, SigInfo, Signal, SignalAction, SignalCode, SignalSet,
         Taking,
     },
+    terms::Terms,
 };
 
 /// The protocol version that this crate describes. The first frame of a session agrees on it.

@@ -8,10 +8,11 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket},
+    handle::{Handle, LaneId, MappingId, ProcessNumber, Ticket},
     name::Name,
     rights::Rights,
     signal::{DefaultActions, MaskChange, SignalAction, SignalSet, Taking},
+    terms::Terms,
 };
 
 macro_rules! requests {
@@ -136,8 +137,8 @@ pub struct AclEntry {
 /// How a capability travels in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum EscrowHow {
-    /// A derived capability with these rights travels; the sender keeps its own.
-    Copy(Rights),
+    /// A derived capability travels; the sender keeps its own.
+    Copy(Terms),
     /// The capability itself travels; the sender has it no more once the receiver has taken it.
     Move,
 }
@@ -206,12 +207,8 @@ requests! {
     {
         /// The parent.
         from: Handle,
-        /// Rights of the child, a part of the parent's.
-        rights: Rights,
-        /// The badge to fix, if the parent has none.
-        badge: Option<Badge>,
-        /// When the child and all below it ends, in nanoseconds of the broker's `CLOCK_BOOTTIME`. `None`: with its parent.
-        expires_ns: Option<u64>,
+        /// What the child is to be.
+        terms: Terms,
     }
     9 Grant
     /// Makes an equal or weaker capability in another process's table. Needs `grant` on the parent and `endow` on the
@@ -221,12 +218,8 @@ requests! {
         from: Handle,
         /// The process.
         to: Handle,
-        /// Rights of the child, a part of the parent's.
-        rights: Rights,
-        /// The badge to fix, if the parent has none.
-        badge: Option<Badge>,
-        /// When the child and all below it ends, in nanoseconds of the broker's `CLOCK_BOOTTIME`. `None`: with its parent.
-        expires_ns: Option<u64>,
+        /// What the child is to be.
+        terms: Terms,
     }
     10 Revoke
     /// Takes back everything derived from a capability, in every process. Reply, once all of it is gone:
@@ -409,10 +402,8 @@ requests! {
     {
         /// The capability; not the one that a queue, a device or a name stands on.
         handle: Handle,
-        /// The rights that stay, a part of those that it has.
-        rights: Rights,
-        /// When it ends, in nanoseconds of the broker's `CLOCK_BOOTTIME`. `None`: when it would have ended anyway.
-        expires_ns: Option<u64>,
+        /// What is to be in its place.
+        terms: Terms,
     }
     40 AclAdd
     /// Adds an entry to an object's access list. Needs `control`. Reply: [`Reply::AclAdded`](crate::Reply::AclAdded).

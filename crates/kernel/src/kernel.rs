@@ -13,8 +13,8 @@ use alloc::{
 };
 
 use keyway_abi::{
-    AuditEntry, Badge, Denial, Event, Farewell, Fault, Handle, Kind, LaneId, MappingId, Name, ProcessNumber,
-    Reply, Request, Rights, Verdict, WordPlace, layout::GENERATION_FIRST,
+    AuditEntry, Denial, Event, Farewell, Fault, Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Reply,
+    Request, Rights, Terms, Verdict, WordPlace, layout::GENERATION_FIRST,
 };
 
 use crate::{
@@ -366,12 +366,10 @@ impl Kernel {
         &mut self,
         parent: CapabilityId,
         process: ProcessNumber,
-        rights: Rights,
-        badge: Option<Badge>,
-        expires_ns: Option<u64>,
+        terms: Terms,
     ) -> Handle {
         let (bearer, holder) = (self.tree.get(parent).bearer, Holder::Nobody);
-        let id = self.commit_derive(parent, Child { rights, badge, bearer, holder, expires_ns });
+        let id = self.commit_derive(parent, Child { terms, bearer, holder });
         self.commit_hold(process, id)
     }
 

@@ -11,7 +11,7 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
-use keyway_abi::{Badge, LaneId, MappingId, ProcessNumber, Rights, Ticket};
+use keyway_abi::{Badge, LaneId, MappingId, ProcessNumber, Rights, Terms, Ticket};
 
 /// The kernel's number for an object. Given once, never given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,12 +73,10 @@ type Link = Option<CapabilityId>;
 /// What a child is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Child {
-    pub(crate) rights: Rights,
-    pub(crate) badge: Option<Badge>,
+    /// Judged against the parent, with the badge that the child carries.
+    pub(crate) terms: Terms,
     pub(crate) bearer: Option<ProcessNumber>,
     pub(crate) holder: Holder,
-    /// When it is to end, if before its parent.
-    pub(crate) expires_ns: Option<u64>,
 }
 
 /// See the module.
@@ -111,17 +109,17 @@ impl Tree {
 
     /// A child of `parent`. The caller has checked rights, badge and depth.
     pub(crate) fn derive(&mut self, parent: CapabilityId, child: Child) -> CapabilityId {
-        let from = self.get(parent);
-        debug_assert!(from.rights.contains(child.rights), "tree invariant 1: rights only shrink");
-        debug_assert!(from.badge.is_none() || from.badge == child.badge, "tree invariant 1: a badge stays");
+        let (from, terms) = (self.get(parent), child.terms);
+        debug_assert!(from.rights.contains(terms.rights), "tree invariant 1: rights only shrink");
+        debug_assert!(from.badge.is_none() || from.badge == terms.badge, "tree invariant 1: a badge stays");
         let first_child = from.first_child;
         let node = Capability {
             object: from.object,
-            rights: child.rights,
-            badge: child.badge,
+            rights: terms.rights,
+            badge: terms.badge,
             bearer: child.bearer,
             holder: child.holder,
-            expires_ns: child.expires_ns.unwrap_or(u64::MAX).min(from.expires_ns),
+            expires_ns: terms.expires_ns.unwrap_or(u64::MAX).min(from.expires_ns),
             depth: from.depth.saturating_add(1),
             revoking: false,
             parent: Some(parent),

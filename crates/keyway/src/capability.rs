@@ -7,7 +7,8 @@ use std::{
 };
 
 use keyway_abi::{
-    AclEntry, AclItem, Badge, CapabilityEntry, Denial, Handle, Listing, Name, Reply, Rights, Signal, request,
+    self as abi, AclEntry, AclItem, Badge, CapabilityEntry, Denial, Handle, Listing, Name, Reply, Rights,
+    Signal, request,
 };
 
 use crate::{control::Control, error::Error, waiting::Until};
@@ -55,6 +56,12 @@ impl Terms {
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
         self
+    }
+
+    /// The same for the broker, whose lifetimes are moments of its clock.
+    fn at_brokers_clock(&self, control: &Control) -> abi::Terms {
+        let Terms { rights, badge, lifetime } = *self;
+        abi::Terms { rights, badge, expires_ns: control.expiry_ns(lifetime) }
     }
 }
 
@@ -108,8 +115,10 @@ impl Capability {
     /// # Errors
     /// [`Error::Denied`]: rights only shrink, and a badge is fixed once.
     pub fn derive(&self, rights: Rights, badge: Option<Badge>) -> Result<Capability, Error> {
-        let (created, _) =
-            self.control.create(request::Derive { from: self.handle, rights, badge, expires_ns: None })?;
+        let (created, _) = self.control.create(request::Derive {
+            from: self.handle,
+            terms: abi::Terms { badge, ..abi::Terms::rights(rights) },
+        })?;
         Ok(Capability::adopted(&self.control, created.handle, created.rights))
     }
 
@@ -118,9 +127,7 @@ impl Capability {
     /// # Errors
     /// [`Error::Denied`]: rights and lifetimes only shrink, and a badge is fixed once.
     pub fn derive_with(&self, terms: &Terms) -> Result<Capability, Error> {
-        let Terms { rights, badge, .. } = *terms;
-        let expires_ns = self.control.expiry_ns(terms.lifetime);
-        let request = request::Derive { from: self.handle, rights, badge, expires_ns };
+        let request = request::Derive { from: self.handle, terms: terms.at_brokers_clock(&self.control) };
         let (created, _) = self.control.create(request)?;
         Ok(Capability::adopted(&self.control, created.handle, created.rights))
     }
@@ -130,22 +137,20 @@ impl Capability {
     /// # Errors
     /// [`Error::Denied`].
     pub fn grant_with(&self, to: &Capability, terms: &Terms) -> Result<Handle, Error> {
-        let Terms { rights, badge, .. } = *terms;
-        let expires_ns = self.control.expiry_ns(terms.lifetime);
-        let request = request::Grant { from: self.handle, to: to.handle, rights, badge, expires_ns };
+        let terms = terms.at_brokers_clock(&self.control);
+        let request = request::Grant { from: self.handle, to: to.handle, terms };
         Ok(self.control.create(request)?.0.handle)
     }
 
-    /// Puts a weaker capability in its place, for good: with these rights, and if given with this lifetime. What was derived from
-    /// it before stays with its holders; a later [`revoke`](Self::revoke) does not reach that.
+    /// Puts a weaker capability in its place, for good. What was derived from it before stays with its holders; a later
+    /// [`revoke`](Self::revoke) does not reach that.
     ///
     /// # Errors
     /// [`Error::Denied`]: rights and lifetimes only shrink, and a queue, a device and a name stand on their first capability,
     /// which cannot be replaced.
-    pub fn weaken(&mut self, rights: Rights, lifetime: Option<Duration>) -> Result<(), Error> {
-        let expires_ns = self.control.expiry_ns(lifetime);
-        let (created, _) =
-            self.control.create(request::Weaken { handle: self.handle, rights, expires_ns })?;
+    pub fn weaken(&mut self, terms: &Terms) -> Result<(), Error> {
+        let terms = terms.at_brokers_clock(&self.control);
+        let (created, _) = self.control.create(request::Weaken { handle: self.handle, terms })?;
         self.rights = created.rights;
         Ok(())
     }
@@ -156,7 +161,8 @@ impl Capability {
     /// # Errors
     /// [`Error::Denied`].
     pub fn grant(&self, to: &Capability, rights: Rights, badge: Option<Badge>) -> Result<Handle, Error> {
-        let request = request::Grant { from: self.handle, to: to.handle, rights, badge, expires_ns: None };
+        let terms = abi::Terms { badge, ..abi::Terms::rights(rights) };
+        let request = request::Grant { from: self.handle, to: to.handle, terms };
         Ok(self.control.create(request)?.0.handle)
     }
 

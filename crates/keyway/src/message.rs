@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keyway_abi::{Badge, LaneId, PeerIdentity, Rights, request::EscrowHow};
+use keyway_abi::{Badge, LaneId, PeerIdentity, Rights, Terms, request::EscrowHow};
 
 use crate::{capability::Capability, error::Error};
 
@@ -38,7 +38,7 @@ impl<'m> Outgoing<'m> {
 impl Carried<'_> {
     pub(crate) fn how(&self) -> (&Capability, EscrowHow) {
         match self {
-            Carried::Copy(capability, rights) => (capability, EscrowHow::Copy(*rights)),
+            Carried::Copy(capability, rights) => (capability, EscrowHow::Copy(Terms::rights(*rights))),
             Carried::Move(capability) => (capability, EscrowHow::Move),
         }
     }

@@ -235,11 +235,11 @@ fn a_weakened_capability_keeps_its_handle_and_has_lost_the_rest() {
     let mut send = queue.sender_capability(None).unwrap();
     let handle = send.handle();
     let rights = send.rights();
-    send.weaken(Rights::SEND, None).unwrap();
+    send.weaken(&Terms::new(Rights::SEND)).unwrap();
     assert_eq!((send.handle(), send.rights()), (handle, Rights::SEND));
     let refused = send.derive(Rights::SEND, None).unwrap_err();
     assert!(matches!(refused.denial(), Some(Denial::MissingRights { .. })), "{refused}");
-    let back = send.weaken(rights, None).unwrap_err();
+    let back = send.weaken(&Terms::new(rights)).unwrap_err();
     assert!(matches!(back.denial(), Some(Denial::RightsExceeded { .. })), "{back}");
     client.open_sender(&send).unwrap();
 }

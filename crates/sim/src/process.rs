@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use keyway_abi::{
     AclEntry, AclKind, Badge, DefaultActions, Event, Handle, Kind, LaneId, Listing, MappingId, MaskChange,
     Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, SignalAction, SignalSet, Subject, Taking,
-    Ticket,
+    Terms, Ticket,
     request::{self, Audience, EscrowHow, MapAccess},
 };
 use keyway_kernel::{Call, Door, Identity, Outgoing};
@@ -341,7 +341,8 @@ impl Process {
         let lane = random.pick(&self.sending).copied();
         if let (Some(lane), Some(held)) = (lane, self.any(random)) {
             let rights = held.rights - Rights::RECEIVE;
-            let how = if random.once_in(3) { EscrowHow::Move } else { EscrowHow::Copy(rights) };
+            let how =
+                if random.once_in(3) { EscrowHow::Move } else { EscrowHow::Copy(Terms::rights(rights)) };
             self.send(request::EscrowPut { lane, from: held.handle, how });
         }
     }
@@ -386,12 +387,12 @@ impl Process {
             rights
         };
         let badge = random.once_in(4).then(|| Badge(random.below(3) as u64));
-        let expires_ns = expiry(random, now_ns);
+        let terms = Terms { rights, badge, expires_ns: expiry(random, now_ns) };
         match self.find(random, Kind::Process, Rights::ENDOW) {
             Some(to) if random.once_in(2) => {
-                self.send(request::Grant { from, to, rights, badge, expires_ns });
+                self.send(request::Grant { from, to, terms });
             }
-            _ => self.send(request::Derive { from, rights, badge, expires_ns }),
+            _ => self.send(request::Derive { from, terms }),
         }
     }
 
@@ -399,7 +400,8 @@ impl Process {
         let Some(Held { handle, kind, rights }) = self.any(random) else { return };
         if random.once_in(4) {
             let rights = (rights - Rights::RECEIVE) & Rights::from_bits_truncate(random.number() as u32);
-            return self.send(request::Weaken { handle, rights, expires_ns: expiry(random, now_ns) });
+            let terms = Terms { expires_ns: expiry(random, now_ns), ..Terms::rights(rights) };
+            return self.send(request::Weaken { handle, terms });
         }
         let own = Some(handle) == self.own || Some(handle) == self.directory;
         if random.once_in(2) {
@@ -532,7 +534,7 @@ impl Process {
         let held = self.any(random).filter(|held| held.rights.contains(Rights::DERIVE));
         if let Some(Held { handle: from, rights, .. }) = held.filter(|_| random.once_in(48)) {
             let rights = rights - Rights::RECEIVE;
-            (0..300).for_each(|_| self.send(request::Derive { from, rights, badge: None, expires_ns: None }));
+            (0..300).for_each(|_| self.send(request::Derive { from, terms: Terms::rights(rights) }));
             self.send(request::Revoke { handle: from });
         }
     }

@@ -277,7 +277,9 @@ impl Promises {
             (Request::Delete(request), Reply::Done) => {
                 self.watches.remove(&(to, request.handle));
             }
-            (Request::Weaken(request), Reply::Capability(_)) if !request.rights.contains(Rights::WATCH) => {
+            (Request::Weaken(request), Reply::Capability(_))
+                if !request.terms.rights.contains(Rights::WATCH) =>
+            {
                 self.watches.remove(&(to, request.handle));
             }
             (Request::EscrowPut(request), Reply::Ticket(_)) if request.how == EscrowHow::Move => {
@@ -290,10 +292,10 @@ impl Promises {
     fn on_lineage(&mut self, to: ProcessNumber, request: &Request, reply: &Reply) -> Kept {
         match (request, reply) {
             (Request::Derive(request), Reply::Capability(created)) => {
-                self.lineage.on_derived(to, request.from, created.handle, request.expires_ns);
+                self.lineage.on_derived(to, request.from, created.handle, request.terms.expires_ns);
             }
             (Request::Weaken(request), Reply::Capability(_)) => {
-                self.lineage.on_weakened(to, request.handle, request.expires_ns);
+                self.lineage.on_weakened(to, request.handle, request.terms.expires_ns);
             }
             (Request::OpenLane(request), Reply::LaneOpening { lane, word }) => {
                 self.lineage.on_opened(to, Opened::Lane(*lane), request.queue, *word);

@@ -3,7 +3,7 @@
 use alloc::{vec, vec::Vec};
 
 use keyway_abi::{
-    Badge, Event, Farewell, Fault, Handle, LaneId, Malformed, Name, Reply, Request, Rights,
+    Badge, Event, Farewell, Fault, Handle, LaneId, Malformed, Name, Reply, Request, Rights, Terms,
     limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES},
     request,
 };
@@ -12,8 +12,11 @@ use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, propte
 use crate::{Incoming, decode_incoming, decode_request, encode_event, encode_reply, encode_request};
 
 fn derive() -> Request {
-    request::Derive { from: Handle::new(3, 9), rights: Rights::SEND, badge: Some(Badge(7)), expires_ns: None }
-        .into()
+    request::Derive {
+        from: Handle::new(3, 9),
+        terms: Terms { badge: Some(Badge(7)), ..Terms::rights(Rights::SEND) },
+    }
+    .into()
 }
 
 fn frame() -> Vec<u8> {

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use keyway_abi::{
-    DefaultActions, Denial, Event, Farewell, Fault, Handle, Name, Reply, Rights,
+    DefaultActions, Denial, Event, Farewell, Fault, Handle, Name, Reply, Rights, Terms,
     layout::PAGE_BYTES,
     limits::{HANDLES_MAX, OUTBOX_FRAMES_MAX},
     request::{self, MapAccess},
@@ -172,8 +172,7 @@ fn whoever_does_not_read_what_others_cause_is_let_go_and_others_are_not_held_up(
     let mut granted = 0;
     let ended = |event: &Event| matches!(event, Event::ProcessEnded { .. });
     while !grantor.events.iter().any(ended) && granted < HANDLES_MAX - 10 {
-        let grant =
-            request::Grant { from: region, to: child, rights: Rights::MAP, badge: None, expires_ns: None };
+        let grant = request::Grant { from: region, to: child, terms: Terms::rights(Rights::MAP) };
         let (reply, _) = grantor.ask(grant);
         assert!(matches!(reply, Reply::Capability(_) | Reply::Denied(Denial::ProcessEnded)), "{reply:?}");
         granted += 1;

@@ -1,7 +1,7 @@
 //! Frames from a process that is not the session's: over an inherited socket, over a socket handed on, by a handle of
 //! somebody else.
 
-use keyway_abi::{Denial, Event, Fault, Handle, Reply, Rights, request};
+use keyway_abi::{Denial, Event, Fault, Handle, Reply, Rights, Terms, request};
 use keyway_sys::{
     inherited,
     process::{self, Signal},
@@ -43,13 +43,7 @@ pub(crate) fn hurry(descriptor: i32, argument: &str) {
     let broker = process::pidfd_open(broker.parse().unwrap()).unwrap();
     process::kill(broker, Signal::Stop).unwrap();
     for _ in 0..LAST_REQUESTS {
-        let bytes = session.frame(request::Grant {
-            from: region,
-            to,
-            rights: Rights::MAP,
-            badge: None,
-            expires_ns: None,
-        });
+        let bytes = session.frame(request::Grant { from: region, to, terms: Terms::rights(Rights::MAP) });
         session.send(&bytes);
     }
 }
@@ -63,7 +57,7 @@ fn what_a_process_had_asked_before_it_died_is_done_before_its_death_is_told() {
     let mut witness = Session::open(&path);
     let own = witness.own();
     let (child, sockets) = witness.create(request::StartChild { process: own });
-    let endow = request::Grant { from: own, to: child, rights: Rights::ENDOW, badge: None, expires_ns: None };
+    let endow = request::Grant { from: own, to: child, terms: Terms::rights(Rights::ENDOW) };
     let (handle_there, _) = witness.create(endow);
     assert_eq!(witness.ask(request::Watch { process: child }).0, Reply::Done);
     let argument = format!("{} {}", broker.pid(), handle_there.raw());
@@ -162,7 +156,7 @@ fn the_handle_of_another_process_names_nothing() {
         for attempt in [
             request::Delete { handle }.into(),
             request::Revoke { handle }.into(),
-            request::Derive { from: handle, rights: Rights::MAP, badge: None, expires_ns: None }.into(),
+            request::Derive { from: handle, terms: Terms::rights(Rights::MAP) }.into(),
             request::MapRegion { region: handle, access: request::MapAccess::Read }.into(),
             keyway_abi::Request::from(request::Watch { process: handle }),
         ] {

@@ -3,7 +3,8 @@
 use alloc::vec;
 
 use keyway_abi::{
-    Badge, Created, Denial, Event, Kind, Reply, Rights, Verdict, limits::DERIVATION_DEPTH_MAX, request,
+    Created, Denial, Event, Handle, Kind, Reply, Rights, Terms, Verdict, limits::DERIVATION_DEPTH_MAX,
+    request,
 };
 
 use crate::{
@@ -15,22 +16,20 @@ use crate::{
 
 impl Kernel {
     pub(crate) fn derive(&mut self, caller: Caller, request: &request::Derive) -> Result<Outcome, Denial> {
-        let asked = Asked { rights: request.rights, badge: request.badge, expires_ns: request.expires_ns };
-        let (parent, badge) = self.check_child(caller, request.from, Rights::DERIVE, asked)?;
+        let (parent, terms) = self.check_child(caller, request.from, Rights::DERIVE, request.terms)?;
         self.check_room(caller.process)?;
-        let handle =
-            self.commit_derive_into(parent, caller.process, request.rights, badge, request.expires_ns);
-        Outcome::reply(Reply::Capability(Created { handle, rights: request.rights, badge }))
+        let handle = self.commit_derive_into(parent, caller.process, terms);
+        let Terms { rights, badge, .. } = terms;
+        Outcome::reply(Reply::Capability(Created { handle, rights, badge }))
     }
 
     pub(crate) fn grant(&mut self, caller: Caller, request: &request::Grant) -> Result<Outcome, Denial> {
-        let asked = Asked { rights: request.rights, badge: request.badge, expires_ns: request.expires_ns };
-        let (parent, badge) = self.check_child(caller, request.from, Rights::GRANT, asked)?;
+        let (parent, terms) = self.check_child(caller, request.from, Rights::GRANT, request.terms)?;
         let to = self.check_endow(caller, request.to)?;
         self.check_room(to)?;
-        let handle = self.commit_derive_into(parent, to, request.rights, badge, request.expires_ns);
+        let handle = self.commit_derive_into(parent, to, terms);
         let kind = self.object(self.tree.get(parent).object).kind();
-        let rights = request.rights;
+        let Terms { rights, badge, .. } = terms;
         self.notify(
             to,
             Event::CapabilityReceived { handle, kind, rights, badge, from: caller.process },
@@ -60,27 +59,27 @@ impl Kernel {
         Outcome::reply(Reply::Done)
     }
 
-    /// Whether a child with these rights and this badge may be made from a capability of the asker. Returns the parent
-    /// and the badge that the child will carry.
+    /// Whether a child on these terms may be made from a capability of the asker. Returns the parent, and the terms with the
+    /// badge that the child will carry.
     pub(crate) fn check_child(
         &self,
         caller: Caller,
-        from: keyway_abi::Handle,
+        from: Handle,
         needed: Rights,
-        asked: Asked,
-    ) -> Result<(CapabilityId, Option<Badge>), Denial> {
+        asked: Terms,
+    ) -> Result<(CapabilityId, Terms), Denial> {
         let (id, capability) = self.held_any(caller.process, from)?;
         self.check_rights(caller.process, from, capability, needed)?;
         if capability.revoking {
             return Err(Denial::Revoking { handle: from });
         }
-        let badge = self.check_weaker(capability, asked)?;
-        Ok((id, badge))
+        let terms = self.check_weaker(capability, asked)?;
+        Ok((id, terms))
     }
 
-    /// Whether this is lawful for a child of `parent`. Returns the badge that the child will carry.
-    pub(crate) fn check_weaker(&self, parent: &Capability, asked: Asked) -> Result<Option<Badge>, Denial> {
-        let Asked { rights, badge, expires_ns } = asked;
+    /// Whether this is lawful for a child of `parent`. Returns the terms with the badge that the child will carry.
+    pub(crate) fn check_weaker(&self, parent: &Capability, asked: Terms) -> Result<Terms, Denial> {
+        let Terms { rights, badge, expires_ns, .. } = asked;
         if !parent.rights.contains(rights) {
             return Err(Denial::RightsExceeded { asked: rights, held: parent.rights });
         }
@@ -95,7 +94,7 @@ impl Kernel {
         }
         match (parent.badge, badge) {
             (Some(held), Some(asked)) if held != asked => Err(Denial::BadgeFixed { asked, held }),
-            (held, asked) => Ok(held.or(asked)),
+            (held, _) => Ok(Terms { badge: held.or(badge), ..asked }),
         }
     }
 
@@ -113,8 +112,7 @@ impl Kernel {
     /// A capability weaker than the one held takes its place, as its child: what was derived before keeps its rights.
     pub(crate) fn weaken(&mut self, caller: Caller, request: &request::Weaken) -> Result<Outcome, Denial> {
         let handle = request.handle;
-        let asked = Asked { rights: request.rights, badge: None, expires_ns: request.expires_ns };
-        let (id, badge) = self.check_child(caller, handle, Rights::empty(), asked)?;
+        let (id, terms) = self.check_child(caller, handle, Rights::empty(), request.terms)?;
         let capability = self.tree.get(id);
         let (object, holder, bearer) = (capability.object, capability.holder, capability.bearer);
         let (kind, is_root) = match &self.object(object).body {
@@ -128,8 +126,8 @@ impl Kernel {
         if is_root {
             return Err(Denial::RootBound { kind });
         }
-        let (rights, expires_ns) = (request.rights, request.expires_ns);
-        let child = Child { rights, badge, bearer, holder, expires_ns };
+        let Terms { rights, badge, .. } = terms;
+        let child = Child { terms, bearer, holder };
         let weaker = self.commit_derive(id, child);
         self.process_mut(caller.process).table.restore(handle.slot(), weaker);
         if !rights.contains(Rights::WATCH) {
@@ -139,20 +137,5 @@ impl Kernel {
         self.uncount(object, freed);
         self.record(Verdict::Granted { to: caller.process, kind, object: object.0, rights, badge });
         Outcome::reply(Reply::Capability(Created { handle, rights, badge }))
-    }
-}
-
-/// What a derived capability is to be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
-    pub(crate) rights: Rights,
-    pub(crate) badge: Option<Badge>,
-    pub(crate) expires_ns: Option<u64>,
-}
-
-impl Asked {
-    /// With these rights, and all else as its parent.
-    pub(crate) fn rights(rights: Rights) -> Self {
-        Asked { rights, badge: None, expires_ns: None }
     }
 }

@@ -3,7 +3,7 @@
 use alloc::{collections::BTreeMap, vec, vec::Vec};
 
 use keyway_abi::{
-    Badge, Created, Denial, Event, Kind, Name, Payer, ProcessNumber, Quota, Reply, Rights,
+    Badge, Created, Denial, Event, Kind, Name, Payer, ProcessNumber, Quota, Reply, Rights, Terms,
     limits::NAME_WAITS_MAX,
     request::{self, Audience},
 };
@@ -12,7 +12,6 @@ use crate::{
     kernel::{Kernel, Outcome},
     limits::Charge,
     object::{Body, ServiceName},
-    operations::capabilities::Asked,
     sweep::Caller,
     tree::{CapabilityId, Child, Holder, ObjectId},
 };
@@ -25,7 +24,7 @@ impl Kernel {
         if capability.revoking {
             return Err(Denial::Revoking { handle: request.queue });
         }
-        self.check_weaker(capability, Asked::rights(request.rights))?;
+        let terms = self.check_weaker(capability, Terms::rights(request.rights))?;
         if let Some(held) = capability.badge {
             // Look-ups fix badges, so there must be none yet.
             return Err(Denial::BadgeFixed { asked: Badge(0), held });
@@ -37,7 +36,7 @@ impl Kernel {
         let process = self.process(caller.process);
         self.accounts.check(process.account, ServiceName::CHARGE.plus(Charge::HANDLE))?;
         let publisher_uid = process.uid();
-        let (name, rights, audience) = (request.name.clone(), request.rights, request.audience);
+        let (name, audience) = (request.name.clone(), request.audience);
         let (publisher, badges) = (caller.process, BTreeMap::new());
         let (id, handle) = self.commit_object(publisher, Rights::empty(), ServiceName::CHARGE, |_, root| {
             Body::ServiceName(ServiceName {
@@ -50,7 +49,7 @@ impl Kernel {
                 badges,
             })
         });
-        let child = Child { rights, badge: None, bearer: None, holder: Holder::Name(id), expires_ns: None };
+        let child = Child { terms, bearer: None, holder: Holder::Name(id) };
         let target = self.commit_derive(queue, child);
         if let Body::ServiceName(entry) = &mut self.object_mut(id).body {
             entry.target = Some(target);
@@ -72,11 +71,11 @@ impl Kernel {
         };
         let (name, target) = self.check_name(caller, &request.name)?;
         let rights = self.tree.get(target).rights;
-        self.check_weaker(self.tree.get(target), Asked::rights(rights))?;
+        let terms = self.check_weaker(self.tree.get(target), Terms::rights(rights))?;
         self.check_room(holder)?;
         let badge = self.commit_badge(holder, name);
-        let (badge_of, bearer) = (Some(badge), Some(holder));
-        let child = Child { rights, badge: badge_of, bearer, holder: Holder::Nobody, expires_ns: None };
+        let terms = Terms { badge: Some(badge), ..terms };
+        let child = Child { terms, bearer: Some(holder), holder: Holder::Nobody };
         let capability = self.commit_derive(target, child);
         let handle = self.commit_hold(holder, capability);
         if holder != caller.process {

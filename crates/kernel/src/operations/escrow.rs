@@ -3,7 +3,7 @@
 use alloc::vec;
 
 use keyway_abi::{
-    CapabilityEntry, Denial, Handle, LaneId, Payer, Quota, Reply, Rights, Ticket,
+    CapabilityEntry, Denial, Handle, LaneId, Payer, Quota, Reply, Rights, Terms, Ticket,
     limits::ESCROW_MAX,
     request::{self, EscrowHow},
 };
@@ -13,7 +13,6 @@ use crate::{
     lane::EscrowItem,
     limits::Charge,
     object::Body,
-    operations::capabilities::Asked,
     process::Process,
     sweep::{Caller, Loss},
     tree::{CapabilityId, Child, Holder},
@@ -43,7 +42,7 @@ impl Kernel {
         let ticket = Ticket(lane.last_ticket + 1);
         let holder = Holder::Escrow(id, ticket);
         let item = match request.how {
-            EscrowHow::Copy(rights) => self.put_copy(caller, request.from, rights, holder)?,
+            EscrowHow::Copy(terms) => self.put_copy(caller, request.from, terms, holder)?,
             EscrowHow::Move => self.put_move(caller, request.from, holder)?,
         };
         let lane = self.lane_mut(id);
@@ -136,16 +135,15 @@ impl Kernel {
         &mut self,
         caller: Caller,
         from: Handle,
-        rights: Rights,
+        terms: Terms,
         holder: Holder,
     ) -> Result<EscrowItem, Denial> {
-        let (parent, badge) = self.check_child(caller, from, Rights::GRANT, Asked::rights(rights))?;
+        let (parent, terms) = self.check_child(caller, from, Rights::GRANT, terms)?;
         let account = self.process(caller.process).account;
         self.accounts.check(account, Charge::HANDLE)?;
         self.accounts.charge(account, Charge::HANDLE);
         let bearer = self.tree.get(parent).bearer;
-        let capability =
-            self.commit_derive(parent, Child { rights, badge, bearer, holder, expires_ns: None });
+        let capability = self.commit_derive(parent, Child { terms, bearer, holder });
         Ok(EscrowItem { capability, reserved_slot: None })
     }
 

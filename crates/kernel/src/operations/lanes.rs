@@ -3,7 +3,7 @@
 use alloc::{collections::BTreeMap, vec};
 
 use keyway_abi::{
-    BadgeBearer, Denial, Event, Kind, LaneEnd, LaneId, PeerIdentity, Quota, Reply, Rights, Sharer,
+    BadgeBearer, Denial, Event, Kind, LaneEnd, LaneId, PeerIdentity, Quota, Reply, Rights, Sharer, Terms,
     layout::PAGE_BYTES, limits::QUEUE_SHARE_MIN, request,
 };
 
@@ -107,7 +107,7 @@ impl Kernel {
         self.set_word(sender, sender_word, sender_word.generation);
         self.set_word(receiver, receiver_word, receiver_word.generation);
         let sender_root = self.process(sender).root;
-        let peer_handle = self.commit_derive_into(sender_root, receiver, ProcessObject::PEER, None, None);
+        let peer_handle = self.commit_derive_into(sender_root, receiver, Terms::rights(ProcessObject::PEER));
         let event = self.lane_opened(id, peer_handle);
         let ring = self.lanes[&id].ring;
         self.notify(receiver, event, vec![Descriptor::Readable(ring)]);
@@ -203,13 +203,8 @@ impl Kernel {
         let ring = Token(self.next_number());
         let (sender, receiver) = (caller.process, self.receiver(queue));
         let parent = self.tree.get(through);
-        let child = Child {
-            rights: Rights::empty(),
-            badge: parent.badge,
-            bearer: parent.bearer,
-            holder: Holder::Lane(id),
-            expires_ns: None,
-        };
+        let terms = Terms { badge: parent.badge, ..Terms::rights(Rights::empty()) };
+        let child = Child { terms, bearer: parent.bearer, holder: Holder::Lane(id) };
         let capability = self.commit_derive(through, child);
         let (sender_word, receiver_word) = (self.take_word(sender), self.take_word(receiver));
         let entry = self.queue_mut(queue);

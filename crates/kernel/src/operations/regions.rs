@@ -3,7 +3,7 @@
 use alloc::{collections::BTreeSet, vec};
 
 use keyway_abi::{
-    Created, Denial, Farewell, Handle, Kind, MappingId, Reply, Rights,
+    Created, Denial, Farewell, Handle, Kind, MappingId, Reply, Rights, Terms,
     layout::PAGE_BYTES,
     limits::{HUGE_PAGE_BYTES, REGION_BYTES_MAX},
     request::{self, MapAccess, RegionFlags},
@@ -230,14 +230,8 @@ impl Kernel {
     fn commit_mapping(&mut self, caller: Caller, through: CapabilityId, region: ObjectId) -> MappingId {
         let id = MappingId(self.next_number());
         let parent = self.tree.get(through);
-        let holder = Holder::Mapping(id);
-        let child = Child {
-            rights: Rights::empty(),
-            badge: parent.badge,
-            bearer: parent.bearer,
-            holder,
-            expires_ns: None,
-        };
+        let terms = Terms { badge: parent.badge, ..Terms::rights(Rights::empty()) };
+        let child = Child { terms, bearer: parent.bearer, holder: Holder::Mapping(id) };
         let capability = Some(self.commit_derive(through, child));
         let word = self.take_word(caller.process);
         let process = self.process_mut(caller.process);

@@ -4,7 +4,7 @@ use alloc::vec;
 
 use keyway_abi::{
     Created, Denial, Event, Farewell, Kind, PROTOCOL_VERSION, ProcessNumber, Reply, Rights, SessionStart,
-    limits, request,
+    Terms, limits, request,
 };
 
 use crate::{
@@ -28,10 +28,10 @@ impl Kernel {
         let own = arrival.own & ProcessObject::POSSIBLE;
         let directory = arrival.directory & DIRECTORY_RIGHTS;
         if self.check_room(number).is_ok() && !own.is_empty() {
-            self.commit_derive_into(root, number, own, None, None);
+            self.commit_derive_into(root, number, Terms::rights(own));
         }
         if self.check_room(number).is_ok() && !directory.is_empty() {
-            self.commit_derive_into(self.directory_root, number, directory, None, None);
+            self.commit_derive_into(self.directory_root, number, Terms::rights(directory));
         }
         Ok(number)
     }
@@ -99,7 +99,7 @@ impl Kernel {
         }
         let root = self.process(child).root;
         let rights = ProcessObject::CHILD;
-        let handle = self.commit_derive_into(root, caller.process, rights, None, None);
+        let handle = self.commit_derive_into(root, caller.process, Terms::rights(rights));
         let reply = Reply::Capability(Created { handle, rights, badge: None });
         self.reply(caller, reply, vec![Descriptor::PairEnd(child, PairKind::Session)]);
     }

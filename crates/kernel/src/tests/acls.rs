@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 
 use keyway_abi::{
     AclEntry, AclItem, AclKind, Denial, Event, Handle, Listing, Payer, Quota, Reply, Rights, ShownSubject,
-    Subject,
+    Subject, Terms,
     limits::{ACL_ENTRIES_MAX, NAME_WAITS_MAX},
     request::{self, Audience, EscrowHow, MapAccess},
 };
@@ -85,7 +85,7 @@ fn a_denial_wins_over_what_is_allowed_and_over_what_is_held() {
         assert_eq!(driver.denied(b.number, open(handle)), denied);
     }
     let to = driver.introduce(a, b, Rights::ENDOW);
-    let grant = request::Grant { from: send, to, rights: Rights::SEND, badge: None, expires_ns: None };
+    let grant = request::Grant { from: send, to, terms: Terms::rights(Rights::SEND) };
     let denied = Denial::DeniedByList { handle: send, denied: Rights::GRANT };
     assert_eq!(driver.denied(b.number, grant), denied);
     assert_eq!(permitted(&mut driver, b, send), Rights::DERIVE);
@@ -120,7 +120,7 @@ fn what_a_list_allows_is_not_passed_on() {
     assert_eq!(driver.denied(b.number, derive(of_b, Rights::MAP)), exceeded);
     driver.made(b.number, derive(of_b, Rights::empty()));
     let back = driver.lane(b, a);
-    let how = EscrowHow::Copy(Rights::MAP);
+    let how = EscrowHow::Copy(Terms::rights(Rights::MAP));
     let put = request::EscrowPut { lane: back.lane, from: of_b, how };
     assert_eq!(driver.denied(b.number, put), exceeded);
     let put = request::EscrowPut { lane: back.lane, from: of_b, how: EscrowHow::Move };

@@ -1,6 +1,6 @@
 //! Derive, grant, delete: who holds what afterwards, and who is told.
 
-use keyway_abi::{Badge, Event, Handle, Kind, Rights, request};
+use keyway_abi::{Badge, Event, Handle, Kind, Rights, Terms, request};
 
 use super::driver::{Driver, derive};
 
@@ -27,8 +27,10 @@ fn a_grant_tells_the_other_process_who_gave_what() {
     let queue = driver.queue(a, 0);
     let to = driver.introduce(b, a, Rights::ENDOW);
     let badge = Some(Badge(9));
-    let made = driver
-        .made(a.number, request::Grant { from: queue, to, rights: Rights::SEND, badge, expires_ns: None });
+    let made = driver.made(
+        a.number,
+        request::Grant { from: queue, to, terms: Terms { badge, ..Terms::rights(Rights::SEND) } },
+    );
     let received = Event::CapabilityReceived {
         handle: made.handle,
         kind: Kind::Queue,
@@ -83,8 +85,7 @@ fn the_children_of_a_process_that_ends_stay_until_revoked() {
 fn a_capability_to_oneself_can_be_granted_to_oneself() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    let grant =
-        request::Grant { from: a.own, to: a.own, rights: Rights::WATCH, badge: None, expires_ns: None };
+    let grant = request::Grant { from: a.own, to: a.own, terms: Terms::rights(Rights::WATCH) };
     let made = driver.made(a.number, grant);
     assert!(driver.holds(a.number, made.handle));
     driver.finish();

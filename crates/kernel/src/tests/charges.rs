@@ -1,7 +1,7 @@
 //! What each thing costs, in figures, and whom.
 
 use keyway_abi::{
-    Rights,
+    Rights, Terms,
     request::{self, EscrowHow, MapAccess},
 };
 
@@ -58,7 +58,7 @@ fn both_ends_pay_for_a_lane_and_the_sender_for_what_it_sends() {
     let sender = Charge { lanes: 1, descriptors: 1, bytes: 4096 + 4096, ..NOTHING };
     let receiver = Charge { lanes: 1, handles: 1, ..NOTHING };
     assert_eq!(paid, [sender, receiver], "a lane, and the receiver's capability to its sender");
-    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Rights::WATCH) };
+    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Terms::rights(Rights::WATCH)) };
     let (_, paid) = cost(&mut driver, [a, b], |driver| driver.ask(a.number, put));
     assert_eq!(paid, [Charge { handles: 1, ..NOTHING }, NOTHING], "a capability in a message");
     driver.finish();

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use keyway_abi::{
     Badge, Denial, Handle, Kind, LaneId, MappingId, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights,
-    Sharer, Ticket,
+    Sharer, Terms, Ticket,
     limits::{DERIVATION_DEPTH_MAX, REGION_BYTES_MAX},
     request::{self, Audience, EscrowHow, MapAccess},
 };
@@ -84,8 +84,7 @@ fn a_capability_without_the_right_is_refused() {
         missing(bare, Rights::DERIVE),
         "derive"
     );
-    let grant =
-        request::Grant { from: bare, to: a.own, rights: Rights::empty(), badge: None, expires_ns: None };
+    let grant = request::Grant { from: bare, to: a.own, terms: Terms::rights(Rights::empty()) };
     assert_eq!(driver.denied(a.number, grant), missing(bare, Rights::GRANT));
     let directory = driver.made(a.number, derive(a.directory, Rights::empty())).handle;
     let list = request::ListLanes { directory, after: None };
@@ -122,7 +121,7 @@ fn rights_only_shrink() {
     let exceeded = Denial::RightsExceeded { asked, held };
     assert_eq!(driver.denied(a.number, derive(child, asked)), exceeded);
     let to = driver.introduce(b, a, Rights::ENDOW);
-    let grant = request::Grant { from: child, to, rights: asked, badge: None, expires_ns: None };
+    let grant = request::Grant { from: child, to, terms: Terms::rights(asked) };
     assert_eq!(driver.denied(a.number, grant), exceeded);
     driver.finish();
 }
@@ -133,14 +132,15 @@ fn a_badge_is_fixed_once_and_inherited() {
     let a = driver.connect();
     let queue = driver.queue(a, 0);
     let rights = Rights::DERIVE | Rights::GRANT;
-    let badged = request::Derive { from: queue, rights, badge: Some(Badge(7)), expires_ns: None };
+    let badged =
+        request::Derive { from: queue, terms: Terms { badge: Some(Badge(7)), ..Terms::rights(rights) } };
     let parent = driver.made(a.number, badged);
     assert_eq!(parent.badge, Some(Badge(7)));
     let from = parent.handle;
     assert_eq!(driver.made(a.number, derive(from, Rights::empty())).badge, Some(Badge(7)));
-    let same = request::Derive { from, rights, badge: Some(Badge(7)), expires_ns: None };
+    let same = request::Derive { from, terms: Terms { badge: Some(Badge(7)), ..Terms::rights(rights) } };
     assert_eq!(driver.made(a.number, same).badge, Some(Badge(7)));
-    let other = request::Derive { from, rights, badge: Some(Badge(8)), expires_ns: None };
+    let other = request::Derive { from, terms: Terms { badge: Some(Badge(8)), ..Terms::rights(rights) } };
     let fixed = Denial::BadgeFixed { asked: Badge(8), held: Badge(7) };
     assert_eq!(driver.denied(a.number, other), fixed);
     let publish = request::Publish {
@@ -173,7 +173,7 @@ fn derivation_has_a_depth_limit_everywhere() {
     let exceeded = Denial::DepthExceeded { depth: 65, depth_max: 64 };
     assert_eq!(driver.denied(a.number, derive(deepest, rights)), exceeded);
     let to = driver.introduce(b, a, Rights::ENDOW);
-    let grant = request::Grant { from: deepest, to, rights, badge: None, expires_ns: None };
+    let grant = request::Grant { from: deepest, to, terms: Terms::rights(rights) };
     assert_eq!(driver.denied(a.number, grant), exceeded);
     let publish = request::Publish {
         directory: a.directory,
@@ -184,7 +184,7 @@ fn derivation_has_a_depth_limit_everywhere() {
     };
     assert_eq!(driver.denied(a.number, publish), exceeded);
     let (lane, _) = driver.open(a, deepest);
-    let put = request::EscrowPut { lane, from: deepest, how: EscrowHow::Copy(rights) };
+    let put = request::EscrowPut { lane, from: deepest, how: EscrowHow::Copy(Terms::rights(rights)) };
     assert_eq!(driver.denied(a.number, put), exceeded, "the lane itself may lie one deeper");
     driver.finish();
 }
@@ -212,15 +212,9 @@ fn the_receive_right_stays_with_its_process() {
     let queue = driver.queue(a, 0);
     assert_eq!(driver.denied(a.number, derive(queue, Rights::RECEIVE)), Denial::ReceiveBound);
     let to = driver.introduce(b, a, Rights::ENDOW);
-    let grant = request::Grant {
-        from: queue,
-        to,
-        rights: Rights::RECEIVE | Rights::SEND,
-        badge: None,
-        expires_ns: None,
-    };
+    let grant = request::Grant { from: queue, to, terms: Terms::rights(Rights::RECEIVE | Rights::SEND) };
     assert_eq!(driver.denied(a.number, grant), Denial::ReceiveBound);
-    for how in [EscrowHow::Move, EscrowHow::Copy(Rights::RECEIVE)] {
+    for how in [EscrowHow::Move, EscrowHow::Copy(Terms::rights(Rights::RECEIVE))] {
         let put = request::EscrowPut { lane: joined.lane, from: queue, how };
         assert_eq!(driver.denied(a.number, put), Denial::ReceiveBound);
     }
@@ -302,8 +296,7 @@ fn what_has_ended_says_so() {
         let denial = driver.denied(b.number, request::MapRegion { region: shared, access });
         assert_eq!(denial, Denial::ObjectEnded { kind: Kind::Region });
     }
-    let grant =
-        request::Grant { from: queue, to: process, rights: Rights::SEND, badge: None, expires_ns: None };
+    let grant = request::Grant { from: queue, to: process, terms: Terms::rights(Rights::SEND) };
     assert_eq!(driver.denied(b.number, grant), Denial::ProcessEnded);
     let lookup = request::Lookup { directory: b.directory, name: name("x"), on_behalf_of: Some(process) };
     assert_eq!(driver.denied(b.number, lookup), Denial::ProcessEnded);
@@ -506,7 +499,7 @@ fn a_ticket_is_taken_or_withdrawn_once() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { lane, .. } = driver.lane(a, b);
-    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Rights::WATCH) };
+    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Terms::rights(Rights::WATCH)) };
     assert_eq!(driver.ask(a.number, put.clone()), Reply::Ticket(Ticket(1)));
     assert_eq!(driver.ask(a.number, put), Reply::Ticket(Ticket(2)));
     driver.done(a.number, request::EscrowWithdraw { lane, ticket: Ticket(2) });

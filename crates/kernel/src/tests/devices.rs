@@ -2,7 +2,9 @@
 
 use alloc::vec;
 
-use keyway_abi::{Created, Denial, Event, Handle, Kind, Reply, Rights, Ticket, request, request::EscrowHow};
+use keyway_abi::{
+    Created, Denial, Event, Handle, Kind, Reply, Rights, Terms, Ticket, request, request::EscrowHow,
+};
 
 use super::driver::{Driver, Joined, Who, name};
 use crate::{Descriptor, Door, PairKind, Token};
@@ -87,9 +89,8 @@ fn a_moved_device_ends_with_either_process() {
         let mut driver = Driver::new();
         let (a, b, _, device) = moved(&mut driver);
         let rights = Rights::CLAIM | Rights::DERIVE;
-        let child = driver
-            .made(b.number, request::Derive { from: device, rights, badge: None, expires_ns: None })
-            .handle;
+        let child =
+            driver.made(b.number, request::Derive { from: device, terms: Terms::rights(rights) }).handle;
         driver.ask(b.number, request::Claim { device: child });
         if depositor_first {
             driver.end(a.number);
@@ -131,12 +132,7 @@ fn a_device_that_ends_takes_its_other_capabilities_out_of_the_same_lane() {
         let (a, b) = (driver.connect(), driver.connect());
         let Joined { lane, .. } = driver.lane(a, b);
         let device = deposit(&mut driver, a, CARD);
-        let child = request::Derive {
-            from: device,
-            rights: Rights::CLAIM | Rights::GRANT,
-            badge: None,
-            expires_ns: None,
-        };
+        let child = request::Derive { from: device, terms: Terms::rights(Rights::CLAIM | Rights::GRANT) };
         let child = driver.made(a.number, child).handle;
         for from in [device, child] {
             driver.ask(a.number, request::EscrowPut { lane, from, how: EscrowHow::Move });

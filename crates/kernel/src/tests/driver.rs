@@ -12,7 +12,7 @@ use alloc::{
 
 use keyway_abi::{
     Badge, CapabilityEntry, Created, DefaultActions, Denial, Event, Farewell, Handle, LaneId, Listing,
-    MappingId, Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, WordPlace,
+    MappingId, Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, Terms, WordPlace,
     request::{self, Audience, MapAccess},
 };
 
@@ -381,7 +381,7 @@ impl Driver {
     /// A capability to `whom` with these rights, in the table of `holder`: as if it had come in a message.
     pub(super) fn introduce(&mut self, whom: Who, holder: Who, rights: Rights) -> Handle {
         let root = self.kernel.process(whom.number).root;
-        self.kernel.commit_derive_into(root, holder.number, rights, None, None)
+        self.kernel.commit_derive_into(root, holder.number, Terms::rights(rights))
     }
 
     /// Gives `to` a part of what `from` has. Returns the handle in the table of `to`.
@@ -398,7 +398,8 @@ impl Driver {
         badge: Option<Badge>,
     ) -> Handle {
         let process = self.introduce(to, from, Rights::ENDOW);
-        let grant = request::Grant { from: handle, to: process, rights, badge, expires_ns: None };
+        let grant =
+            request::Grant { from: handle, to: process, terms: Terms { badge, ..Terms::rights(rights) } };
         let made = self.made(from.number, grant);
         self.done(from.number, request::Delete { handle: process });
         self.events(to.number);
@@ -485,5 +486,5 @@ pub(super) fn name(text: &str) -> Name {
 }
 
 pub(super) fn derive(from: Handle, rights: Rights) -> request::Derive {
-    request::Derive { from, rights, badge: None, expires_ns: None }
+    request::Derive { from, terms: Terms::rights(rights) }
 }

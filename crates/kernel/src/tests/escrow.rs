@@ -1,7 +1,7 @@
 //! Capabilities in messages: copied, moved, withdrawn, taken, dropped.
 
 use keyway_abi::{
-    CapabilityEntry, Denial, Event, Handle, Kind, LaneId, Reply, Rights, Ticket,
+    CapabilityEntry, Denial, Event, Handle, Kind, LaneId, Reply, Rights, Terms, Ticket,
     request::{self, EscrowHow},
 };
 
@@ -25,7 +25,7 @@ fn a_copy_leaves_the_sender_its_own() {
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { lane, .. } = driver.lane(a, b);
     let region = driver.region(a);
-    let ticket = put(&mut driver, a, lane, region, EscrowHow::Copy(Rights::MAP));
+    let ticket = put(&mut driver, a, lane, region, EscrowHow::Copy(Terms::rights(Rights::MAP)));
     let entry = take(&mut driver, b, lane, ticket);
     assert_eq!((entry.kind, entry.rights), (Kind::Region, Rights::MAP));
     assert_eq!(entry.parent, Some((a.number, region)));
@@ -59,7 +59,7 @@ fn a_withdrawn_capability_comes_back_under_its_handle() {
     let region = driver.region(a);
     let before = driver.list(a.number);
     let moved = put(&mut driver, a, lane, region, EscrowHow::Move);
-    let copied = put(&mut driver, a, lane, a.own, EscrowHow::Copy(Rights::WATCH));
+    let copied = put(&mut driver, a, lane, a.own, EscrowHow::Copy(Terms::rights(Rights::WATCH)));
     for ticket in [moved, copied] {
         driver.done(a.number, request::EscrowWithdraw { lane, ticket });
     }
@@ -73,8 +73,9 @@ fn taking_one_drops_those_with_lower_tickets_and_no_others() {
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { lane, .. } = driver.lane(a, b);
     let region = driver.region(a);
-    let tickets: alloc::vec::Vec<_> =
-        (0..4).map(|_| put(&mut driver, a, lane, region, EscrowHow::Copy(Rights::MAP))).collect();
+    let tickets: alloc::vec::Vec<_> = (0..4)
+        .map(|_| put(&mut driver, a, lane, region, EscrowHow::Copy(Terms::rights(Rights::MAP))))
+        .collect();
     assert!(tickets.is_sorted() && tickets[0] == Ticket(1));
     take(&mut driver, b, lane, tickets[2]);
     for ticket in [tickets[0], tickets[1], tickets[2]] {
@@ -91,7 +92,7 @@ fn what_is_in_escrow_survives_the_sender_and_goes_with_the_receivers_end() {
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { lane, .. } = driver.lane(a, b);
     let region = driver.region(a);
-    let first = put(&mut driver, a, lane, region, EscrowHow::Copy(Rights::MAP));
+    let first = put(&mut driver, a, lane, region, EscrowHow::Copy(Terms::rights(Rights::MAP)));
     let second = put(&mut driver, a, lane, region, EscrowHow::Move);
     driver.end(a.number);
     let entry = take(&mut driver, b, lane, first);
@@ -125,7 +126,7 @@ fn the_lanes_end_drops_the_rest_and_tells_the_sender_what_it_lost() {
     let Joined { lane, .. } = driver.lane(a, b);
     let region = driver.region(a);
     put(&mut driver, a, lane, region, EscrowHow::Move);
-    put(&mut driver, a, lane, a.own, EscrowHow::Copy(Rights::WATCH));
+    put(&mut driver, a, lane, a.own, EscrowHow::Copy(Terms::rights(Rights::WATCH)));
     assert_eq!(driver.memories.len(), 4, "region, ring, two acknowledgement memories");
     driver.done(b.number, request::CloseLane { lane });
     let events = driver.events(a.number);
@@ -146,7 +147,7 @@ fn a_revoked_lane_carries_no_capability_any_more() {
     assert_eq!(driver.denied(b.number, request::EscrowTake { lane, ticket }), unknown);
     assert!(driver.events(a.number).contains(&Event::CapabilityLost { handle: region }));
     let ended = Denial::LaneEnded { lane };
-    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Rights::WATCH) };
+    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Terms::rights(Rights::WATCH)) };
     assert_eq!(driver.denied(a.number, put), ended);
     driver.finish();
 }
@@ -158,7 +159,7 @@ fn revocation_reaches_into_escrow() {
     let Joined { lane, .. } = driver.lane(a, b);
     let region = driver.region(c);
     let shared = driver.give(c, region, a, Rights::MAP | Rights::GRANT | Rights::DERIVE);
-    let copied = put(&mut driver, a, lane, shared, EscrowHow::Copy(Rights::MAP));
+    let copied = put(&mut driver, a, lane, shared, EscrowHow::Copy(Terms::rights(Rights::MAP)));
     let moved = put(&mut driver, a, lane, shared, EscrowHow::Move);
     let revoked = driver.ask(c.number, request::Revoke { handle: region });
     assert_eq!(revoked, Reply::Revoked { count: 2 });

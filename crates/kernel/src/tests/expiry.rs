@@ -1,7 +1,7 @@
 //! What ends by itself.
 
 use keyway_abi::{
-    AclEntry, AclKind, Badge, Created, Denial, Event, Handle, Kind, LaneEnd, Reply, Rights, Subject,
+    AclEntry, AclKind, Badge, Created, Denial, Event, Handle, Kind, LaneEnd, Reply, Rights, Subject, Terms,
     layout::WORD_REVOKED,
     limits::SWEEP_STEP,
     request::{self, EscrowHow, MapAccess},
@@ -13,7 +13,12 @@ use crate::{Door, Token};
 const ALL: Rights = Rights::SEND.union(Rights::GRANT).union(Rights::DERIVE);
 
 fn derive_until(driver: &mut Driver, who: Who, from: Handle, rights: Rights, at: u64) -> Handle {
-    driver.made(who.number, request::Derive { from, rights, badge: None, expires_ns: Some(at) }).handle
+    driver
+        .made(
+            who.number,
+            request::Derive { from, terms: Terms { expires_ns: Some(at), ..Terms::rights(rights) } },
+        )
+        .handle
 }
 
 #[test]
@@ -73,7 +78,7 @@ fn what_expires_in_a_message_reaches_nobody() {
         let Reply::Ticket(ticket) = driver.ask(a.number, put) else { panic!("a ticket") };
         ticket
     };
-    let copied = put(brief, EscrowHow::Copy(Rights::MAP));
+    let copied = put(brief, EscrowHow::Copy(Terms::rights(Rights::MAP)));
     let moved = put(brief, EscrowHow::Move);
     driver.wait(10);
     for ticket in [copied, moved] {
@@ -96,18 +101,55 @@ fn lifetimes_only_shrink_and_lie_ahead() {
     for at in [0, 499, 500] {
         let past = Denial::ExpiryPast { asked_ns: at, now_ns: 500 };
         let (badge, expires_ns) = (None, Some(at));
-        assert_eq!(driver.denied(a.number, request::Derive { from: child, rights, badge, expires_ns }), past);
         assert_eq!(
-            driver.denied(a.number, request::Grant { from: child, to, rights, badge, expires_ns }),
+            driver.denied(
+                a.number,
+                request::Derive { from: child, terms: Terms { badge, expires_ns, ..Terms::rights(rights) } }
+            ),
             past
         );
-        assert_eq!(driver.denied(a.number, request::Weaken { handle: child, rights, expires_ns }), past);
+        assert_eq!(
+            driver.denied(
+                a.number,
+                request::Grant {
+                    from: child,
+                    to,
+                    terms: Terms { badge, expires_ns, ..Terms::rights(rights) }
+                }
+            ),
+            past
+        );
+        assert_eq!(
+            driver.denied(
+                a.number,
+                request::Weaken { handle: child, terms: Terms { expires_ns, ..Terms::rights(rights) } }
+            ),
+            past
+        );
     }
     let (badge, expires_ns) = (None, Some(1001));
     let late = Denial::ExpiryExceeded { asked_ns: 1001, held_ns: 1000 };
-    assert_eq!(driver.denied(a.number, request::Derive { from: child, rights, badge, expires_ns }), late);
-    assert_eq!(driver.denied(a.number, request::Grant { from: child, to, rights, badge, expires_ns }), late);
-    assert_eq!(driver.denied(a.number, request::Weaken { handle: child, rights, expires_ns }), late);
+    assert_eq!(
+        driver.denied(
+            a.number,
+            request::Derive { from: child, terms: Terms { badge, expires_ns, ..Terms::rights(rights) } }
+        ),
+        late
+    );
+    assert_eq!(
+        driver.denied(
+            a.number,
+            request::Grant { from: child, to, terms: Terms { badge, expires_ns, ..Terms::rights(rights) } }
+        ),
+        late
+    );
+    assert_eq!(
+        driver.denied(
+            a.number,
+            request::Weaken { handle: child, terms: Terms { expires_ns, ..Terms::rights(rights) } }
+        ),
+        late
+    );
     let same = derive_until(&mut driver, a, child, rights, 1000);
     let listed = driver.list(a.number).into_iter().find(|entry| entry.handle == same).expect("listed");
     assert_eq!(listed.expires_ns, Some(1000));
@@ -161,10 +203,11 @@ fn a_weaker_capability_takes_the_place_of_a_stronger_one() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let queue = driver.queue(a, 0);
-    let from = request::Derive { from: queue, rights: ALL, badge: Some(Badge(7)), expires_ns: None };
+    let from = request::Derive { from: queue, terms: Terms { badge: Some(Badge(7)), ..Terms::rights(ALL) } };
     let handle = driver.made(a.number, from).handle;
     let before = driver.give(a, handle, b, ALL);
-    let weaken = request::Weaken { handle, rights: Rights::DERIVE, expires_ns: Some(10) };
+    let weaken =
+        request::Weaken { handle, terms: Terms { expires_ns: Some(10), ..Terms::rights(Rights::DERIVE) } };
     let weaker = Created { handle, rights: Rights::DERIVE, badge: Some(Badge(7)) };
     assert_eq!(driver.ask(a.number, weaken), Reply::Capability(weaker));
     assert_eq!(
@@ -187,7 +230,7 @@ fn what_something_stands_on_is_not_replaced() {
     let queue = driver.queue(a, 0);
     let name = driver.publish(a, queue, "service");
     for (handle, kind) in [(queue, Kind::Queue), (name, Kind::ServiceName)] {
-        let weaken = request::Weaken { handle, rights: Rights::empty(), expires_ns: None };
+        let weaken = request::Weaken { handle, terms: Terms::rights(Rights::empty()) };
         assert_eq!(driver.denied(a.number, weaken), Denial::RootBound { kind });
     }
     driver.finish();
@@ -203,7 +246,7 @@ fn a_watch_ends_when_the_right_to_it_is_given_up() {
         driver.done(a.number, request::Watch { process });
     }
     for (handle, rights) in [(keeps, Rights::WATCH), (gives_up, Rights::ENDOW)] {
-        driver.made(a.number, request::Weaken { handle, rights, expires_ns: None });
+        driver.made(a.number, request::Weaken { handle, terms: Terms::rights(rights) });
     }
     driver.end(b.number);
     assert_eq!(driver.events(a.number), [Event::ProcessEnded { process: keeps }]);
@@ -228,7 +271,8 @@ fn what_is_at_its_end_counts_for_nothing_even_before_it_is_cleared() {
     let named = derive_until(&mut driver, a, queue, ALL, 100);
     driver.publish(a, named, "brief");
     let from = derive_until(&mut driver, a, region, Rights::MAP | Rights::GRANT, 100);
-    let put = request::EscrowPut { lane: joined.lane, from, how: EscrowHow::Copy(Rights::MAP) };
+    let put =
+        request::EscrowPut { lane: joined.lane, from, how: EscrowHow::Copy(Terms::rights(Rights::MAP)) };
     let Reply::Ticket(ticket) = driver.ask(a.number, put) else { panic!("a ticket") };
     driver.audits = false;
     // These end before, and each request clears no more than a step of them.
@@ -254,7 +298,7 @@ fn what_is_at_its_end_counts_for_nothing_even_before_it_is_cleared() {
 fn a_region_is_weakened_once_it_is_made_and_a_device_only_where_it_does_not_stand_on_it() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    let weaken = |handle, rights| request::Weaken { handle, rights, expires_ns: None };
+    let weaken = |handle, rights| request::Weaken { handle, terms: Terms::rights(rights) };
     driver.hold = true;
     let flags = request::RegionFlags::empty();
     let create = driver.post(a.number, request::CreateRegion { bytes: 4096, flags });

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use keyway_abi::{
-    AuditEntry, Denial, Handle, Kind, Listing, Reply, Rights, Verdict, limits::AUDIT_ENTRIES_MAX, request,
+    AuditEntry, Denial, Handle, Kind, Listing, Reply, Rights, Terms, Verdict, limits::AUDIT_ENTRIES_MAX,
+    request,
 };
 
 use super::driver::{Driver, Who, derive};
@@ -30,11 +31,14 @@ fn it_says_who_was_granted_refused_and_revoked_what() {
     let newest = log(&mut driver, a).last().map_or(0, |entry| entry.sequence);
     driver.wait(5);
     let rights = Rights::SEND;
-    driver.made(a.number, request::Grant { from: queue, to, rights, badge: None, expires_ns: None });
+    driver.made(a.number, request::Grant { from: queue, to, terms: Terms::rights(rights) });
     driver.denied(b.number, derive(Handle::new(77, 1), rights));
     driver.denied(b.number, derive(Handle::new(78, 1), rights));
     driver.ask(a.number, request::Revoke { handle: queue });
-    driver.made(a.number, request::Derive { from: queue, rights, badge: None, expires_ns: Some(9) });
+    driver.made(
+        a.number,
+        request::Derive { from: queue, terms: Terms { expires_ns: Some(9), ..Terms::rights(rights) } },
+    );
     driver.wait(4);
     let entries = log(&mut driver, a);
     let entries: Vec<_> = entries.iter().filter(|entry| entry.sequence > newest).collect();
@@ -66,17 +70,18 @@ fn what_ends_is_counted_once_and_only_what_somebody_holds() {
     let (a, b) = (driver.connect(), driver.connect());
     let queue = driver.queue(a, 2);
     let rights = Rights::SEND | Rights::GRANT | Rights::DERIVE;
-    let brief = |from| request::Derive { from, rights, badge: None, expires_ns: Some(9) };
-    let held = driver.made(a.number, brief(queue)).handle;
+    let brief =
+        |from, at| request::Derive { from, terms: Terms { expires_ns: Some(at), ..Terms::rights(rights) } };
+    let held = driver.made(a.number, brief(queue, 9)).handle;
     driver.made(a.number, derive(held, rights));
     driver.made(a.number, derive(held, rights));
     let given = driver.give(a, held, b, rights);
     driver.open(b, given);
-    let dropped = driver.made(a.number, request::Derive { expires_ns: Some(8), ..brief(queue) }).handle;
+    let dropped = driver.made(a.number, brief(queue, 8)).handle;
     driver.made(a.number, derive(dropped, rights));
     driver.made(a.number, derive(dropped, rights));
     driver.done(a.number, request::Delete { handle: dropped });
-    let empty = driver.made(a.number, request::Derive { expires_ns: Some(7), ..brief(queue) }).handle;
+    let empty = driver.made(a.number, brief(queue, 7)).handle;
     driver.open(a, empty);
     driver.done(a.number, request::Delete { handle: empty });
     for ns in [7, 1, 1] {

@@ -1,7 +1,7 @@
 //! What a limit of an account refuses, what Linux refuses, and that what was given back can be had again.
 
 use keyway_abi::{
-    Denial, Event, Farewell, Handle, Kind, LaneEnd, Payer, Quota, Reply, Rights,
+    Denial, Event, Farewell, Handle, Kind, LaneEnd, Payer, Quota, Reply, Rights, Terms,
     limits::{
         DESCRIPTORS_MAX, ESCROW_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX, NAMES_MAX, OBJECTS_MAX,
         PROCESS_BYTES_MAX, REGION_BYTES_MAX, SESSION_DESCRIPTORS, USER_BYTES_MAX, USER_SESSIONS_MAX,
@@ -51,7 +51,7 @@ fn handles_are_bounded_and_given_back() {
     let region = request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() };
     assert_eq!(driver.denied(a.number, region), full(Quota::Handles, HANDLES_MAX.into()));
     let to = driver.introduce(a, b, Rights::ENDOW);
-    let grant = request::Grant { from: b.own, to, rights: Rights::WATCH, badge: None, expires_ns: None };
+    let grant = request::Grant { from: b.own, to, terms: Terms::rights(Rights::WATCH) };
     assert_eq!(driver.denied(b.number, grant.clone()), full(Quota::Handles, HANDLES_MAX.into()));
     driver.done(a.number, request::Delete { handle: last });
     driver.made(b.number, grant);
@@ -215,7 +215,7 @@ fn escrow_is_bounded() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { lane, .. } = driver.lane(a, b);
-    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Rights::WATCH) };
+    let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Terms::rights(Rights::WATCH)) };
     let denial = exhaust(&mut driver, |driver| driver.ask(a.number, put.clone()));
     assert_eq!(denial, full(Quota::Escrow, ESCROW_MAX as u64));
     driver.finish();

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use keyway_abi::{
-    Denial, Event, Handle, LaneEnd, Reply, Rights,
+    Denial, Event, Handle, LaneEnd, Reply, Rights, Terms,
     layout::WORD_REVOKED,
     limits::SWEEP_STEP,
     request::{self, EscrowHow, MapAccess},
@@ -111,7 +111,7 @@ fn a_large_revocation_takes_effect_at_once_and_goes_on_in_steps() {
         request::Revoke { handle: region }.into(),
         keyway_abi::Request::from(derive(region, Rights::MAP)),
         request::MapRegion { region, access: MapAccess::Read }.into(),
-        request::Grant { from: region, to: a.own, rights: Rights::MAP, badge: None, expires_ns: None }.into(),
+        request::Grant { from: region, to: a.own, terms: Terms::rights(Rights::MAP) }.into(),
     ] {
         assert_eq!(driver.denied(a.number, denied), Denial::Revoking { handle: region });
     }
@@ -153,7 +153,7 @@ fn what_is_being_revoked_opens_no_lane_publishes_nothing_and_does_not_travel() {
         keyway_abi::Request::from(request::OpenLane { queue: held, ring_bytes: RING_BYTES }),
         publish.into(),
         request::EscrowPut { lane, from: held, how: EscrowHow::Move }.into(),
-        request::EscrowPut { lane, from: held, how: EscrowHow::Copy(ALL) }.into(),
+        request::EscrowPut { lane, from: held, how: EscrowHow::Copy(Terms::rights(ALL)) }.into(),
     ] {
         assert_eq!(driver.denied(a.number, denied), Denial::Revoking { handle: held });
     }

@@ -1,6 +1,6 @@
 //! Sessions: accounts, watching, confined children.
 
-use keyway_abi::{Denial, Event, Handle, Kind, Reply, Rights, request, request::EscrowHow};
+use keyway_abi::{Denial, Event, Handle, Kind, Reply, Rights, Terms, request, request::EscrowHow};
 
 use super::driver::{Driver, HELLO, Joined, Who, derive};
 use crate::{Arrival, Descriptor, Identity, PairKind, limits::Charge, object::ProcessObject};
@@ -151,8 +151,7 @@ fn a_confined_child_has_what_its_starter_gave_it_and_nothing_else() {
     let a = driver.connect();
     let queue = driver.queue(a, 1);
     let (child, handle) = start(&mut driver, a);
-    let grant =
-        request::Grant { from: queue, to: handle, rights: Rights::SEND, badge: None, expires_ns: None };
+    let grant = request::Grant { from: queue, to: handle, terms: Terms::rights(Rights::SEND) };
     let given = driver.made(a.number, grant).handle;
     let identity = driver.identity(1000);
     driver.bind(child.number, identity);
@@ -173,13 +172,7 @@ fn a_bound_childs_charges_move_to_the_account_of_its_process() {
     let mut driver = Driver::new();
     let a = driver.connect();
     let (child, handle) = start(&mut driver, a);
-    let grant = request::Grant {
-        from: a.directory,
-        to: handle,
-        rights: Rights::LOOKUP,
-        badge: None,
-        expires_ns: None,
-    };
+    let grant = request::Grant { from: a.directory, to: handle, terms: Terms::rights(Rights::LOOKUP) };
     driver.made(a.number, grant);
     let identity = driver.identity(1000);
     let other = driver.arrive(identity.clone());
@@ -205,8 +198,7 @@ fn a_child_that_never_speaks_can_be_ended() {
     driver.done(a.number, request::Watch { process: handle });
     driver.end(child.number);
     assert_eq!(driver.events(a.number), [Event::ProcessEnded { process: handle }]);
-    let grant =
-        request::Grant { from: a.own, to: handle, rights: Rights::WATCH, badge: None, expires_ns: None };
+    let grant = request::Grant { from: a.own, to: handle, terms: Terms::rights(Rights::WATCH) };
     assert_eq!(driver.denied(a.number, grant), Denial::ProcessEnded);
     driver.finish();
 }

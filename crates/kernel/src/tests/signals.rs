@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use keyway_abi::{
     DefaultActions, Denial, Event, Handle, Kind, MaskChange, Payer, Reply, Rights, SigInfo, Signal,
-    SignalAction, SignalCode, SignalSet, Taking, limits::SIGNALS_QUEUED_MAX, request,
+    SignalAction, SignalCode, SignalSet, Taking, Terms, limits::SIGNALS_QUEUED_MAX, request,
 };
 
 use super::driver::{Driver, HELLO, Who};
@@ -123,7 +123,7 @@ fn only_who_holds_the_right_raises() {
     let unknown = Denial::UnknownHandle { handle: Handle::NONE };
     assert_eq!(driver.denied(a.number, raise(Handle::NONE, Signal::USR1, 0)), unknown);
     let held = driver.introduce(b, a, Rights::RAISE | Rights::DERIVE);
-    let derive = request::Derive { from: held, rights: Rights::RAISE, badge: None, expires_ns: None };
+    let derive = request::Derive { from: held, terms: Terms::rights(Rights::RAISE) };
     let derived = driver.made(a.number, derive).handle;
     driver.done(b.number, set_action(Signal::USR1, SignalAction::Handle));
     driver.done(a.number, raise(derived, Signal::USR1, 0));

@@ -193,10 +193,7 @@ pub(crate) fn use_the_handle_of_another() {
             if handle == own {
                 continue;
             }
-            send(
-                &socket,
-                request::Derive { from: handle, rights: Rights::SEND, badge: None, expires_ns: None },
-            );
+            send(&socket, request::Derive { from: handle, terms: abi::Terms::rights(Rights::SEND) });
             let keyway_wire::Incoming::Reply(_, Reply::Denied(denial)) = hear(&socket) else {
                 panic!("{handle} was not denied")
             };

@@ -7,7 +7,7 @@ use alloc::{
 use core::ops::RangeInclusive;
 
 use keyway_abi::{
-    Badge, Denial, Handle, Kind, LaneId, MappingId, Rights, Ticket,
+    Badge, Denial, Handle, Kind, LaneId, MappingId, Rights, Terms, Ticket,
     limits::DERIVATION_DEPTH_MAX,
     request::{MapAccess, RegionFlags},
 };
@@ -22,14 +22,6 @@ pub(super) enum Holder {
     Escrow(LaneId, Ticket),
     Kernel,
     Gone,
-}
-
-/// What a derived capability is to be.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub(super) rights: Rights,
-    pub(super) badge: Option<Badge>,
-    pub(super) expires_ns: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -132,7 +124,7 @@ impl Oracle {
     pub(super) fn child_until(
         &mut self,
         parent: usize,
-        asked: &Asked,
+        asked: &Terms,
         badge: Option<Badge>,
         holder: Holder,
     ) -> usize {
@@ -154,7 +146,7 @@ impl Oracle {
     pub(super) fn replace(
         &mut self,
         id: usize,
-        asked: &Asked,
+        asked: &Terms,
         badge: Option<Badge>,
         process: usize,
         handle: Handle,
@@ -208,11 +200,11 @@ impl Oracle {
         asked: Rights,
         badge: Option<Badge>,
     ) -> Result<Option<Badge>, Denial> {
-        self.weaker_until(parent, &Asked { rights: asked, badge, expires_ns: None })
+        self.weaker_until(parent, &Terms { badge, ..Terms::rights(asked) })
     }
 
-    pub(super) fn weaker_until(&self, parent: usize, asked: &Asked) -> Result<Option<Badge>, Denial> {
-        let Asked { rights: asked, badge, expires_ns } = *asked;
+    pub(super) fn weaker_until(&self, parent: usize, asked: &Terms) -> Result<Option<Badge>, Denial> {
+        let Terms { rights: asked, badge, expires_ns, .. } = *asked;
         let Capability { rights: held, badge: fixed, depth, expires_ns: held_ns, .. } =
             self.capabilities[parent];
         if !held.contains(asked) {
@@ -241,7 +233,7 @@ impl Oracle {
         process: usize,
         from: Handle,
         needed: Rights,
-        asked: &Asked,
+        asked: &Terms,
     ) -> Result<(usize, Option<Badge>), Denial> {
         let id = self.held_any(process, from)?;
         self.has(id, from, needed)?;
@@ -253,7 +245,7 @@ impl Oracle {
         &self,
         process: usize,
         handle: Handle,
-        asked: &Asked,
+        asked: &Terms,
     ) -> Result<(usize, Option<Badge>), Denial> {
         let found = self.child_of(process, handle, Rights::empty(), asked)?;
         match self.objects[self.capabilities[found.0].object] {

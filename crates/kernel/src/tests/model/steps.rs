@@ -4,13 +4,13 @@ use alloc::{collections::BTreeMap, vec, vec::Vec};
 
 use keyway_abi::{
     Badge, BadgeBearer, Created, Denial, Event, Handle, Kind, LaneId, Listing, MappingId, Reply, Request,
-    Rights, Ticket,
+    Rights, Terms, Ticket,
     request::{self, Audience, EscrowHow, MapAccess, RegionFlags},
 };
 
 use super::{
     Step,
-    oracle::{Asked, Body, Holder, Lane, Mapping, Oracle, RegionState},
+    oracle::{Body, Holder, Lane, Mapping, Oracle, RegionState},
 };
 use crate::{
     object::{DIRECTORY_RIGHTS, ProcessObject, Queue, Region},
@@ -255,13 +255,13 @@ impl Duel {
         let rights = self.rights(process, from, bits);
         let badge = (second < 64).then_some(Badge(u64::from(second % 4)));
         let expires_ns = self.expiry(second);
-        let asked = Asked { rights, badge, expires_ns };
-        let plan = self.oracle.child_of(process, from, Rights::DERIVE, &asked);
-        let request = request::Derive { from, rights, badge, expires_ns };
+        let terms = Terms { rights, badge, expires_ns };
+        let plan = self.oracle.child_of(process, from, Rights::DERIVE, &terms);
+        let request = request::Derive { from, terms };
         let Some(((parent, badge), reply)) = self.ask(process, request, plan) else { return false };
         let Reply::Capability(made) = reply else { panic!("a capability: {reply:?}") };
         assert_eq!((made.rights, made.badge), (rights, badge));
-        self.oracle.child_until(parent, &asked, badge, Holder::Process(process, made.handle));
+        self.oracle.child_until(parent, &terms, badge, Holder::Process(process, made.handle));
         true
     }
 
@@ -269,13 +269,13 @@ impl Duel {
         let handle = self.pick(process, first, None);
         let rights = self.rights(process, handle, bits);
         let expires_ns = self.expiry(second);
-        let asked = Asked { rights, badge: None, expires_ns };
-        let plan = self.oracle.replaceable(process, handle, &asked);
-        let request = request::Weaken { handle, rights, expires_ns };
+        let terms = Terms { expires_ns, ..Terms::rights(rights) };
+        let plan = self.oracle.replaceable(process, handle, &terms);
+        let request = request::Weaken { handle, terms };
         let Some(((id, badge), reply)) = self.ask(process, request, plan) else { return false };
         assert_eq!(reply, Reply::Capability(Created { handle, rights, badge }));
         self.oracle.drop_one(id, false);
-        self.oracle.replace(id, &asked, badge, process, handle);
+        self.oracle.replace(id, &terms, badge, process, handle);
         true
     }
 
@@ -291,13 +291,13 @@ impl Duel {
         let rights = self.rights(process, from, bits);
         let badge = (bits >> 28 == 0).then_some(Badge(1));
         let expires_ns = self.expiry((bits >> 16) as u8);
-        let asked = Asked { rights, badge, expires_ns };
-        let plan = self.oracle.child_of(process, from, Rights::GRANT, &asked);
+        let terms = Terms { rights, badge, expires_ns };
+        let plan = self.oracle.child_of(process, from, Rights::GRANT, &terms);
         let plan = plan.and_then(|child| Ok((child, self.oracle.endow(process, to)?)));
-        let request = request::Grant { from, to, rights, badge, expires_ns };
+        let request = request::Grant { from, to, terms };
         let Some((((parent, badge), to), reply)) = self.ask(process, request, plan) else { return false };
         let Reply::Capability(made) = reply else { panic!("a capability: {reply:?}") };
-        self.oracle.child_until(parent, &asked, badge, Holder::Process(to, made.handle));
+        self.oracle.child_until(parent, &terms, badge, Holder::Process(to, made.handle));
         true
     }
 
@@ -472,19 +472,15 @@ impl Duel {
         let lane = self.lane(second, |lane| lane.sender == process && lane.sender_here);
         let from = self.pick(process, first, None);
         let rights = self.rights(process, from, bits);
-        let how = if bits >> 31 == 0 { EscrowHow::Copy(rights) } else { EscrowHow::Move };
+        let how = if bits >> 31 == 0 { EscrowHow::Copy(Terms::rights(rights)) } else { EscrowHow::Move };
         let plan = self.oracle.sends(process, lane).and_then(|found| {
             if found.ended {
                 return Err(Denial::LaneEnded { lane });
             }
             match how {
-                EscrowHow::Copy(rights) => {
-                    let (id, _) = self.oracle.child_of(
-                        process,
-                        from,
-                        Rights::GRANT,
-                        &Asked { rights, badge: None, expires_ns: None },
-                    )?;
+                EscrowHow::Copy(Terms { rights, .. }) => {
+                    let (id, _) =
+                        self.oracle.child_of(process, from, Rights::GRANT, &Terms::rights(rights))?;
                     Ok((id, Some(rights)))
                 }
                 EscrowHow::Move => Ok((self.oracle.movable(process, from)?, None)),
