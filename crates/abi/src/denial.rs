@@ -12,6 +12,7 @@ use crate::{
     name::Name,
     rights::{Kind, Rights},
     signal::{SIGNAL_MAX, Signal},
+    terms::CapabilityLimit,
 };
 
 /// What is counted against an account.
@@ -43,6 +44,10 @@ pub enum Quota {
     AclEntries,
     /// Names waited for.
     NameWaits,
+    /// Capabilities made from others, whoever holds them.
+    Derivations,
+    /// Requests whose reply is to come.
+    Requests,
 }
 
 impl fmt::Display for Quota {
@@ -61,6 +66,8 @@ impl fmt::Display for Quota {
             Quota::Sessions => "sessions",
             Quota::AclEntries => "entries of the access list",
             Quota::NameWaits => "names waited for",
+            Quota::Derivations => "derived capabilities",
+            Quota::Requests => "requests under way",
         })
     }
 }
@@ -345,6 +352,34 @@ pub enum Denial {
         /// When the parent ends.
         held_ns: u64,
     },
+    /// A derived capability was to allow more than its parent.
+    #[error(
+        "cannot derive a capability that allows {asked} {limit} from one that allows {held}; limits only shrink"
+    )]
+    LimitExceeded {
+        /// What is limited.
+        limit: CapabilityLimit,
+        /// How much the child was to allow.
+        asked: u64,
+        /// How much the parent allows.
+        held: u64,
+    },
+    /// The capability, or one that it was derived from, allows no more.
+    #[error(
+        "{handle} allows {max} {limit}, {used} in use, {asked} asked for; close some, or ask its grantor for more"
+    )]
+    LimitReached {
+        /// What was asked for.
+        handle: Handle,
+        /// What is limited.
+        limit: CapabilityLimit,
+        /// How much was asked for.
+        asked: u64,
+        /// How much is in use through it, or through the one that it was derived from.
+        used: u64,
+        /// How much that allows.
+        max: u64,
+    },
     /// An object stands on this very capability, which therefore cannot be replaced.
     #[error("the {kind} stands on this capability; derive a weaker one from it, and keep this one")]
     RootBound {
@@ -524,6 +559,8 @@ impl Denial {
             Denial::Unsupported { .. } => 42,
             Denial::SignalBound { .. } => 43,
             Denial::NameForbidden { .. } => 60,
+            Denial::LimitExceeded { .. } => 61,
+            Denial::LimitReached { .. } => 62,
         }
     }
 
@@ -581,6 +618,8 @@ impl Denial {
             52 => "InvalidExecutable",
             53 => "UnknownAclEntry",
             60 => "NameForbidden",
+            61 => "LimitExceeded",
+            62 => "LimitReached",
             _ => return None,
         })
     }
@@ -604,6 +643,8 @@ impl Denial {
             | Denial::ReceiveBound
             | Denial::RootBound { .. }
             | Denial::RightsExceeded { .. }
+            | Denial::LimitExceeded { .. }
+            | Denial::LimitReached { limit: CapabilityLimit::RingBytes, .. }
             | Denial::ExpiryExceeded { .. } => EPERM,
             Denial::NameRefused { .. }
             | Denial::NameForbidden { .. }
@@ -616,6 +657,7 @@ impl Denial {
             Denial::NameUnknown { .. } => ENOENT,
             Denial::ProcessEnded => ESRCH,
             Denial::StockEmpty
+            | Denial::LimitReached { limit: CapabilityLimit::Opens, .. }
             | Denial::SendersExceeded { .. }
             | Denial::ShareExceeded { .. }
             | Denial::ReceiverFull { .. }

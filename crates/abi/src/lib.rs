@@ -40,7 +40,7 @@ pub use crate::{
         DefaultAction, DefaultActions, MaskChange, SigInfo, Signal, SignalAction, SignalCode, SignalSet,
         Taking,
     },
-    terms::Terms,
+    terms::{CapabilityLimit, CapabilityLimits, Terms},
 };
 
 /// The protocol version that this crate describes. The first frame of a session agrees on it.

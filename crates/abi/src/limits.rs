@@ -29,6 +29,14 @@ pub const USER_MAPPINGS_MAX: u32 = 16 * MAPPINGS_MAX;
 pub const USER_NAMES_MAX: u32 = 16 * NAMES_MAX;
 /// Lanes of the processes of one user together.
 pub const USER_LANES_MAX: u32 = 16 * LANES_MAX;
+/// Capabilities that one process has made from others and that are still there, whoever holds them.
+pub const DERIVATIONS_MAX: u32 = 2 * HANDLES_MAX;
+/// Capabilities that the processes of one user together have made from others.
+pub const USER_DERIVATIONS_MAX: u32 = 16 * DERIVATIONS_MAX;
+/// Requests of one process whose reply waits for Linux or for the end of a revocation.
+pub const REQUESTS_MAX: u32 = 64;
+/// Such requests of the processes of one user together.
+pub const USER_REQUESTS_MAX: u32 = 16 * REQUESTS_MAX;
 /// Descriptors that the broker holds for one process: sessions, acknowledgement memories in stock, regions, devices. Fewer where
 /// the broker itself can have few.
 pub const DESCRIPTORS_MAX: u32 = 2048;

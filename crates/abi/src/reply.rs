@@ -11,6 +11,7 @@ use crate::{
     request::AclKind,
     rights::{Kind, Rights},
     signal::{SigInfo, SignalSet},
+    terms::CapabilityLimits,
 };
 
 /// What a session begins with.
@@ -63,6 +64,8 @@ pub struct CapabilityEntry {
     pub badge: Option<Badge>,
     /// When it ends by itself, in nanoseconds of the broker's `CLOCK_BOOTTIME`.
     pub expires_ns: Option<u64>,
+    /// How much can be opened through it, as far as it is bounded.
+    pub limits: CapabilityLimits,
     /// Who holds the capability that this one was derived from, and under which handle. `None` for the first
     /// capability of an object, and where the parent has been deleted.
     pub parent: Option<(ProcessNumber, Handle)>,

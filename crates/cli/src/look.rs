@@ -105,6 +105,7 @@ pub(crate) fn capabilities(options: &CapsOptions) -> Result<(), Stop> {
         ("LABEL", Align::Left),
         ("RIGHTS", Align::Left),
         ("BADGE", Align::Right),
+        ("BOUNDS", Align::Left),
         ("DERIVED FROM", Align::Left),
     ];
     let row = |held: &Held| {
@@ -117,11 +118,21 @@ pub(crate) fn capabilities(options: &CapsOptions) -> Result<(), Stop> {
             entry.label.as_ref().map_or("-".into(), ToString::to_string),
             entry.rights.to_string(),
             entry.badge.map_or("-".into(), |badge| badge.to_string()),
+            bounds(entry, &client),
             parent(entry, &pids),
         ]
     };
     print_rows(&columns, &held.iter().map(row).collect::<Vec<_>>(), "no capabilities");
     Ok(())
+}
+
+/// When it ends and what it allows to be opened, as far as that is bounded.
+fn bounds(entry: &CapabilityEntry, client: &Client) -> String {
+    let ends = entry.expires_ns.map(|at| format!("{} s left", client.remaining(at).as_secs()));
+    let opens = entry.limits.opens.map(|max| format!("{max} open"));
+    let ring = entry.limits.ring_bytes.map(|max| format!("rings of {}", table::bytes(max.into())));
+    let all: Vec<String> = [ends, opens, ring].into_iter().flatten().collect();
+    if all.is_empty() { "-".into() } else { all.join(", ") }
 }
 
 #[derive(Serialize)]

@@ -8,6 +8,7 @@
 //! 2. An account to which nothing is charged does not exist.
 
 use alloc::collections::BTreeMap;
+use core::num::NonZeroU64;
 
 use keyway_abi::{Denial, Payer};
 
@@ -15,7 +16,7 @@ use crate::limits::{Charge, Limits};
 
 /// The kernel's number for an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct AccountId(u64);
+pub(crate) struct AccountId(NonZeroU64);
 
 #[derive(Debug)]
 struct Account {
@@ -38,13 +39,13 @@ pub(crate) struct Accounts {
     users: BTreeMap<u32, User>,
     everyone: Charge,
     keys: BTreeMap<(u64, u64), AccountId>,
-    last: u64,
+    last: NonZeroU64,
 }
 
 impl Accounts {
     pub(crate) fn new(limits: Limits) -> Self {
         let (accounts, users, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Accounts { limits, accounts, users, everyone: Charge::NOTHING, keys, last: 0 }
+        Accounts { limits, accounts, users, everyone: Charge::NOTHING, keys, last: NonZeroU64::MIN }
     }
 
     /// From now on these limits hold. What is charged stays charged.
@@ -188,7 +189,7 @@ impl Accounts {
 
     /// The caller charges something to it at once, see invariant 2.
     fn create(&mut self, key: Option<(u64, u64)>, uid: u32) -> AccountId {
-        self.last += 1;
+        self.last = self.last.saturating_add(1);
         let id = AccountId(self.last);
         self.accounts.insert(id, Account { uid, key, used: Charge::NOTHING });
         self.users.entry(uid).or_default().accounts += 1;
@@ -352,13 +353,15 @@ mod tests {
     fn accounts_of_which_anything_is_left_are_not_empty() {
         let leave: [fn(&mut Accounts); 4] = [
             |accounts| {
-                accounts.accounts.insert(AccountId(1), Account { uid: 0, key: None, used: Charge::NOTHING });
+                accounts
+                    .accounts
+                    .insert(AccountId(NonZeroU64::MIN), Account { uid: 0, key: None, used: Charge::NOTHING });
             },
             |accounts| {
                 accounts.users.insert(0, User::default());
             },
             |accounts| {
-                accounts.keys.insert(KEY, AccountId(1));
+                accounts.keys.insert(KEY, AccountId(NonZeroU64::MIN));
             },
             |accounts| accounts.everyone = BYTES,
         ];

@@ -58,7 +58,11 @@ impl Kernel {
         for (id, capability) in self.tree.iter() {
             assert!(capability.depth <= DERIVATION_DEPTH_MAX + 1, "tree invariant 3: depth");
             if capability.holder == Holder::Nobody && !capability.revoking {
-                assert!(self.tree.children(id).nth(1).is_some(), "tree invariant 2: joints");
+                let above = self.tree.parent(id).and_then(|parent| self.tree.get(parent).limits().opens);
+                let bounds =
+                    capability.limits().opens.is_some_and(|max| above.is_none_or(|above| max < above));
+                let least = if bounds { 1 } else { 2 };
+                assert!(self.tree.children(id).count() >= least, "tree invariant 2: joints");
             }
             if capability.revoking {
                 assert!(self.sweeps.contains_key(&id), "a mark belongs to a revocation");
@@ -70,6 +74,30 @@ impl Kernel {
             assert!(parent.rights.contains(capability.rights), "tree invariant 1: rights");
             assert!(parent.badge.is_none() || parent.badge == capability.badge, "tree invariant 1: badge");
             assert!(capability.expires_ns <= parent.expires_ns, "tree invariant 1: expiry");
+            let (held, limits) = (parent.limits(), capability.limits());
+            let shrinks = |held: Option<u32>, below: Option<u32>| {
+                held.is_none_or(|held| below.is_some_and(|below| below <= held))
+            };
+            assert!(
+                shrinks(held.opens.map(u32::from), limits.opens.map(u32::from))
+                    && shrinks(held.ring_bytes, limits.ring_bytes),
+                "tree invariant 1: limits"
+            );
+        }
+        let mut open = BTreeMap::<_, u16>::new();
+        for (id, capability) in self.tree.iter() {
+            if matches!(capability.holder, Holder::Lane(_) | Holder::Mapping(_)) {
+                let mut above = self.tree.parent(id);
+                while let Some(at) = above {
+                    *open.entry(at).or_default() += 1;
+                    above = self.tree.parent(at);
+                }
+            }
+        }
+        for (id, capability) in self.tree.iter() {
+            let expected = capability.limits().opens.and_then(|_| open.get(&id).copied()).unwrap_or(0);
+            assert_eq!(capability.opens(), expected, "tree invariant 5: what is open");
+            assert!(capability.limits().opens.is_none_or(|max| expected <= max), "no more than allowed");
         }
         for root in self.sweeps.keys() {
             assert!(self.tree.get(*root).revoking, "a revocation has its mark");
@@ -205,6 +233,13 @@ impl Kernel {
             let total = expected.entry(account).or_default();
             *total = total.plus(charge);
         };
+        for (_, capability) in self.tree.iter() {
+            capability.payer.into_iter().for_each(|payer| add(payer, Charge::DERIVATION));
+        }
+        let answers = self.waiting.values().filter_map(|(awaiting, _)| awaiting.as_ref());
+        for awaiting in answers.chain(self.sweeps.values().filter_map(|sweep| sweep.awaiting.as_ref())) {
+            add(awaiting.account, Charge::REQUEST);
+        }
         for (_, waiting) in self.waiting.values() {
             if let Waiting::Closing(account) = waiting {
                 add(*account, Charge::DESCRIPTOR);

@@ -19,7 +19,7 @@ use crate::{
     object::{AckState, Body, Device, Object, Queue, Region, RegionState, ServiceName},
     process::Phase,
     sweep::{Loss, Sweep},
-    tree::{CapabilityId, Holder, ObjectId},
+    tree::{CapabilityId, Freed, Holder, ObjectId},
 };
 
 /// One end of a lane.
@@ -78,7 +78,7 @@ impl Kernel {
         } else if self.tree.children(id).next().is_none() {
             self.drop_expired(id, 0);
         } else {
-            self.mark_sweep(Sweep { root: id, caller: None, count: 0, loss: Loss::Expired, whole: true });
+            self.mark_sweep(Sweep { root: id, awaiting: None, count: 0, loss: Loss::Expired, whole: true });
             self.sweep_turns.push_back(id);
         }
     }
@@ -116,7 +116,8 @@ impl Kernel {
 
     fn finish_sweep(&mut self, root: CapabilityId) {
         let Some(sweep) = self.sweeps.remove(&root) else { return };
-        if let Some(caller) = sweep.caller {
+        if let Some(awaiting) = sweep.awaiting {
+            let caller = self.end_awaiting(awaiting);
             let object = self.tree.get(root).object;
             let (kind, count) = (self.object(object).kind(), sweep.count);
             let before = self.log.set_asker(Some((caller.process, caller.call.opcode)));
@@ -192,12 +193,13 @@ impl Kernel {
         self.tree.get_mut(root).revoking = true;
         // The revocation that the holder itself may have begun is overtaken by this one.
         if let Some(overtaken) = self.sweeps.remove(&root)
-            && let Some(caller) = overtaken.caller
+            && let Some(awaiting) = overtaken.awaiting
         {
+            let caller = self.end_awaiting(awaiting);
             self.reply(caller, Reply::Revoked { count: overtaken.count }, vec![]);
         }
         self.drop_capability(root, loss);
-        self.start_sweep(Sweep { root, caller: None, count: 0, loss: Loss::Ended, whole: false });
+        self.start_sweep(Sweep { root, awaiting: None, count: 0, loss: Loss::Ended, whole: false });
     }
 
     /// A process no longer watches through this capability.
@@ -236,9 +238,13 @@ impl Kernel {
     }
 
     /// Capabilities of an object have been freed; the last one takes it along.
-    pub(crate) fn uncount(&mut self, id: ObjectId, freed: u32) {
+    pub(crate) fn uncount(&mut self, id: ObjectId, freed: Freed) {
+        let count = freed.count;
+        for payer in freed.payers() {
+            self.accounts.release(payer, Charge::DERIVATION);
+        }
         let Some(object) = self.objects.get_mut(&id) else { return };
-        object.capabilities -= freed;
+        object.capabilities -= count;
         self.free_if_unused(id);
     }
 

@@ -18,7 +18,7 @@ use keyway_abi::{
 };
 
 use crate::{
-    account::Accounts,
+    account::{AccountId, Accounts},
     effect::{Answer, Arrival, Call, Descriptor, Effect, Effects, Identity, Outgoing, Task, Token},
     lane::{Lane, Mapping, Waiting},
     limits::{Charge, Limits},
@@ -26,7 +26,7 @@ use crate::{
     object::{Body, DIRECTORY_RIGHTS, Object},
     process::{Phase, Process},
     rules::NameRules,
-    sweep::{Caller, Sweep},
+    sweep::{Awaiting, Caller, Sweep},
     table::Table,
     tree::{Capability, CapabilityId, Child, Holder, ObjectId, Tree},
 };
@@ -62,7 +62,7 @@ pub struct Kernel {
     pub(crate) names: BTreeMap<Name, ObjectId>,
     /// Who waits for which name.
     pub(crate) name_waits: BTreeSet<(Name, ProcessNumber)>,
-    pub(crate) waiting: BTreeMap<Task, (Option<Caller>, Waiting)>,
+    pub(crate) waiting: BTreeMap<Task, (Option<Awaiting>, Waiting)>,
     /// Revocations under way, by what they stand on.
     pub(crate) sweeps: BTreeMap<CapabilityId, Sweep>,
     /// Whose turn it is. Some may have ended meanwhile.
@@ -335,6 +335,13 @@ impl Kernel {
         Ok(())
     }
 
+    /// Whether `process` can have one more capability derived. Returns its account, to which that is charged.
+    pub(crate) fn check_derivation(&self, process: ProcessNumber) -> Result<AccountId, Denial> {
+        let account = self.process(process).account;
+        self.accounts.check(account, Charge::DERIVATION)?;
+        Ok(account)
+    }
+
     /// A new object with its first capability, in the table of `process`. Checked: `check_room`.
     pub(crate) fn commit_object(
         &mut self,
@@ -355,21 +362,25 @@ impl Kernel {
 
     /// A capability derived from `parent`, held by something that is no process.
     pub(crate) fn commit_derive(&mut self, parent: CapabilityId, child: Child) -> CapabilityId {
+        if let Some(payer) = child.payer {
+            self.accounts.charge(payer, Charge::DERIVATION);
+        }
         let id = self.tree.derive(parent, child);
         let object = self.tree.get(id).object;
         self.object_mut(object).capabilities += 1;
         id
     }
 
-    /// A capability derived from `parent`, in the table of `process`. Checked: `check_room`.
+    /// A capability derived from `parent`, in the table of `process`. Checked: `check_room`, and `check_derivation` of who pays.
     pub(crate) fn commit_derive_into(
         &mut self,
         parent: CapabilityId,
         process: ProcessNumber,
         terms: Terms,
+        payer: Option<AccountId>,
     ) -> Handle {
         let (bearer, holder) = (self.tree.get(parent).bearer, Holder::Nobody);
-        let id = self.commit_derive(parent, Child { terms, bearer, holder });
+        let id = self.commit_derive(parent, Child { terms, bearer, holder, payer });
         self.commit_hold(process, id)
     }
 
@@ -444,11 +455,30 @@ impl Kernel {
         }
     }
 
-    /// Notes what an answer will be for.
+    /// Notes what an answer will be for. Checked, if somebody waits for a reply: `check_request`.
     pub(crate) fn wait_for(&mut self, caller: Option<Caller>, waiting: Waiting) -> Task {
         let task = Task(self.next_number());
-        self.waiting.insert(task, (caller, waiting));
+        let awaiting = caller.map(|caller| self.commit_awaiting(caller));
+        self.waiting.insert(task, (awaiting, waiting));
         task
+    }
+
+    /// Whether one more request of `process` can be under way.
+    pub(crate) fn check_request(&self, process: ProcessNumber) -> Result<(), Denial> {
+        self.accounts.check(self.process(process).account, Charge::REQUEST)
+    }
+
+    /// A reply is to come. Checked: `check_request`.
+    pub(crate) fn commit_awaiting(&mut self, caller: Caller) -> Awaiting {
+        let account = self.process(caller.process).account;
+        self.accounts.charge(account, Charge::REQUEST);
+        Awaiting { caller, account }
+    }
+
+    /// The reply can be given now. Returns to whom.
+    pub(crate) fn end_awaiting(&mut self, awaiting: Awaiting) -> Caller {
+        self.accounts.release(awaiting.account, Charge::REQUEST);
+        awaiting.caller
     }
 
     /// A process that is there, silent or not.
@@ -483,11 +513,7 @@ impl Kernel {
     }
 
     /// A session with an empty table. Nothing is reachable of it yet.
-    pub(crate) fn commit_process(
-        &mut self,
-        phase: Phase,
-        account: crate::account::AccountId,
-    ) -> ProcessNumber {
+    pub(crate) fn commit_process(&mut self, phase: Phase, account: AccountId) -> ProcessNumber {
         let number = ProcessNumber(self.next_number());
         let object = ObjectId(self.next_number());
         let root = self.tree.insert_root(object, crate::object::ProcessObject::POSSIBLE, Holder::Kernel);

@@ -5,9 +5,10 @@
 use keyway_abi::{
     Denial, Payer, Quota,
     limits::{
-        DESCRIPTORS_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX, NAMES_MAX, OBJECTS_MAX, PROCESS_BYTES_MAX,
-        PROCESS_SESSIONS_MAX, SESSION_DESCRIPTORS, USER_BYTES_MAX, USER_DESCRIPTORS_MAX, USER_HANDLES_MAX,
-        USER_LANES_MAX, USER_MAPPINGS_MAX, USER_NAMES_MAX, USER_OBJECTS_MAX, USER_SESSIONS_MAX,
+        DERIVATIONS_MAX, DESCRIPTORS_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX, NAMES_MAX, OBJECTS_MAX,
+        PROCESS_BYTES_MAX, PROCESS_SESSIONS_MAX, REQUESTS_MAX, SESSION_DESCRIPTORS, USER_BYTES_MAX,
+        USER_DERIVATIONS_MAX, USER_DESCRIPTORS_MAX, USER_HANDLES_MAX, USER_LANES_MAX, USER_MAPPINGS_MAX,
+        USER_NAMES_MAX, USER_OBJECTS_MAX, USER_REQUESTS_MAX, USER_SESSIONS_MAX,
     },
 };
 
@@ -28,6 +29,10 @@ pub struct Charge {
     pub names: u32,
     /// Descriptors that the broker holds.
     pub descriptors: u32,
+    /// Capabilities made from others, whoever holds them.
+    pub derivations: u32,
+    /// Requests whose reply is to come.
+    pub requests: u32,
     /// Bytes of shared memory.
     pub bytes: u64,
 }
@@ -42,10 +47,16 @@ impl Charge {
         mappings: 0,
         names: 0,
         descriptors: 0,
+        derivations: 0,
+        requests: 0,
         bytes: 0,
     };
     /// One capability.
     pub(crate) const HANDLE: Charge = Charge { handles: 1, ..Charge::NOTHING };
+    /// One capability made from another.
+    pub(crate) const DERIVATION: Charge = Charge { derivations: 1, ..Charge::NOTHING };
+    /// One request whose reply is to come.
+    pub(crate) const REQUEST: Charge = Charge { requests: 1, ..Charge::NOTHING };
     /// One session.
     pub(crate) const SESSION: Charge =
         Charge { sessions: 1, descriptors: SESSION_DESCRIPTORS, ..Charge::NOTHING };
@@ -60,6 +71,8 @@ impl Charge {
         mappings: u32::MAX,
         names: u32::MAX,
         descriptors: u32::MAX,
+        derivations: u32::MAX,
+        requests: u32::MAX,
         bytes: u64::MAX,
     };
 
@@ -73,6 +86,8 @@ impl Charge {
             mappings: narrow(self.mappings, other.mappings),
             names: narrow(self.names, other.names),
             descriptors: narrow(self.descriptors, other.descriptors),
+            derivations: narrow(self.derivations, other.derivations),
+            requests: narrow(self.requests, other.requests),
             bytes: with(self.bytes, other.bytes),
         }
     }
@@ -89,7 +104,7 @@ impl Charge {
         })
     }
 
-    fn rows(self) -> [(Quota, u64); 8] {
+    fn rows(self) -> [(Quota, u64); 10] {
         [
             (Quota::Sessions, self.sessions.into()),
             (Quota::Handles, self.handles.into()),
@@ -98,6 +113,8 @@ impl Charge {
             (Quota::Mappings, self.mappings.into()),
             (Quota::Names, self.names.into()),
             (Quota::Descriptors, self.descriptors.into()),
+            (Quota::Derivations, self.derivations.into()),
+            (Quota::Requests, self.requests.into()),
             (Quota::Bytes, self.bytes),
         ]
     }
@@ -136,6 +153,8 @@ impl Default for Limits {
                 mappings: MAPPINGS_MAX,
                 names: NAMES_MAX,
                 descriptors: DESCRIPTORS_MAX,
+                derivations: DERIVATIONS_MAX,
+                requests: REQUESTS_MAX,
                 bytes: PROCESS_BYTES_MAX,
             },
             user: Charge {
@@ -146,6 +165,8 @@ impl Default for Limits {
                 mappings: USER_MAPPINGS_MAX,
                 names: USER_NAMES_MAX,
                 descriptors: USER_DESCRIPTORS_MAX,
+                derivations: USER_DERIVATIONS_MAX,
+                requests: USER_REQUESTS_MAX,
                 bytes: USER_BYTES_MAX,
             },
             everyone: Charge::UNLIMITED,

@@ -2,13 +2,20 @@
 
 use keyway_abi::ProcessNumber;
 
-use crate::{effect::Call, tree::CapabilityId};
+use crate::{account::AccountId, effect::Call, tree::CapabilityId};
 
 /// Who asks, and where the reply goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     pub(crate) process: ProcessNumber,
     pub(crate) call: Call,
+}
+
+/// Who waits for a reply that is to come, and whose account that is charged to until then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaiting {
+    pub(crate) caller: Caller,
+    pub(crate) account: AccountId,
 }
 
 /// Why something ends, which decides who is told.
@@ -29,7 +36,7 @@ pub(crate) enum Loss {
 pub(crate) struct Sweep {
     pub(crate) root: CapabilityId,
     /// Who waits for the answer.
-    pub(crate) caller: Option<Caller>,
+    pub(crate) awaiting: Option<Awaiting>,
     /// Capabilities taken back so far.
     pub(crate) count: u64,
     pub(crate) loss: Loss,

@@ -13,6 +13,7 @@ mod escrow;
 mod expiry;
 mod faults;
 mod lanes;
+mod limits;
 mod log;
 mod model;
 mod refusals;

@@ -5,13 +5,19 @@
 //!
 //! # Invariants
 //! 1. A child has its parent's object, no right that its parent lacks, its parent's badge if that has one, and ends no later.
-//! 2. A joint (holder `Nobody`) has at least two children, or is the root of a revocation under way.
+//!    It allows no more to be opened than its parent does.
+//! 2. A joint (holder `Nobody`) has at least two children, or is the root of a revocation under way, or bounds what is below more
+//!    tightly than what is above does.
 //! 3. A capability lies at most `DERIVATION_DEPTH_MAX + 1` deep; the last step is for what lanes, mappings and names hold.
 //! 4. `expiries` names exactly the capabilities that end by themselves.
+//! 5. What is open through a capability that bounds it is what is open through all below.
 
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeSet, vec::Vec};
+use core::num::NonZeroU32;
 
-use keyway_abi::{Badge, LaneId, MappingId, ProcessNumber, Rights, Terms, Ticket};
+use keyway_abi::{Badge, CapabilityLimits, LaneId, MappingId, ProcessNumber, Rights, Terms, Ticket};
+
+use crate::account::AccountId;
 
 /// The kernel's number for an object. Given once, never given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +26,7 @@ pub(crate) struct ObjectId(pub(crate) u64);
 /// One capability. Used again after the capability is gone, so nobody keeps one across inputs without the holder
 /// being told of the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct CapabilityId(pub(crate) u32);
+pub(crate) struct CapabilityId(NonZeroU32);
 
 /// Who holds a capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,9 +58,18 @@ pub(crate) struct Capability {
     pub(crate) holder: Holder,
     /// When it ends by itself; `u64::MAX` is never.
     pub(crate) expires_ns: u64,
+    /// Whose account the derivation is charged to, if to any.
+    pub(crate) payer: Option<AccountId>,
     pub(crate) depth: u8,
     /// Everything below is being taken back, and counts as gone.
     pub(crate) revoking: bool,
+    /// It is what a lane or a mapping holds.
+    is_open: bool,
+    /// How many lanes and mappings may be open through it; `OPENS_UNBOUND` is any number, and then they are not counted.
+    opens_max: u16,
+    opens: u16,
+    /// How large the ring of a lane through it may be; `u32::MAX` is any size.
+    ring_bytes_max: u32,
     parent: Link,
     first_child: Link,
     previous: Link,
@@ -66,9 +81,63 @@ impl Capability {
     pub(crate) fn is_held(&self) -> bool {
         matches!(self.holder, Holder::Process(..) | Holder::Escrow(..))
     }
+
+    /// How much may be opened through it.
+    pub(crate) fn limits(&self) -> CapabilityLimits {
+        CapabilityLimits {
+            opens: Some(self.opens_max).filter(|max| *max != OPENS_UNBOUND),
+            ring_bytes: Some(self.ring_bytes_max).filter(|max| *max != u32::MAX),
+        }
+    }
+
+    /// How many lanes and mappings are open through it, if they are counted.
+    pub(crate) fn opens(&self) -> u16 {
+        self.opens
+    }
 }
 
+const OPENS_UNBOUND: u16 = u16::MAX;
+
 type Link = Option<CapabilityId>;
+
+impl CapabilityId {
+    pub(crate) fn at(index: u32) -> Self {
+        // INVARIANT: there is no memory for so many capabilities.
+        CapabilityId(NonZeroU32::new(index + 1).expect("an index is below u32::MAX"))
+    }
+
+    /// The chunk, and the place in it.
+    fn place(self) -> (usize, usize) {
+        let index = (self.0.get() - 1) as usize;
+        (index / CHUNK, index % CHUNK)
+    }
+}
+
+/// Capabilities that are no more, all of one object.
+#[derive(Debug, Default)]
+pub(crate) struct Freed {
+    /// How many.
+    pub(crate) count: u32,
+    /// Who paid for the first, and for the others. Mostly there is one.
+    first: Option<AccountId>,
+    others: Vec<AccountId>,
+}
+
+impl Freed {
+    fn push(&mut self, payer: Option<AccountId>) {
+        self.count += 1;
+        match (payer, self.first) {
+            (Some(payer), Some(_)) => self.others.push(payer),
+            (Some(_), None) => self.first = payer,
+            (None, _) => {}
+        }
+    }
+
+    /// Who paid for them, once for each.
+    pub(crate) fn payers(self) -> impl Iterator<Item = AccountId> {
+        self.first.into_iter().chain(self.others)
+    }
+}
 
 /// What a child is to be.
 #[derive(Clone, Copy, Debug)]
@@ -77,13 +146,24 @@ pub(crate) struct Child {
     pub(crate) terms: Terms,
     pub(crate) bearer: Option<ProcessNumber>,
     pub(crate) holder: Holder,
+    pub(crate) payer: Option<AccountId>,
 }
+
+/// Capabilities of which room is made at a time. A tree that grows never moves what is there.
+const CHUNK: usize = 256;
+
+type Node = Option<Capability>;
+
+/// With the slot of a table that names it, a capability takes less than 128 bytes.
+const _: () = assert!(size_of::<Node>() <= 112, "a capability is small");
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    nodes: Vec<Option<Capability>>,
-    free: Vec<u32>,
+    chunks: Vec<Box<[Node]>>,
+    free: Vec<CapabilityId>,
+    /// Places that were ever filled.
+    filled: u32,
     /// Those that end by themselves, soonest first.
     expiries: BTreeSet<(u64, CapabilityId)>,
 }
@@ -98,8 +178,13 @@ impl Tree {
             bearer: None,
             holder,
             expires_ns: u64::MAX,
+            payer: None,
             depth: 0,
             revoking: false,
+            is_open: false,
+            opens_max: OPENS_UNBOUND,
+            opens: 0,
+            ring_bytes_max: u32::MAX,
             parent: None,
             first_child: None,
             previous: None,
@@ -113,6 +198,7 @@ impl Tree {
         debug_assert!(from.rights.contains(terms.rights), "tree invariant 1: rights only shrink");
         debug_assert!(from.badge.is_none() || from.badge == terms.badge, "tree invariant 1: a badge stays");
         let first_child = from.first_child;
+        let is_open = matches!(child.holder, Holder::Lane(_) | Holder::Mapping(_));
         let node = Capability {
             object: from.object,
             rights: terms.rights,
@@ -120,8 +206,13 @@ impl Tree {
             bearer: child.bearer,
             holder: child.holder,
             expires_ns: terms.expires_ns.unwrap_or(u64::MAX).min(from.expires_ns),
+            payer: child.payer,
             depth: from.depth.saturating_add(1),
             revoking: false,
+            is_open,
+            opens_max: terms.limits.opens.unwrap_or(OPENS_UNBOUND).min(from.opens_max),
+            opens: 0,
+            ring_bytes_max: terms.limits.ring_bytes.unwrap_or(u32::MAX).min(from.ring_bytes_max),
             parent: Some(parent),
             first_child: None,
             previous: None,
@@ -132,18 +223,38 @@ impl Tree {
             self.get_mut(sibling).previous = Some(id);
         }
         self.get_mut(parent).first_child = Some(id);
+        if is_open {
+            self.count_open(parent, |opens| opens + 1);
+        }
         id
     }
 
-    /// Takes the holder away: the capability is freed, or stays as a joint. Returns how many capabilities of the
-    /// object were freed: joints that are needed no more go with it.
-    pub(crate) fn abandon(&mut self, id: CapabilityId) -> u32 {
+    /// The capability, this one or one above, that allows no more to be opened.
+    pub(crate) fn full(&self, id: CapabilityId) -> Option<&Capability> {
+        let mut at = Some(id);
+        while let Some(id) = at {
+            let node = self.get(id);
+            if node.opens_max == OPENS_UNBOUND {
+                // Invariant 1: nothing above bounds it either.
+                return None;
+            }
+            if node.opens >= node.opens_max {
+                return Some(node);
+            }
+            at = node.parent;
+        }
+        None
+    }
+
+    /// Takes the holder away: the capability is freed, or stays as a joint. Returns what was freed: joints that are
+    /// needed no more go with it.
+    pub(crate) fn abandon(&mut self, id: CapabilityId) -> Freed {
         self.get_mut(id).holder = Holder::Nobody;
         self.tidy(Some(id))
     }
 
-    /// Ends the mark of a revocation under way. Returns how many joints were freed.
-    pub(crate) fn end_revoking(&mut self, id: CapabilityId) -> u32 {
+    /// Ends the mark of a revocation under way. Returns which joints were freed.
+    pub(crate) fn end_revoking(&mut self, id: CapabilityId) -> Freed {
         self.get_mut(id).revoking = false;
         self.tidy(Some(id))
     }
@@ -172,12 +283,13 @@ impl Tree {
 
     pub(crate) fn get(&self, id: CapabilityId) -> &Capability {
         // INVARIANT: ids come from holders, and a holder is told before its capability is freed.
-        self.nodes[id.0 as usize].as_ref().expect("a held capability exists")
+        let (chunk, index) = id.place();
+        self.chunks[chunk][index].as_ref().expect("a held capability exists")
     }
 
     pub(crate) fn get_mut(&mut self, id: CapabilityId) -> &mut Capability {
         // INVARIANT: as in `get`.
-        self.nodes[id.0 as usize].as_mut().expect("a held capability exists")
+        self.node_mut(id).as_mut().expect("a held capability exists")
     }
 
     /// The capability above, unless it is a joint.
@@ -188,8 +300,10 @@ impl Tree {
 
     /// All capabilities, for the audit and for listings.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (CapabilityId, &Capability)> {
-        let nodes = self.nodes.iter().enumerate();
-        nodes.filter_map(|(index, node)| Some((CapabilityId(index as u32), node.as_ref()?)))
+        (0..self.filled).map(CapabilityId::at).filter_map(|id| {
+            let (chunk, index) = id.place();
+            Some((id, self.chunks[chunk][index].as_ref()?))
+        })
     }
 
     /// The capability above, joint or not.
@@ -225,13 +339,15 @@ impl Tree {
 
     fn insert(&mut self, node: Capability) -> CapabilityId {
         let expires_ns = node.expires_ns;
-        let id = if let Some(index) = self.free.pop() {
-            self.nodes[index as usize] = Some(node);
-            CapabilityId(index)
-        } else {
-            self.nodes.push(Some(node));
-            CapabilityId((self.nodes.len() - 1) as u32)
-        };
+        let id = self.free.pop().unwrap_or_else(|| {
+            let id = CapabilityId::at(self.filled);
+            self.filled += 1;
+            if id.place().0 == self.chunks.len() {
+                self.chunks.push(core::iter::repeat_with(|| None).take(CHUNK).collect());
+            }
+            id
+        });
+        *self.node_mut(id) = Some(node);
         if expires_ns != u64::MAX {
             self.expiries.insert((expires_ns, id));
         }
@@ -239,26 +355,55 @@ impl Tree {
     }
 
     /// Frees or splices out joints from `at` upward until one is needed.
-    fn tidy(&mut self, mut at: Link) -> u32 {
-        let mut freed = 0;
+    fn tidy(&mut self, mut at: Link) -> Freed {
+        let mut freed = Freed::default();
         while let Some(id) = at {
             let node = self.get(id);
             if node.holder != Holder::Nobody || node.revoking {
                 break;
             }
-            let (parent, only_child, expires_ns) = (node.parent, node.first_child, node.expires_ns);
-            match only_child {
+            let &Capability { parent, first_child, expires_ns, payer, is_open, opens_max, .. } = node;
+            match first_child {
                 None => self.unlink(id),
-                Some(child) if self.get(child).next.is_none() => self.splice(id, child),
+                Some(child) if self.get(child).next.is_none() && !self.is_tighter(opens_max, parent) => {
+                    self.splice(id, child);
+                }
                 Some(_) => break,
             }
             self.expiries.remove(&(expires_ns, id));
-            self.nodes[id.0 as usize] = None;
-            self.free.push(id.0);
-            freed += 1;
+            *self.node_mut(id) = None;
+            self.free.push(id);
+            if let (true, Some(parent)) = (is_open, parent) {
+                self.count_open(parent, |opens| opens - 1);
+            }
+            freed.push(payer);
             at = parent;
         }
         freed
+    }
+
+    /// Whether so many allow less than what is above.
+    fn is_tighter(&self, opens_max: u16, parent: Link) -> bool {
+        opens_max < parent.map_or(OPENS_UNBOUND, |parent| self.get(parent).opens_max)
+    }
+
+    /// Something is opened, or closed, through a capability.
+    fn count_open(&mut self, through: CapabilityId, change: impl Fn(u16) -> u16) {
+        let mut at = Some(through);
+        while let Some(id) = at {
+            let node = self.get_mut(id);
+            if node.opens_max == OPENS_UNBOUND {
+                // Invariant 1: nothing above bounds it either.
+                return;
+            }
+            node.opens = change(node.opens);
+            at = node.parent;
+        }
+    }
+
+    fn node_mut(&mut self, id: CapabilityId) -> &mut Node {
+        let (chunk, index) = id.place();
+        &mut self.chunks[chunk][index]
     }
 
     fn unlink(&mut self, id: CapabilityId) {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use keyway_abi::{
-    self as abi, AclEntry, AclItem, Badge, CapabilityEntry, Denial, Handle, Listing, Name, Reply, Rights,
-    Signal, request,
+    self as abi, AclEntry, AclItem, Badge, CapabilityEntry, CapabilityLimits, Denial, Handle, Listing, Name,
+    Reply, Rights, Signal, request,
 };
 
 use crate::{control::Control, error::Error, waiting::Until};
@@ -35,12 +35,13 @@ pub struct Terms {
     rights: Rights,
     badge: Option<Badge>,
     lifetime: Option<Duration>,
+    limits: CapabilityLimits,
 }
 
 impl Terms {
     /// With these rights, and all else as the parent.
     pub fn new(rights: Rights) -> Self {
-        Terms { rights, badge: None, lifetime: None }
+        Terms { rights, badge: None, lifetime: None, limits: CapabilityLimits::NONE }
     }
 
     /// With this badge, which the receiver of a message reads.
@@ -58,10 +59,25 @@ impl Terms {
         self
     }
 
+    /// At most so many lanes (of a queue) or mappings (of a region) are open at a time through it and through all that is
+    /// derived from it, in whatever process, together. Those that are open through the parent already do not count.
+    #[must_use]
+    pub fn opens(mut self, max: u16) -> Self {
+        self.limits.opens = Some(max);
+        self
+    }
+
+    /// The ring of a lane that is opened through it, or through what is derived from it, has at most so many bytes.
+    #[must_use]
+    pub fn ring_bytes(mut self, max: u32) -> Self {
+        self.limits.ring_bytes = Some(max);
+        self
+    }
+
     /// The same for the broker, whose lifetimes are moments of its clock.
     fn at_brokers_clock(&self, control: &Control) -> abi::Terms {
-        let Terms { rights, badge, lifetime } = *self;
-        abi::Terms { rights, badge, expires_ns: control.expiry_ns(lifetime) }
+        let Terms { rights, badge, lifetime, limits } = *self;
+        abi::Terms { rights, badge, expires_ns: control.expiry_ns(lifetime), limits }
     }
 }
 
@@ -122,17 +138,17 @@ impl Capability {
         Ok(Capability::adopted(&self.control, created.handle, created.rights))
     }
 
-    /// Makes an equal or weaker capability in this process, which ends by itself.
+    /// Makes an equal or weaker capability in this process, on these terms.
     ///
     /// # Errors
-    /// [`Error::Denied`]: rights and lifetimes only shrink, and a badge is fixed once.
+    /// [`Error::Denied`]: rights, lifetimes and limits only shrink, and a badge is fixed once.
     pub fn derive_with(&self, terms: &Terms) -> Result<Capability, Error> {
         let request = request::Derive { from: self.handle, terms: terms.at_brokers_clock(&self.control) };
         let (created, _) = self.control.create(request)?;
         Ok(Capability::adopted(&self.control, created.handle, created.rights))
     }
 
-    /// As [`grant`](Self::grant), and it can end by itself.
+    /// As [`grant`](Self::grant), on these terms.
     ///
     /// # Errors
     /// [`Error::Denied`].
@@ -146,7 +162,7 @@ impl Capability {
     /// [`revoke`](Self::revoke) does not reach that.
     ///
     /// # Errors
-    /// [`Error::Denied`]: rights and lifetimes only shrink, and a queue, a device and a name stand on their first capability,
+    /// [`Error::Denied`]: rights, lifetimes and limits only shrink, and a queue, a device and a name stand on their first capability,
     /// which cannot be replaced.
     pub fn weaken(&mut self, terms: &Terms) -> Result<(), Error> {
         let terms = terms.at_brokers_clock(&self.control);

@@ -368,6 +368,12 @@ impl Client {
         )
     }
 
+    /// How long it is until a moment of the broker's clock, such as a capability's [`expires_ns`](CapabilityEntry::expires_ns);
+    /// zero if it has passed.
+    pub fn remaining(&self, at_ns: u64) -> Duration {
+        self.control.remaining(at_ns)
+    }
+
     /// What was granted, refused and taken back lately, oldest first, after the record with this number. Needs the right `audit` on the
     /// directory.
     ///

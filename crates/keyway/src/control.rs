@@ -161,6 +161,12 @@ impl Control {
         Some(self.start.now_ns.saturating_add(since).saturating_add(lifetime).min(u64::MAX - 1))
     }
 
+    /// How long it is until a moment of the broker's clock; zero if it has passed.
+    pub(crate) fn remaining(&self, at_ns: u64) -> Duration {
+        let since = clock::boot_ns().saturating_sub(self.began_ns);
+        Duration::from_nanos(at_ns.saturating_sub(self.start.now_ns.saturating_add(since)))
+    }
+
     /// Readable when something has come from the broker; for readiness only.
     pub(crate) fn socket(&self) -> &OwnedFd {
         &self.socket

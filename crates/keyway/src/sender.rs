@@ -1,13 +1,14 @@
 //! The sending end of a lane.
 
 use std::{
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use keyway_abi::{
-    Handle, LaneId, Reply, Ticket,
-    layout::{PAGE_BYTES, RECORDS_OFFSET},
+    CapabilityLimit, Denial, Handle, LaneId, Reply, Ticket,
+    layout::{PAGE_BYTES, RECORDS_OFFSET, RING_BYTES_MIN},
     limits::{MESSAGE_CAPABILITIES_MAX, RING_BYTES_DEFAULT},
     request,
 };
@@ -25,18 +26,13 @@ use crate::{
 };
 
 /// How a lane is to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct SenderOptions {
-    /// Bytes of the ring: a power of two, 4 KiB to 1 GiB, within the queue's bound.
-    pub ring_bytes: u32,
+    /// Bytes of the ring: a power of two, 4 KiB to 1 GiB, within the queue's bound and the capability's. `None`: 64 KiB, or what
+    /// is within both.
+    pub ring_bytes: Option<u32>,
     /// How to wait for room.
     pub wait: WaitStyle,
-}
-
-impl Default for SenderOptions {
-    fn default() -> Self {
-        SenderOptions { ring_bytes: RING_BYTES_DEFAULT, wait: WaitStyle::default() }
-    }
 }
 
 /// The sending end of a lane. Dropping it closes the lane; what was sent can still be received.
@@ -50,8 +46,7 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn open(control: &Arc<Control>, queue: Handle, options: SenderOptions) -> Result<Self, Error> {
-        let ring_bytes = options.ring_bytes;
-        let (reply, descriptors) = control.request(request::OpenLane { queue, ring_bytes })?;
+        let (ring_bytes, (reply, descriptors)) = Self::ask_for_lane(control, queue, options.ring_bytes)?;
         let incoherent = || Error::BrokerIncoherent { operation: "OpenLane" };
         let Reply::LaneOpening { lane, word } = reply else { return Err(incoherent()) };
         let map = || {
@@ -72,6 +67,33 @@ impl Sender {
                 let _ = control.ask(request::CloseLane { lane });
                 Err(error)
             }
+        }
+    }
+
+    /// Asks for a lane. If nobody chose how large its ring is to be, a smaller one than usual will do.
+    fn ask_for_lane(
+        control: &Control,
+        queue: Handle,
+        chosen: Option<u32>,
+    ) -> Result<(u32, (Reply, Vec<OwnedFd>)), Error> {
+        let mut ring_bytes = chosen.unwrap_or(RING_BYTES_DEFAULT);
+        loop {
+            let asked = control.request(request::OpenLane { queue, ring_bytes });
+            let Err(Error::Denied {
+                denial:
+                    Denial::InvalidSize { max, .. }
+                    | Denial::LimitReached { limit: CapabilityLimit::RingBytes, max, .. },
+                ..
+            }) = &asked
+            else {
+                return Ok((ring_bytes, asked?));
+            };
+            let max = *max;
+            let next = 1 << max.max(1).ilog2();
+            if chosen.is_some() || next >= u64::from(ring_bytes) || next < u64::from(RING_BYTES_MIN) {
+                return Ok((ring_bytes, asked?));
+            }
+            ring_bytes = next as u32;
         }
     }
 

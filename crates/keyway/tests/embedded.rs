@@ -44,7 +44,7 @@ fn a_full_lane_says_so_and_a_deadline_ends() {
     let client = client(&broker);
     let queue = client.create_queue(QueueOptions::default()).unwrap();
     let capability = queue.sender_capability(None).unwrap();
-    let options = SenderOptions { ring_bytes: 4096, ..SenderOptions::default() };
+    let options = SenderOptions { ring_bytes: Some(4096), ..SenderOptions::default() };
     let mut sender = client.open_sender_with(&capability, options).unwrap();
     let sent = (0..1000).take_while(|_| sender.try_send(&[0; 100]).is_ok()).count();
     assert_eq!(sent, 4096 / 120);
@@ -242,6 +242,35 @@ fn a_weakened_capability_keeps_its_handle_and_has_lost_the_rest() {
     let back = send.weaken(&Terms::new(rights)).unwrap_err();
     assert!(matches!(back.denial(), Some(Denial::RightsExceeded { .. })), "{back}");
     client.open_sender(&send).unwrap();
+}
+
+#[test]
+fn a_limited_capability_opens_so_many_lanes_with_rings_so_large() {
+    use keyway::abi::CapabilityLimit;
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let queue = client.create_queue(QueueOptions::default()).unwrap();
+    let send = queue.sender_capability(None).unwrap();
+    let rights = Rights::SEND | Rights::DERIVE;
+    let limited = send.derive_with(&Terms::new(rights).opens(1).ring_bytes(3 * 4096)).unwrap();
+    let child = limited.derive(Rights::SEND, None).unwrap();
+    let sender = client.open_sender(&child).unwrap();
+    let second = client.open_sender(&limited).unwrap_err();
+    let Some(Denial::LimitReached { limit: CapabilityLimit::Opens, used: 1, max: 1, .. }) = second.denial()
+    else {
+        panic!("one lane is all that it allows: {second}")
+    };
+    let large = SenderOptions { ring_bytes: Some(1 << 14), ..SenderOptions::default() };
+    let other = send.derive_with(&Terms::new(Rights::SEND).ring_bytes(1 << 13)).unwrap();
+    let refused = client.open_sender_with(&other, large).unwrap_err();
+    let Some(Denial::LimitReached { limit: CapabilityLimit::RingBytes, asked: 16384, max: 8192, .. }) =
+        refused.denial()
+    else {
+        panic!("a ring that is chosen is not shrunk: {refused}")
+    };
+    let more = limited.derive_with(&Terms::new(Rights::SEND).opens(2)).unwrap_err();
+    assert!(matches!(more.denial(), Some(Denial::LimitExceeded { asked: 2, held: 1, .. })), "{more}");
+    drop(sender);
 }
 
 #[test]

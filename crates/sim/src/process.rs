@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use keyway_abi::{
-    AclEntry, AclKind, Badge, DefaultActions, Event, Handle, Kind, LaneId, Listing, MappingId, MaskChange,
-    Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, SignalAction, SignalSet, Subject, Taking,
-    Terms, Ticket,
+    AclEntry, AclKind, Badge, CapabilityLimits, DefaultActions, Event, Handle, Kind, LaneId, Listing,
+    MappingId, MaskChange, Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, SignalAction,
+    SignalSet, Subject, Taking, Terms, Ticket,
     request::{self, Audience, EscrowHow, MapAccess},
 };
 use keyway_kernel::{Call, Door, Identity, Outgoing};
@@ -387,7 +387,7 @@ impl Process {
             rights
         };
         let badge = random.once_in(4).then(|| Badge(random.below(3) as u64));
-        let terms = Terms { rights, badge, expires_ns: expiry(random, now_ns) };
+        let terms = Terms { rights, badge, expires_ns: expiry(random, now_ns), limits: limits(random) };
         match self.find(random, Kind::Process, Rights::ENDOW) {
             Some(to) if random.once_in(2) => {
                 self.send(request::Grant { from, to, terms });
@@ -400,7 +400,8 @@ impl Process {
         let Some(Held { handle, kind, rights }) = self.any(random) else { return };
         if random.once_in(4) {
             let rights = (rights - Rights::RECEIVE) & Rights::from_bits_truncate(random.number() as u32);
-            let terms = Terms { expires_ns: expiry(random, now_ns), ..Terms::rights(rights) };
+            let (expires_ns, limits) = (expiry(random, now_ns), limits(random));
+            let terms = Terms { rights, badge: None, expires_ns, limits };
             return self.send(request::Weaken { handle, terms });
         }
         let own = Some(handle) == self.own || Some(handle) == self.directory;
@@ -546,4 +547,11 @@ fn expiry(random: &mut Random, now_ns: u64) -> Option<u64> {
         return Some(now_ns);
     }
     random.once_in(5).then(|| now_ns + 1000 * random.below(600) as u64)
+}
+
+fn limits(random: &mut Random) -> CapabilityLimits {
+    CapabilityLimits {
+        opens: random.once_in(12).then(|| random.below(4) as u16),
+        ring_bytes: random.once_in(30).then(|| 4096 << random.below(2)),
+    }
 }

@@ -424,7 +424,7 @@ macro_rules! row {
 }
 
 /// All limits. Without a session, or the descriptors of one, nobody could connect.
-pub(super) const ROWS: [Row; 8] = [
+pub(super) const ROWS: [Row; 10] = [
     row!(sessions, 1),
     row!(handles, 0),
     row!(objects, 0),
@@ -432,6 +432,8 @@ pub(super) const ROWS: [Row; 8] = [
     row!(mappings, 0),
     row!(names, 0),
     row!(descriptors, SESSION_DESCRIPTORS as u64),
+    row!(derivations, 0),
+    row!(requests, 1),
     Row {
         key: "bytes",
         min: 0,

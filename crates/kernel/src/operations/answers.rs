@@ -14,8 +14,8 @@ use crate::{
 
 impl Kernel {
     pub(crate) fn commit_answer(&mut self, answer: Answer) {
-        let Some((caller, waiting)) = self.waiting.remove(&answer.task) else { return };
-        let Some(caller) = caller else {
+        let Some((awaiting, waiting)) = self.waiting.remove(&answer.task) else { return };
+        let Some(caller) = awaiting.map(|awaiting| self.end_awaiting(awaiting)) else {
             match waiting {
                 Waiting::Page(process) => self.commit_page(process, answer.outcome),
                 Waiting::Closing(account) => self.accounts.release(account, Charge::DESCRIPTOR),

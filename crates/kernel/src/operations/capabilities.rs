@@ -3,8 +3,8 @@
 use alloc::vec;
 
 use keyway_abi::{
-    Created, Denial, Event, Handle, Kind, Reply, Rights, Terms, Verdict, limits::DERIVATION_DEPTH_MAX,
-    request,
+    CapabilityLimit, CapabilityLimits, Created, Denial, Event, Handle, Kind, Reply, Rights, Terms, Verdict,
+    limits::DERIVATION_DEPTH_MAX, request,
 };
 
 use crate::{
@@ -17,8 +17,9 @@ use crate::{
 impl Kernel {
     pub(crate) fn derive(&mut self, caller: Caller, request: &request::Derive) -> Result<Outcome, Denial> {
         let (parent, terms) = self.check_child(caller, request.from, Rights::DERIVE, request.terms)?;
+        let payer = self.check_derivation(caller.process)?;
         self.check_room(caller.process)?;
-        let handle = self.commit_derive_into(parent, caller.process, terms);
+        let handle = self.commit_derive_into(parent, caller.process, terms, Some(payer));
         let Terms { rights, badge, .. } = terms;
         Outcome::reply(Reply::Capability(Created { handle, rights, badge }))
     }
@@ -26,8 +27,9 @@ impl Kernel {
     pub(crate) fn grant(&mut self, caller: Caller, request: &request::Grant) -> Result<Outcome, Denial> {
         let (parent, terms) = self.check_child(caller, request.from, Rights::GRANT, request.terms)?;
         let to = self.check_endow(caller, request.to)?;
+        let payer = self.check_derivation(caller.process)?;
         self.check_room(to)?;
-        let handle = self.commit_derive_into(parent, to, terms);
+        let handle = self.commit_derive_into(parent, to, terms, Some(payer));
         let kind = self.object(self.tree.get(parent).object).kind();
         let Terms { rights, badge, .. } = terms;
         self.notify(
@@ -43,8 +45,9 @@ impl Kernel {
         if capability.revoking {
             return Err(Denial::Revoking { handle: request.handle });
         }
-        let (caller, loss) = (Some(caller), Loss::Revoked);
-        self.start_sweep(Sweep { root: id, caller, count: 0, loss, whole: false });
+        self.check_request(caller.process)?;
+        let (awaiting, loss) = (Some(self.commit_awaiting(caller)), Loss::Revoked);
+        self.start_sweep(Sweep { root: id, awaiting, count: 0, loss, whole: false });
         Ok(Outcome::Later)
     }
 
@@ -79,7 +82,7 @@ impl Kernel {
 
     /// Whether this is lawful for a child of `parent`. Returns the terms with the badge that the child will carry.
     pub(crate) fn check_weaker(&self, parent: &Capability, asked: Terms) -> Result<Terms, Denial> {
-        let Terms { rights, badge, expires_ns, .. } = asked;
+        let Terms { rights, badge, expires_ns, limits } = asked;
         if !parent.rights.contains(rights) {
             return Err(Denial::RightsExceeded { asked: rights, held: parent.rights });
         }
@@ -92,6 +95,7 @@ impl Kernel {
         if let Some(asked_ns) = expires_ns {
             self.check_expiry(parent, asked_ns)?;
         }
+        check_limits(parent.limits(), limits)?;
         match (parent.badge, badge) {
             (Some(held), Some(asked)) if held != asked => Err(Denial::BadgeFixed { asked, held }),
             (held, _) => Ok(Terms { badge: held.or(badge), ..asked }),
@@ -126,8 +130,9 @@ impl Kernel {
         if is_root {
             return Err(Denial::RootBound { kind });
         }
+        let payer = Some(self.check_derivation(caller.process)?);
         let Terms { rights, badge, .. } = terms;
-        let child = Child { terms, bearer, holder };
+        let child = Child { terms, bearer, holder, payer };
         let weaker = self.commit_derive(id, child);
         self.process_mut(caller.process).table.restore(handle.slot(), weaker);
         if !rights.contains(Rights::WATCH) {
@@ -138,4 +143,19 @@ impl Kernel {
         self.record(Verdict::Granted { to: caller.process, kind, object: object.0, rights, badge });
         Outcome::reply(Reply::Capability(Created { handle, rights, badge }))
     }
+}
+
+fn check_limits(held: CapabilityLimits, asked: CapabilityLimits) -> Result<(), Denial> {
+    let rows = [
+        (CapabilityLimit::Opens, held.opens.map(u64::from), asked.opens.map(u64::from)),
+        (CapabilityLimit::RingBytes, held.ring_bytes.map(u64::from), asked.ring_bytes.map(u64::from)),
+    ];
+    for (limit, held, asked) in rows {
+        if let (Some(held), Some(asked)) = (held, asked)
+            && asked > held
+        {
+            return Err(Denial::LimitExceeded { limit, asked, held });
+        }
+    }
+    Ok(())
 }

@@ -21,6 +21,7 @@ impl Kernel {
         request: &request::OpenDeposit,
     ) -> Result<Outcome, Denial> {
         self.check_self(caller, request.process, Rights::DEPOSIT)?;
+        self.check_request(caller.process)?;
         let task = self.wait_for(Some(caller), Waiting::DepositPair);
         self.effects.push(Effect::CreatePair { task, process: caller.process, kind: PairKind::Deposit });
         Ok(Outcome::Later)

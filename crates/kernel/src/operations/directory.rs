@@ -49,7 +49,7 @@ impl Kernel {
                 badges,
             })
         });
-        let child = Child { terms, bearer: None, holder: Holder::Name(id) };
+        let child = Child { terms, bearer: None, holder: Holder::Name(id), payer: None };
         let target = self.commit_derive(queue, child);
         if let Body::ServiceName(entry) = &mut self.object_mut(id).body {
             entry.target = Some(target);
@@ -72,10 +72,11 @@ impl Kernel {
         let (name, target) = self.check_name(caller, &request.name)?;
         let rights = self.tree.get(target).rights;
         let terms = self.check_weaker(self.tree.get(target), Terms::rights(rights))?;
+        let payer = Some(self.check_derivation(caller.process)?);
         self.check_room(holder)?;
         let badge = self.commit_badge(holder, name);
         let terms = Terms { badge: Some(badge), ..terms };
-        let child = Child { terms, bearer: Some(holder), holder: Holder::Nobody };
+        let child = Child { terms, bearer: Some(holder), holder: Holder::Nobody, payer };
         let capability = self.commit_derive(target, child);
         let handle = self.commit_hold(holder, capability);
         if holder != caller.process {

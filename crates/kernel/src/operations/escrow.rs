@@ -126,6 +126,7 @@ impl Kernel {
             rights: capability.rights,
             badge: capability.badge,
             expires_ns: Some(capability.expires_ns).filter(|at| *at != u64::MAX),
+            limits: capability.limits(),
             parent,
             process,
         }
@@ -139,11 +140,11 @@ impl Kernel {
         holder: Holder,
     ) -> Result<EscrowItem, Denial> {
         let (parent, terms) = self.check_child(caller, from, Rights::GRANT, terms)?;
-        let account = self.process(caller.process).account;
+        let account = self.check_derivation(caller.process)?;
         self.accounts.check(account, Charge::HANDLE)?;
         self.accounts.charge(account, Charge::HANDLE);
-        let bearer = self.tree.get(parent).bearer;
-        let capability = self.commit_derive(parent, Child { terms, bearer, holder });
+        let (bearer, payer) = (self.tree.get(parent).bearer, Some(account));
+        let capability = self.commit_derive(parent, Child { terms, bearer, holder, payer });
         Ok(EscrowItem { capability, reserved_slot: None })
     }
 

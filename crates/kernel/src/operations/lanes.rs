@@ -3,8 +3,8 @@
 use alloc::{collections::BTreeMap, vec};
 
 use keyway_abi::{
-    BadgeBearer, Denial, Event, Kind, LaneEnd, LaneId, PeerIdentity, Quota, Reply, Rights, Sharer, Terms,
-    layout::PAGE_BYTES, limits::QUEUE_SHARE_MIN, request,
+    BadgeBearer, CapabilityLimit, Denial, Event, Handle, Kind, LaneEnd, LaneId, PeerIdentity, Quota, Reply,
+    Rights, Sharer, Terms, layout::PAGE_BYTES, limits::QUEUE_SHARE_MIN, request,
 };
 
 use crate::{
@@ -29,7 +29,14 @@ impl Kernel {
         if capability.revoking {
             return Err(Denial::Revoking { handle: request.queue });
         }
+        self.check_opens(request.queue, through)?;
+        if let Some(max) = capability.limits().ring_bytes.filter(|max| *max < request.ring_bytes) {
+            let (limit, handle) = (CapabilityLimit::RingBytes, request.queue);
+            let (asked, max) = (request.ring_bytes.into(), max.into());
+            return Err(Denial::LimitReached { handle, limit, asked, used: 0, max });
+        }
         let ack = self.check_open_lane(caller, queue, request.ring_bytes)?;
+        self.check_request(caller.process)?;
         let lane = self.commit_lane(caller, through, queue, ack, request.ring_bytes);
         let ring = self.lanes[&lane].ring;
         let task = self.wait_for(Some(caller), Waiting::Ring(lane));
@@ -50,6 +57,7 @@ impl Kernel {
             Opening::Mapping => {}
             Opening::Creating | Opening::Sealing | Opening::Open => return Err(Denial::AlreadyMapped),
         }
+        self.check_request(caller.process)?;
         let (ring, bytes) = (lane.ring, u64::from(lane.ring_bytes) + PAGE_BYTES as u64);
         self.lane_mut(id).opening = Opening::Sealing;
         let task = self.wait_for(Some(caller), Waiting::RingSeal(id));
@@ -107,7 +115,8 @@ impl Kernel {
         self.set_word(sender, sender_word, sender_word.generation);
         self.set_word(receiver, receiver_word, receiver_word.generation);
         let sender_root = self.process(sender).root;
-        let peer_handle = self.commit_derive_into(sender_root, receiver, Terms::rights(ProcessObject::PEER));
+        let peer_handle =
+            self.commit_derive_into(sender_root, receiver, Terms::rights(ProcessObject::PEER), None);
         let event = self.lane_opened(id, peer_handle);
         let ring = self.lanes[&id].ring;
         self.notify(receiver, event, vec![Descriptor::Readable(ring)]);
@@ -139,6 +148,13 @@ impl Kernel {
     pub(crate) fn lane_mut(&mut self, id: LaneId) -> &mut Lane {
         // INVARIANT: the caller found the lane in this very input.
         self.lanes.get_mut(&id).expect("a lane in use exists")
+    }
+
+    /// Whether the capability, and those that it was derived from, let one more lane or mapping be opened.
+    pub(crate) fn check_opens(&self, handle: Handle, through: CapabilityId) -> Result<(), Denial> {
+        let Some(full) = self.tree.full(through) else { return Ok(()) };
+        let (used, max) = (full.opens().into(), full.limits().opens.unwrap_or(u16::MAX).into());
+        Err(Denial::LimitReached { handle, limit: CapabilityLimit::Opens, asked: 1, used, max })
     }
 
     /// Returns the acknowledgement memory that the lane will use.
@@ -204,7 +220,7 @@ impl Kernel {
         let (sender, receiver) = (caller.process, self.receiver(queue));
         let parent = self.tree.get(through);
         let terms = Terms { badge: parent.badge, ..Terms::rights(Rights::empty()) };
-        let child = Child { terms, bearer: parent.bearer, holder: Holder::Lane(id) };
+        let child = Child { terms, bearer: parent.bearer, holder: Holder::Lane(id), payer: None };
         let capability = self.commit_derive(through, child);
         let (sender_word, receiver_word) = (self.take_word(sender), self.take_word(receiver));
         let entry = self.queue_mut(queue);
@@ -245,7 +261,7 @@ impl Kernel {
         id
     }
 
-    fn lane_opened(&self, id: LaneId, peer_handle: keyway_abi::Handle) -> Event {
+    fn lane_opened(&self, id: LaneId, peer_handle: Handle) -> Event {
         let lane = &self.lanes[&id];
         let sender = self.process(lane.sender);
         let capability = lane.capability.map(|id| self.tree.get(id));

@@ -36,7 +36,8 @@ impl Kernel {
         self.check_room(caller.process)?;
         let stock = Lane::ack_charge(request.stock.into());
         let account = self.process(caller.process).account;
-        self.accounts.check(account, Queue::CHARGE.plus(stock).plus(Charge::HANDLE))?;
+        let charge = Queue::CHARGE.plus(stock).plus(Charge::HANDLE).plus(Charge::REQUEST);
+        self.accounts.check(account, charge)?;
         let receiver = caller.process;
         let (id, handle) = self.commit_object(receiver, Queue::RIGHTS, Queue::CHARGE, |_, root| {
             Body::Queue(Queue {
@@ -76,7 +77,8 @@ impl Kernel {
             // Its numbers are used up: an acknowledgement memory's number is never given again.
             return Err(Denial::InvalidCount { asked: count.into(), max: 0 });
         }
-        self.accounts.check(self.process(caller.process).account, Lane::ack_charge(count))?;
+        let charge = Lane::ack_charge(count).plus(Charge::REQUEST);
+        self.accounts.check(self.process(caller.process).account, charge)?;
         self.commit_acks(caller, id, count, false);
         Ok(Outcome::Later)
     }
@@ -102,6 +104,7 @@ impl Kernel {
                 None => return Err(Denial::InvalidCount { asked: index.into(), max: queue.next_ack.into() }),
             }
         }
+        self.check_request(caller.process)?;
         let first = request.first;
         let queue = self.queue_mut(id);
         for (_, state) in queue.acks.range_mut(first..end).map(|(_, ack)| ack) {

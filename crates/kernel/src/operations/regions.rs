@@ -39,7 +39,7 @@ impl Kernel {
         self.check_room(caller.process)?;
         let charge = Region::charge(bytes);
         let account = self.process(caller.process).account;
-        self.accounts.check(account, charge.plus(Charge::HANDLE))?;
+        self.accounts.check(account, charge.plus(Charge::HANDLE).plus(Charge::REQUEST))?;
         let token = Token(self.next_number());
         let (id, _) = self.commit_object(caller.process, Region::RIGHTS, charge, |_, _| {
             let mappings = BTreeSet::new();
@@ -64,6 +64,7 @@ impl Kernel {
             return Err(Denial::Revoking { handle: request.region });
         }
         let id = capability.object;
+        self.check_opens(request.region, through)?;
         self.check_map(caller, id, request.access)?;
         let mapping = self.commit_mapping(caller, through, id);
         let region = self.region_mut(id);
@@ -87,10 +88,11 @@ impl Kernel {
         request: &request::RegionMapped,
     ) -> Result<Outcome, Denial> {
         let id = self.check_mapping(caller, request.mapping)?;
-        let region = self.region_mut(id);
-        if region.state != RegionState::Writing(request.mapping) {
+        if self.region(id).state != RegionState::Writing(request.mapping) {
             return Err(Denial::AlreadyMapped);
         }
+        self.check_request(caller.process)?;
+        let region = self.region_mut(id);
         region.state = RegionState::Sealing(request.mapping);
         let (token, bytes) = (region.token, region.bytes);
         let seals = match region.flags {
@@ -105,7 +107,7 @@ impl Kernel {
 
     pub(crate) fn freeze(&mut self, caller: Caller, request: &request::Freeze) -> Result<Outcome, Denial> {
         let id = self.check_mapping(caller, request.mapping)?;
-        let region = self.region_mut(id);
+        let region = self.region(id);
         if !region.flags.contains(RegionFlags::FREEZABLE) {
             return Err(Denial::NotFreezable);
         }
@@ -114,6 +116,8 @@ impl Kernel {
             RegionState::Freezing(writer) if writer == request.mapping => return Err(Denial::Pinned),
             _ => return Err(Denial::NotWriter { mapping: request.mapping }),
         }
+        self.check_request(caller.process)?;
+        let region = self.region_mut(id);
         region.state = RegionState::Freezing(request.mapping);
         let token = region.token;
         let task = self.wait_for(Some(caller), Waiting::Freeze(id));
@@ -186,6 +190,14 @@ impl Kernel {
         self.reply(caller, Reply::Done, vec![]);
     }
 
+    pub(crate) fn region(&self, id: ObjectId) -> &Region {
+        match &self.object(id).body {
+            Body::Region(region) => region,
+            // INVARIANT: the kind was judged when the id was found.
+            _ => unreachable!("the object is a region"),
+        }
+    }
+
     pub(crate) fn region_mut(&mut self, id: ObjectId) -> &mut Region {
         match &mut self.object_mut(id).body {
             Body::Region(region) => region,
@@ -231,7 +243,7 @@ impl Kernel {
         let id = MappingId(self.next_number());
         let parent = self.tree.get(through);
         let terms = Terms { badge: parent.badge, ..Terms::rights(Rights::empty()) };
-        let child = Child { terms, bearer: parent.bearer, holder: Holder::Mapping(id) };
+        let child = Child { terms, bearer: parent.bearer, holder: Holder::Mapping(id), payer: None };
         let capability = Some(self.commit_derive(through, child));
         let word = self.take_word(caller.process);
         let process = self.process_mut(caller.process);

@@ -28,10 +28,10 @@ impl Kernel {
         let own = arrival.own & ProcessObject::POSSIBLE;
         let directory = arrival.directory & DIRECTORY_RIGHTS;
         if self.check_room(number).is_ok() && !own.is_empty() {
-            self.commit_derive_into(root, number, Terms::rights(own));
+            self.commit_derive_into(root, number, Terms::rights(own), None);
         }
         if self.check_room(number).is_ok() && !directory.is_empty() {
-            self.commit_derive_into(self.directory_root, number, Terms::rights(directory));
+            self.commit_derive_into(self.directory_root, number, Terms::rights(directory), None);
         }
         Ok(number)
     }
@@ -79,6 +79,7 @@ impl Kernel {
     ) -> Result<Outcome, Denial> {
         self.check_self(caller, request.process, Rights::START)?;
         self.check_room(caller.process)?;
+        self.check_request(caller.process)?;
         let starter = self.process(caller.process).account;
         let account = self.accounts.open_unbound(starter)?;
         let child = self.commit_process(Phase::Unbound, account);
@@ -99,7 +100,7 @@ impl Kernel {
         }
         let root = self.process(child).root;
         let rights = ProcessObject::CHILD;
-        let handle = self.commit_derive_into(root, caller.process, Terms::rights(rights));
+        let handle = self.commit_derive_into(root, caller.process, Terms::rights(rights), None);
         let reply = Reply::Capability(Created { handle, rights, badge: None });
         self.reply(caller, reply, vec![Descriptor::PairEnd(child, PairKind::Session)]);
     }

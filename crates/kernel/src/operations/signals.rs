@@ -31,6 +31,9 @@ impl Kernel {
             return Err(Denial::ProcessEnded);
         };
         let course = at.signals.judge(signal, &from, at_identity)?;
+        if let Course::Act(_) = course {
+            self.check_request(caller.process)?;
+        }
         let info = info(signal, caller.process, &from, request.value);
         let consequences = self.process_mut(target).signals.commit(course, info, &from);
         let acts = matches!(course, Course::Act(_));

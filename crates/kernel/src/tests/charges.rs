@@ -26,7 +26,7 @@ fn what_a_process_makes_is_charged_to_it() {
     let (a, b) = (driver.connect(), driver.connect());
     let both = [a, b];
     let (_, paid) = cost(&mut driver, both, |driver| driver.made(a.number, derive(a.own, Rights::WATCH)));
-    assert_eq!(paid, [Charge { handles: 1, ..NOTHING }, NOTHING], "a capability");
+    assert_eq!(paid, [Charge { handles: 1, derivations: 1, ..NOTHING }, NOTHING], "a capability");
     let (region, paid) = cost(&mut driver, both, |driver| driver.region(a));
     let expected = Charge { handles: 1, objects: 1, descriptors: 1, bytes: 8192, ..NOTHING };
     assert_eq!(paid, [expected, NOTHING], "a region");
@@ -60,6 +60,7 @@ fn both_ends_pay_for_a_lane_and_the_sender_for_what_it_sends() {
     assert_eq!(paid, [sender, receiver], "a lane, and the receiver's capability to its sender");
     let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Terms::rights(Rights::WATCH)) };
     let (_, paid) = cost(&mut driver, [a, b], |driver| driver.ask(a.number, put));
-    assert_eq!(paid, [Charge { handles: 1, ..NOTHING }, NOTHING], "a capability in a message");
+    let expected = Charge { handles: 1, derivations: 1, ..NOTHING };
+    assert_eq!(paid, [expected, NOTHING], "a capability in a message");
     driver.finish();
 }

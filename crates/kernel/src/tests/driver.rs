@@ -381,7 +381,7 @@ impl Driver {
     /// A capability to `whom` with these rights, in the table of `holder`: as if it had come in a message.
     pub(super) fn introduce(&mut self, whom: Who, holder: Who, rights: Rights) -> Handle {
         let root = self.kernel.process(whom.number).root;
-        self.kernel.commit_derive_into(root, holder.number, Terms::rights(rights))
+        self.kernel.commit_derive_into(root, holder.number, Terms::rights(rights), None)
     }
 
     /// Gives `to` a part of what `from` has. Returns the handle in the table of `to`.

@@ -24,7 +24,7 @@ fn a_lane_has_no_larger_ring_than_messages_need() {
     let stage = Stage::begin();
     let client = stage.client();
     let capability = client.lookup(SERVICE).unwrap();
-    let options = SenderOptions { ring_bytes: 1 << 26, ..SenderOptions::default() };
+    let options = SenderOptions { ring_bytes: Some(1 << 26), ..SenderOptions::default() };
     assert!(client.open_sender_with(&capability, options).is_err());
 }
 

@@ -7,7 +7,7 @@ use alloc::{
 use core::ops::RangeInclusive;
 
 use keyway_abi::{
-    Badge, Denial, Handle, Kind, LaneId, MappingId, Rights, Terms, Ticket,
+    Badge, CapabilityLimit, CapabilityLimits, Denial, Handle, Kind, LaneId, MappingId, Rights, Terms, Ticket,
     limits::DERIVATION_DEPTH_MAX,
     request::{MapAccess, RegionFlags},
 };
@@ -34,6 +34,7 @@ pub(super) struct Capability {
     pub(super) depth: u8,
     pub(super) holder: Holder,
     pub(super) expires_ns: u64,
+    pub(super) limits: CapabilityLimits,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,7 @@ impl Oracle {
             depth: 0,
             holder,
             expires_ns: u64::MAX,
+            limits: CapabilityLimits::NONE,
         })
     }
 
@@ -131,6 +133,9 @@ impl Oracle {
         let id = self.child(parent, asked.rights, badge, holder);
         let inherited = self.capabilities[id].expires_ns;
         self.capabilities[id].expires_ns = asked.expires_ns.unwrap_or(inherited);
+        let limits = &mut self.capabilities[id].limits;
+        limits.opens = asked.limits.opens.or(limits.opens);
+        limits.ring_bytes = asked.limits.ring_bytes.or(limits.ring_bytes);
         id
     }
 
@@ -204,7 +209,7 @@ impl Oracle {
     }
 
     pub(super) fn weaker_until(&self, parent: usize, asked: &Terms) -> Result<Option<Badge>, Denial> {
-        let Terms { rights: asked, badge, expires_ns, .. } = *asked;
+        let Terms { rights: asked, badge, expires_ns, limits: asked_limits } = *asked;
         let Capability { rights: held, badge: fixed, depth, expires_ns: held_ns, .. } =
             self.capabilities[parent];
         if !held.contains(asked) {
@@ -221,6 +226,15 @@ impl Oracle {
             Some(asked_ns) if asked_ns <= now_ns => return Err(Denial::ExpiryPast { asked_ns, now_ns }),
             Some(asked_ns) if asked_ns > held_ns => return Err(Denial::ExpiryExceeded { asked_ns, held_ns }),
             _ => {}
+        }
+        let (held, asked) = (self.capabilities[parent].limits, asked_limits);
+        if asked.opens.zip(held.opens).is_some_and(|(asked, held)| asked > held) {
+            let (asked, held) = (asked.opens.unwrap_or(0).into(), held.opens.unwrap_or(0).into());
+            return Err(Denial::LimitExceeded { limit: CapabilityLimit::Opens, asked, held });
+        }
+        if asked.ring_bytes.zip(held.ring_bytes).is_some_and(|(asked, held)| asked > held) {
+            let (asked, held) = (asked.ring_bytes.unwrap_or(0).into(), held.ring_bytes.unwrap_or(0).into());
+            return Err(Denial::LimitExceeded { limit: CapabilityLimit::RingBytes, asked, held });
         }
         match (fixed, badge) {
             (Some(held), Some(asked)) if asked != held => Err(Denial::BadgeFixed { asked, held }),
@@ -305,6 +319,24 @@ impl Oracle {
             (MapAccess::Frozen, _) => Err(Denial::NotFrozen),
             (MapAccess::Write, _) => Err(Denial::WriterTaken),
         }
+    }
+
+    /// Whether one more lane or mapping may be open through the capability and through each that it comes from.
+    pub(super) fn openable(&self, id: usize, handle: Handle) -> Result<(), Denial> {
+        let mut at = Some(id);
+        while let Some(above) = at {
+            let open = |found: &Capability| matches!(found.holder, Holder::Lane(_) | Holder::Mapping(_));
+            let is_open_below = |one: &usize| open(&self.capabilities[*one]) && self.is_below(*one, above);
+            let used = || (0..self.capabilities.len()).filter(is_open_below).count() as u64;
+            match self.capabilities[above].limits.opens.map(|max| (u64::from(max), used())) {
+                Some((max, used)) if used >= max => {
+                    let limit = CapabilityLimit::Opens;
+                    return Err(Denial::LimitReached { handle, limit, asked: 1, used, max });
+                }
+                _ => at = self.capabilities[above].parent,
+            }
+        }
+        Ok(())
     }
 
     /// Lanes into a queue whose memory is still there.

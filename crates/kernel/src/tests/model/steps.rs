@@ -3,8 +3,8 @@
 use alloc::{collections::BTreeMap, vec, vec::Vec};
 
 use keyway_abi::{
-    Badge, BadgeBearer, Created, Denial, Event, Handle, Kind, LaneId, Listing, MappingId, Reply, Request,
-    Rights, Terms, Ticket,
+    Badge, BadgeBearer, CapabilityLimit, CapabilityLimits, Created, Denial, Event, Handle, Kind, LaneId,
+    Listing, MappingId, Reply, Request, Rights, Terms, Ticket,
     request::{self, Audience, EscrowHow, MapAccess, RegionFlags},
 };
 
@@ -255,7 +255,7 @@ impl Duel {
         let rights = self.rights(process, from, bits);
         let badge = (second < 64).then_some(Badge(u64::from(second % 4)));
         let expires_ns = self.expiry(second);
-        let terms = Terms { rights, badge, expires_ns };
+        let terms = Terms { rights, badge, expires_ns, limits: limits(bits >> 20) };
         let plan = self.oracle.child_of(process, from, Rights::DERIVE, &terms);
         let request = request::Derive { from, terms };
         let Some(((parent, badge), reply)) = self.ask(process, request, plan) else { return false };
@@ -269,7 +269,7 @@ impl Duel {
         let handle = self.pick(process, first, None);
         let rights = self.rights(process, handle, bits);
         let expires_ns = self.expiry(second);
-        let terms = Terms { expires_ns, ..Terms::rights(rights) };
+        let terms = Terms { expires_ns, limits: limits(bits >> 20), ..Terms::rights(rights) };
         let plan = self.oracle.replaceable(process, handle, &terms);
         let request = request::Weaken { handle, terms };
         let Some(((id, badge), reply)) = self.ask(process, request, plan) else { return false };
@@ -291,7 +291,7 @@ impl Duel {
         let rights = self.rights(process, from, bits);
         let badge = (bits >> 28 == 0).then_some(Badge(1));
         let expires_ns = self.expiry((bits >> 16) as u8);
-        let terms = Terms { rights, badge, expires_ns };
+        let terms = Terms { rights, badge, expires_ns, limits: limits(bits >> 20) };
         let plan = self.oracle.child_of(process, from, Rights::GRANT, &terms);
         let plan = plan.and_then(|child| Ok((child, self.oracle.endow(process, to)?)));
         let request = request::Grant { from, to, terms };
@@ -398,6 +398,12 @@ impl Duel {
     fn open_lane(&mut self, process: usize, first: u8) -> bool {
         let queue = self.pick(process, first, Some(Kind::Queue));
         let plan = self.oracle.held(process, queue, Kind::Queue, Rights::SEND).and_then(|id| {
+            self.oracle.openable(id, queue)?;
+            let (asked, limits) = (RING_BYTES.into(), self.oracle.capabilities[id].limits);
+            if let Some(max) = limits.ring_bytes.map(u64::from).filter(|max| *max < asked) {
+                let limit = CapabilityLimit::RingBytes;
+                return Err(Denial::LimitReached { handle: queue, limit, asked, used: 0, max });
+            }
             let object = self.oracle.capabilities[id].object;
             let Body::Queue { stock, senders_max, .. } = self.oracle.objects[object] else {
                 panic!("a queue")
@@ -576,6 +582,7 @@ impl Duel {
             _ => (MapAccess::Write, Rights::WRITE),
         };
         let plan = self.oracle.held(process, region, Kind::Region, needed).and_then(|id| {
+            self.oracle.openable(id, region)?;
             self.oracle.mappable(self.oracle.capabilities[id].object, access)?;
             Ok(id)
         });
@@ -654,5 +661,13 @@ impl Duel {
         self.driver.end(self.who[process].number);
         self.oracle.end_process(process);
         true
+    }
+}
+
+/// Mostly none; few, so that they are reached.
+fn limits(choice: u32) -> CapabilityLimits {
+    CapabilityLimits {
+        opens: choice.is_multiple_of(4).then_some((choice >> 2) as u16 % 4),
+        ring_bytes: (choice % 16 == 1).then_some(RING_BYTES << (choice >> 4 & 1) >> (choice >> 5 & 1)),
     }
 }
