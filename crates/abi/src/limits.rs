@@ -51,8 +51,11 @@ pub const USER_SESSIONS_MAX: u32 = 256;
 
 /// How deep capabilities may be derived from one another. A check walks at most so many parents.
 pub const DERIVATION_DEPTH_MAX: u8 = 64;
-/// Capabilities that one step of a revocation takes back; the broker serves everybody between two steps.
+/// Capabilities that are taken back at a time, with whatever is on its way in a lane that goes with the last of them; the broker
+/// serves everybody in between.
 pub const SWEEP_STEP: usize = 256;
+/// Of these, those that one revocation takes back before it is another's turn.
+pub const SWEEP_SHARE: usize = 32;
 /// Lanes into one queue.
 pub const QUEUE_SENDERS_MAX: u16 = 120;
 /// Lanes of one process into another's queue, at least; a large queue gives each process a quarter of its lanes.
@@ -73,17 +76,24 @@ pub const MESSAGE_CAPABILITIES_MAX: usize = 16;
 pub const ESCROW_MAX: usize = 64;
 /// Entries of one access list.
 pub const ACL_ENTRIES_MAX: usize = 64;
-/// Names that one process can wait for.
+/// Names that one session can wait for.
 pub const NAME_WAITS_MAX: usize = 64;
-/// Processes that one process can watch.
+/// Processes that one session can watch.
 pub const WATCHES_MAX: usize = 1024;
 /// Free broker words below which a process is given a further page.
 pub const BROKER_WORDS_RESERVE: usize = 32;
-/// Broker pages of one process.
+/// Broker pages of one session.
 pub const BROKER_PAGES_MAX: usize = 64;
+/// Broker pages of one process, over all its sessions; each session has at least one.
+pub const PAGES_MAX: u32 = 128;
+/// Broker pages of the processes of one user together.
+pub const USER_PAGES_MAX: u32 = 1024;
+/// Broker pages of all processes together. Each is a mapping of the broker's, of which Linux allows 65 530 by default
+/// (`vm.max_map_count`).
+pub const EVERYONE_PAGES_MAX: u32 = 1 << 15;
 /// Published names of one process.
 pub const NAMES_MAX: u32 = 64;
-/// Real-time signals queued at one process. One process has a quarter of them at another, the processes of one user three
+/// Real-time signals queued at one session. One process has a quarter of them at another, the processes of one user three
 /// quarters at another user's.
 pub const SIGNALS_QUEUED_MAX: u32 = 64;
 /// Entries of one listing reply; the next one begins after the last.

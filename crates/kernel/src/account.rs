@@ -65,39 +65,36 @@ impl Accounts {
         Ok(id)
     }
 
-    /// An account for a child that has not spoken yet. Its starter's user pays for its session.
-    pub(crate) fn open_unbound(&mut self, starter: AccountId) -> Result<AccountId, Denial> {
-        let uid = self.accounts[&starter].uid;
-        self.check_shared(uid, Charge::SESSION)?;
-        let id = self.create(None, uid);
-        self.charge(id, Charge::SESSION);
-        Ok(id)
+    /// The starter of a child pays for its session until it is known which process it is.
+    pub(crate) fn open_child(&mut self, starter: AccountId) -> Result<(), Denial> {
+        self.check(starter, Charge::SESSION)?;
+        self.charge(starter, Charge::SESSION);
+        Ok(())
     }
 
-    /// Now it is known which process the account's is. What was charged moves to that process's account, if it fits there.
+    /// Now it is known which process a child is: what its starter was charged for it moves to that process's account, if it
+    /// fits there.
     pub(crate) fn bind(
         &mut self,
-        unbound: AccountId,
+        starter: AccountId,
+        moved: Charge,
         key: (u64, u64),
         uid: u32,
     ) -> Result<AccountId, Denial> {
-        let moved = self.accounts[&unbound].used;
         let found = self.keys.get(&key).copied();
+        if found == Some(starter) {
+            return Ok(starter);
+        }
         let uid = found.map_or(uid, |id| self.accounts[&id].uid);
         let process = found.map_or(Charge::NOTHING, |id| self.accounts[&id].used);
         process.fits(moved, self.limits.process, Payer::Process)?;
-        if uid != self.accounts[&unbound].uid {
+        if uid != self.accounts[&starter].uid {
             self.user(uid).fits(moved, self.limits.user, Payer::User)?;
         }
         let id = found.unwrap_or_else(|| self.create(Some(key), uid));
         self.charge(id, moved);
-        self.release(unbound, moved);
+        self.release(starter, moved);
         Ok(id)
-    }
-
-    /// A session of the account has ended.
-    pub(crate) fn close(&mut self, id: AccountId) {
-        self.release(id, Charge::SESSION);
     }
 
     /// Whether the process and its user may have so much more.
@@ -229,7 +226,7 @@ impl Accounts {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use alloc::vec::Vec;
 
     use keyway_abi::{
@@ -242,8 +239,20 @@ mod tests {
     const KEY: (u64, u64) = (0, 7);
     const BYTES: Charge = Charge { bytes: 4096, ..Charge::NOTHING };
 
+    /// Two different accounts.
+    pub(crate) fn two() -> [AccountId; 2] {
+        let mut accounts = accounts();
+        [KEY, (0, 8)].map(|key| accounts.open(key, 1000).expect("room"))
+    }
+
     fn accounts() -> Accounts {
         Accounts::new(Limits::default())
+    }
+
+    impl Accounts {
+        fn release_session(&mut self, id: AccountId) {
+            self.release(id, Charge::SESSION);
+        }
     }
 
     fn full(of: Payer, max: u32) -> Denial {
@@ -258,7 +267,7 @@ mod tests {
         let id = accounts.open(KEY, 1000).expect("room");
         assert!(!accounts.is_empty());
         accounts.charge(id, BYTES);
-        accounts.close(id);
+        accounts.release_session(id);
         assert_eq!(accounts.used(id), BYTES, "it outlives its session");
         accounts.release(id, BYTES);
         assert!(accounts.is_empty());
@@ -266,7 +275,7 @@ mod tests {
         accounts.charge(id, BYTES);
         accounts.release(id, BYTES);
         assert_eq!(accounts.used(id), Charge::SESSION, "it outlives its charges");
-        accounts.close(id);
+        accounts.release_session(id);
         assert!(accounts.is_empty());
     }
 
@@ -277,12 +286,15 @@ mod tests {
         assert!(sessions.iter().all(Result::is_ok));
         assert_eq!(accounts.open(KEY, 1000), Err(full(Payer::Process, PROCESS_SESSIONS_MAX)));
         let starter = *sessions[0].as_ref().expect("room");
-        let child = accounts.open_unbound(starter).expect("the user has room");
-        let refused = accounts.bind(child, KEY, 1000);
+        let refused = accounts.open_child(starter);
+        assert_eq!(refused, Err(full(Payer::Process, PROCESS_SESSIONS_MAX)), "nor for a child");
+        let other = accounts.open((0, 8), 1000).expect("another process");
+        accounts.open_child(other).expect("room");
+        let refused = accounts.bind(other, Charge::SESSION, KEY, 1000);
         assert_eq!(refused, Err(full(Payer::Process, PROCESS_SESSIONS_MAX)), "nor through a child's session");
-        assert!(accounts.open((0, 8), 1000).is_ok(), "another process");
-        accounts.close(starter);
-        assert!(accounts.bind(child, KEY, 1000).is_ok());
+        accounts.release_session(starter);
+        assert_eq!(accounts.bind(other, Charge::SESSION, KEY, 1000), Ok(starter));
+        assert_eq!(accounts.used(other), Charge::SESSION);
     }
 
     #[test]
@@ -295,12 +307,12 @@ mod tests {
         assert!(sessions.iter().all(Result::is_ok));
         let refused = full(Payer::User, USER_SESSIONS_MAX);
         assert_eq!(accounts.open((0, 8), 1000), Err(refused.clone()));
-        assert_eq!(accounts.open_unbound(first), Err(refused.clone()));
         let stranger = accounts.open((0, 9), 1001).expect("another user has room");
-        let child = accounts.open_unbound(stranger).expect("room");
-        assert_eq!(accounts.bind(child, (0, 10), 1000), Err(refused), "nor through another user's child");
-        accounts.close(first);
-        assert!(accounts.bind(child, (0, 10), 1000).is_ok());
+        accounts.open_child(stranger).expect("room");
+        let bind = |accounts: &mut Accounts| accounts.bind(stranger, Charge::SESSION, (0, 10), 1000);
+        assert_eq!(bind(&mut accounts), Err(refused), "nor through another user's child");
+        accounts.release_session(first);
+        assert!(bind(&mut accounts).is_ok());
     }
 
     #[test]
@@ -316,7 +328,7 @@ mod tests {
         );
         let both = accounts.check_both((first, Charge::DESCRIPTOR), (second, Charge::NOTHING));
         assert!(matches!(both, Err(Denial::QuotaExceeded { .. })));
-        accounts.close(first);
+        accounts.release_session(first);
         assert!(accounts.open((0, 9), 1002).is_ok());
     }
 
@@ -336,16 +348,18 @@ mod tests {
     }
 
     #[test]
-    fn what_an_unbound_child_was_charged_is_its_processes_once_it_is_known() {
+    fn what_the_starter_of_a_child_was_charged_is_the_childs_once_it_is_known() {
         let mut accounts = accounts();
         let starter = accounts.open(KEY, 1000).expect("room");
-        let unbound = accounts.open_unbound(starter).expect("room");
-        accounts.charge(unbound, BYTES);
-        let bound = accounts.bind(unbound, (0, 8), 1001).expect("room");
-        assert_eq!(accounts.used(bound), BYTES.plus(Charge::SESSION));
+        accounts.open_child(starter).expect("room");
+        accounts.charge(starter, BYTES);
+        let moved = BYTES.plus(Charge::SESSION);
+        assert_eq!(accounts.used(starter), moved.plus(Charge::SESSION));
+        assert_eq!(accounts.bind(starter, moved, KEY, 1000), Ok(starter), "it is its own starter");
+        let bound = accounts.bind(starter, moved, (0, 8), 1001).expect("room");
+        assert_eq!(accounts.used(bound), moved);
         assert_eq!(accounts.used(starter), Charge::SESSION);
-        assert!(!accounts.accounts.contains_key(&unbound));
-        assert_eq!(accounts.users[&1001].used, BYTES.plus(Charge::SESSION));
+        assert_eq!(accounts.users[&1001].used, moved);
         assert_eq!(accounts.users[&1000].used, Charge::SESSION);
     }
 

@@ -127,6 +127,11 @@ impl Kernel {
                 let holder = self.tree.get(id).holder;
                 assert_eq!(holder, Holder::Process(*number, handle.slot()), "kernel invariant 1: handle");
             }
+            if let Some(known) = process.held.known() {
+                let filled = process.table.filled(0);
+                let held = filled.map(|(handle, id)| (self.tree.get(id).object, handle.slot())).collect();
+                assert_eq!(*known, held, "what {number} holds is known by object");
+            }
             assert_eq!(process.table.held(), process.table.count_held(), "table invariant 2");
         }
     }
@@ -136,10 +141,12 @@ impl Kernel {
         for (_, capability) in self.tree.iter() {
             *counts.entry(capability.object).or_insert(0) += 1;
         }
+        let queues = self.objects.iter().filter(|(_, object)| matches!(object.body, Body::Queue(_)));
+        assert!(queues.map(|(id, _)| id).eq(&self.queues), "the queues are known");
         for (id, object) in &self.objects {
             let count = counts.remove(id).unwrap_or(0);
             assert_eq!(object.capabilities, count, "kernel invariant 2: {id:?}");
-            let mapped = matches!(&object.body, Body::Region(region) if !region.mappings.is_empty());
+            let mapped = object.is_in_use();
             assert!(count > 0 || mapped, "kernel invariant 2: {id:?} has ended");
             if let Body::Region(Region { state, mappings, .. }) = &object.body
                 && let RegionState::Writing(writer) | RegionState::Sealing(writer) = state
@@ -246,9 +253,10 @@ impl Kernel {
             }
         }
         for process in self.processes.values() {
-            add(process.account, Charge::SESSION);
+            add(process.account, Charge::SESSION.plus(process.charge_of_pages()));
             process.table.filled(0).for_each(|_| add(process.account, Charge::HANDLE));
             process.mappings.iter().for_each(|_| add(process.account, Mapping::CHARGE));
+            process.badged.iter().for_each(|_| add(process.account, Charge::DERIVATION));
         }
         for object in self.objects.values() {
             let Some(account) = object.account else { continue };

@@ -7,7 +7,7 @@ use alloc::{vec, vec::Vec};
 use keyway_abi::{
     Event, Farewell, Handle, LaneEnd, LaneId, MappingId, ProcessNumber, Reply, Verdict,
     layout::{WORD_DEAD, WORD_REVOKED},
-    limits::SWEEP_STEP,
+    limits::{SWEEP_SHARE, SWEEP_STEP},
     request::RegionFlags,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     limits::Charge,
     object::{AckState, Body, Device, Object, Queue, Region, RegionState, ServiceName},
     process::Phase,
-    sweep::{Loss, Sweep},
+    sweep::{Loss, Owner, Sweep, Turns},
     tree::{CapabilityId, Freed, Holder, ObjectId},
 };
 
@@ -33,27 +33,32 @@ pub(crate) enum LaneSide {
 impl Kernel {
     /// Marks the root, which takes effect at once, and does the first step.
     pub(crate) fn start_sweep(&mut self, sweep: Sweep) {
-        self.mark_sweep(sweep);
-        self.advance(sweep.root);
+        let owner = self.mark_sweep(sweep);
+        self.advance(sweep.root, 0);
         if self.sweeps.contains_key(&sweep.root) {
-            self.sweep_turns.push_back(sweep.root);
+            self.turns.push(owner, sweep.root);
         }
     }
 
-    fn mark_sweep(&mut self, sweep: Sweep) {
-        self.tree.get_mut(sweep.root).revoking = true;
+    /// Returns whose turn the revocation takes: of who asked for it, else of who paid for what is taken back.
+    fn mark_sweep(&mut self, sweep: Sweep) -> Owner {
+        let capability = self.tree.get_mut(sweep.root);
+        capability.revoking = true;
+        let (payer, object) = (capability.payer, capability.object);
         self.sweeps.insert(sweep.root, sweep);
+        let asker = sweep.awaiting.map(|awaiting| awaiting.account);
+        let account = asker.or(payer).or_else(|| self.objects.get(&object).and_then(|object| object.account));
+        Owner { uid: account.map(|account| self.accounts.uid(account)), account }
     }
 
-    /// A bounded step of a revocation; each has its turn.
+    /// Goes on with the revocations under way: users take turns, the accounts of each, and the revocations of each account.
     pub(crate) fn sweep_step(&mut self) {
-        while let Some(root) = self.sweep_turns.pop_front() {
+        while self.budget > 0
+            && let Some((owner, root)) = self.turns.next()
+        {
+            self.advance(root, self.budget.saturating_sub(SWEEP_SHARE));
             if self.sweeps.contains_key(&root) {
-                self.advance(root);
-                if self.sweeps.contains_key(&root) {
-                    self.sweep_turns.push_back(root);
-                }
-                return;
+                self.turns.push(owner, root);
             }
         }
     }
@@ -63,7 +68,7 @@ impl Kernel {
         // LIMIT: SWEEP_STEP.
         for _ in 0..SWEEP_STEP {
             match self.tree.next_expiry() {
-                Some((at, id)) if at <= self.now_ns => self.expire_one(id),
+                Some((at, id)) if at <= self.now_ns && self.budget > 0 => self.expire_one(id),
                 _ => return,
             }
         }
@@ -78,8 +83,9 @@ impl Kernel {
         } else if self.tree.children(id).next().is_none() {
             self.drop_expired(id, 0);
         } else {
-            self.mark_sweep(Sweep { root: id, awaiting: None, count: 0, loss: Loss::Expired, whole: true });
-            self.sweep_turns.push_back(id);
+            let sweep = Sweep { root: id, awaiting: None, count: 0, loss: Loss::Expired, whole: true };
+            let owner = self.mark_sweep(sweep);
+            self.turns.push(owner, id);
         }
     }
 
@@ -94,15 +100,17 @@ impl Kernel {
         self.drop_capability(id, Loss::Expired);
     }
 
-    fn advance(&mut self, root: CapabilityId) {
+    /// Goes on with a revocation until `left` of the budget is left.
+    fn advance(&mut self, root: CapabilityId, left: usize) {
         let Some(&Sweep { loss, .. }) = self.sweeps.get(&root) else { return };
-        // LIMIT: SWEEP_STEP.
-        for _ in 0..SWEEP_STEP {
+        // LIMIT: SWEEP_STEP. Each round takes of the budget.
+        while self.budget > left {
             let Some(leaf) = self.tree.leaf_below(root) else {
                 return self.finish_sweep(root);
             };
             if self.tree.get(leaf).revoking {
                 // A smaller revocation has become part of this one, and has nothing left to do.
+                self.budget -= 1;
                 self.finish_sweep(leaf);
                 continue;
             }
@@ -116,6 +124,9 @@ impl Kernel {
 
     fn finish_sweep(&mut self, root: CapabilityId) {
         let Some(sweep) = self.sweeps.remove(&root) else { return };
+        if self.sweeps.is_empty() {
+            self.turns = Turns::default();
+        }
         if let Some(awaiting) = sweep.awaiting {
             let caller = self.end_awaiting(awaiting);
             let object = self.tree.get(root).object;
@@ -215,6 +226,7 @@ impl Kernel {
         let entry = self.process_mut(process);
         let handle = entry.table.handle(slot);
         entry.table.empty(slot);
+        entry.held.remove(object, slot);
         let account = entry.account;
         self.accounts.release(account, Charge::HANDLE);
         self.forget_watch(process, object, handle);
@@ -229,7 +241,10 @@ impl Kernel {
         let (name, badges) = (entry.name.clone(), core::mem::take(&mut entry.badges));
         self.names.remove(&name);
         for process in badges.into_keys() {
-            self.process_mut(process).badged.remove(&id);
+            let process = self.process_mut(process);
+            process.badged.remove(&id);
+            let account = process.account;
+            self.accounts.release(account, Charge::DERIVATION);
         }
         let queue = self.tree.get(target).object;
         if let Some(Object { body: Body::Queue(queue), .. }) = self.objects.get_mut(&queue) {
@@ -240,6 +255,7 @@ impl Kernel {
     /// Capabilities of an object have been freed; the last one takes it along.
     pub(crate) fn uncount(&mut self, id: ObjectId, freed: Freed) {
         let count = freed.count;
+        self.budget = self.budget.saturating_sub(count as usize);
         for payer in freed.payers() {
             self.accounts.release(payer, Charge::DERIVATION);
         }
@@ -248,10 +264,9 @@ impl Kernel {
         self.free_if_unused(id);
     }
 
-    fn free_if_unused(&mut self, id: ObjectId) {
-        let mapped = |body: &Body| matches!(body, Body::Region(region) if !region.mappings.is_empty());
+    pub(crate) fn free_if_unused(&mut self, id: ObjectId) {
         match self.objects.get(&id) {
-            Some(object) if object.capabilities == 0 && !mapped(&object.body) => {}
+            Some(object) if object.capabilities == 0 && !object.is_in_use() => {}
             _ => return,
         }
         if let Body::Queue(queue) = &self.object(id).body {
@@ -263,7 +278,10 @@ impl Kernel {
         }
         let Some(object) = self.objects.remove(&id) else { return };
         let charge = match object.body {
-            Body::Queue(_) => Queue::CHARGE,
+            Body::Queue(_) => {
+                self.queues.remove(&id);
+                Queue::CHARGE
+            }
             Body::Region(Region { token, bytes, .. }) => {
                 self.effects.push(Effect::DropMemory { token });
                 Region::charge(bytes)
@@ -502,7 +520,9 @@ impl Kernel {
                 watched.watchers.remove(&(number, handle));
             }
         }
+        let account = self.process(number).account;
         for name in core::mem::take(&mut self.process_mut(number).badged) {
+            self.accounts.release(account, Charge::DERIVATION);
             if let Some(Object { body: Body::ServiceName(entry), .. }) = self.objects.get_mut(&name) {
                 entry.badges.remove(&number);
             }
@@ -511,7 +531,7 @@ impl Kernel {
             self.name_waits.remove(&(name, number));
         }
         if let Some(process) = self.processes.remove(&number) {
-            self.accounts.close(process.account);
+            self.accounts.release(process.account, Charge::SESSION.plus(process.charge_of_pages()));
         }
         self.effects.push(Effect::EndSession { process: number, farewell });
     }

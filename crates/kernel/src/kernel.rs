@@ -8,13 +8,13 @@
 //! 4. A lane is known to its queue, its ends and its capability, and to nobody else.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
 
 use keyway_abi::{
     AuditEntry, Denial, Event, Farewell, Fault, Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Reply,
-    Request, Rights, Terms, Verdict, WordPlace, layout::GENERATION_FIRST,
+    Request, Rights, Terms, Verdict, WordPlace, layout::GENERATION_FIRST, limits::SWEEP_STEP,
 };
 
 use crate::{
@@ -24,12 +24,15 @@ use crate::{
     limits::{Charge, Limits},
     log::Log,
     object::{Body, DIRECTORY_RIGHTS, Object},
-    process::{Phase, Process},
+    process::{HeldObjects, Phase, Process},
     rules::NameRules,
-    sweep::{Awaiting, Caller, Sweep},
+    sweep::{Awaiting, Caller, Sweep, Turns},
     table::Table,
     tree::{Capability, CapabilityId, Child, Holder, ObjectId, Tree},
 };
+
+/// Effects of which the room is kept between inputs.
+const EFFECTS_KEPT: usize = 4096;
 
 /// What an operation that was not denied leads to.
 pub(crate) enum Outcome {
@@ -57,6 +60,8 @@ pub struct Kernel {
     pub(crate) accounts: Accounts,
     pub(crate) objects: BTreeMap<ObjectId, Object>,
     pub(crate) processes: BTreeMap<ProcessNumber, Process>,
+    /// Which of the objects are queues.
+    pub(crate) queues: BTreeSet<ObjectId>,
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
     pub(crate) mappings: BTreeMap<MappingId, Mapping>,
     pub(crate) names: BTreeMap<Name, ObjectId>,
@@ -66,7 +71,9 @@ pub struct Kernel {
     /// Revocations under way, by what they stand on.
     pub(crate) sweeps: BTreeMap<CapabilityId, Sweep>,
     /// Whose turn it is. Some may have ended meanwhile.
-    pub(crate) sweep_turns: VecDeque<CapabilityId>,
+    pub(crate) turns: Turns,
+    /// How many more capabilities may be cleared away before somebody else is served.
+    pub(crate) budget: usize,
     pub(crate) directory_root: CapabilityId,
     pub(crate) effects: Vec<Effect>,
     pub(crate) last_number: u64,
@@ -95,13 +102,15 @@ impl Kernel {
             accounts: Accounts::new(limits),
             objects: BTreeMap::from([(directory, object)]),
             processes: BTreeMap::new(),
+            queues: BTreeSet::new(),
             lanes: BTreeMap::new(),
             mappings: BTreeMap::new(),
             names: BTreeMap::new(),
             name_waits: BTreeSet::new(),
             waiting: BTreeMap::new(),
             sweeps: BTreeMap::new(),
-            sweep_turns: VecDeque::new(),
+            turns: Turns::default(),
+            budget: 0,
             directory_root,
             effects: Vec::new(),
             last_number: 1,
@@ -128,14 +137,14 @@ impl Kernel {
         now_ns: u64,
         arrival: Arrival,
     ) -> (Result<ProcessNumber, Farewell>, Effects<'_>) {
-        self.now_ns = now_ns;
+        self.begin(now_ns);
         let number = self.commit_connect(arrival);
         (number, Effects::new(&mut self.effects))
     }
 
     /// The first frame of a confined child has come, from this process.
     pub fn on_bind(&mut self, now_ns: u64, process: ProcessNumber, identity: Identity) -> Effects<'_> {
-        self.now_ns = now_ns;
+        self.begin(now_ns);
         self.commit_bind(process, identity);
         Effects::new(&mut self.effects)
     }
@@ -149,7 +158,7 @@ impl Kernel {
         request: Request,
         device: Option<Token>,
     ) -> Effects<'_> {
-        self.now_ns = now_ns;
+        self.begin(now_ns);
         self.expire_step();
         let caller = Caller { process, call };
         self.log.set_asker(Some((process, call.opcode)));
@@ -183,21 +192,21 @@ impl Kernel {
 
     /// Linux has done, or refused, what an effect asked for.
     pub fn on_answer(&mut self, now_ns: u64, answer: Answer) -> Effects<'_> {
-        self.now_ns = now_ns;
+        self.begin(now_ns);
         self.commit_answer(answer);
         Effects::new(&mut self.effects)
     }
 
     /// A process has died, closed its socket, or must go because of what `farewell` says.
     pub fn on_end(&mut self, now_ns: u64, process: ProcessNumber, farewell: Option<Farewell>) -> Effects<'_> {
-        self.now_ns = now_ns;
+        self.begin(now_ns);
         self.end_session(process, farewell);
         Effects::new(&mut self.effects)
     }
 
     /// One more bounded step of the revocations under way. Call it once a turn while [`Kernel::is_sweeping`].
     pub fn sweep(&mut self, now_ns: u64) -> Effects<'_> {
-        self.now_ns = now_ns;
+        self.begin(now_ns);
         self.sweep_step();
         Effects::new(&mut self.effects)
     }
@@ -209,15 +218,24 @@ impl Kernel {
 
     /// Ends what ends by itself, in bounded steps: call it at [`Kernel::next_expiry_ns`], and again while that has passed.
     pub fn expire(&mut self, now_ns: u64) -> Effects<'_> {
-        self.now_ns = now_ns;
+        self.begin(now_ns);
         self.expire_step();
         Effects::new(&mut self.effects)
     }
 
     /// Whether a revocation is under way.
     pub fn is_sweeping(&self) -> bool {
-        debug_assert!(self.sweeps.len() <= self.sweep_turns.len(), "each revocation has its turn");
+        debug_assert!(self.sweeps.len() <= self.turns.len(), "each revocation has its turn");
         !self.sweeps.is_empty()
+    }
+
+    /// An input is to be handled.
+    fn begin(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        self.budget = SWEEP_STEP;
+        if self.effects.capacity() > EFFECTS_KEPT {
+            self.effects = Vec::new();
+        }
     }
 
     fn dispatch(
@@ -393,6 +411,7 @@ impl Kernel {
         let capability = self.tree.get_mut(id);
         capability.holder = Holder::Process(process, handle.slot());
         let (object, rights, badge) = (capability.object, capability.rights, capability.badge);
+        self.process_mut(process).held.insert(object, handle.slot());
         let kind = self.objects.get(&object).map(Object::kind);
         if let Some(kind) = kind {
             self.record(Verdict::Granted { to: process, kind, object: object.0, rights, badge });
@@ -434,10 +453,12 @@ impl Kernel {
         place
     }
 
-    /// Takes a broker word back for ever.
+    /// Takes a broker word back from a process that has given up what it spoke of.
     pub(crate) fn retire_word(&mut self, process: ProcessNumber, place: WordPlace) {
         let Some(entry) = self.processes.get_mut(&process) else { return };
+        let account = entry.account;
         if let Some(page) = entry.pages.retire_word(place) {
+            self.accounts.release(account, Charge::PAGE);
             self.effects.push(Effect::DropPage { process, page });
             self.notify(process, Event::PageDropped { page }, Vec::new());
         }
@@ -449,10 +470,20 @@ impl Kernel {
         if !self.is_reachable(process) {
             return;
         }
-        if let Some(page) = self.process_mut(process).pages.take_wanted() {
-            let task = self.wait_for(None, Waiting::Page(process));
-            self.effects.push(Effect::CreatePage { task, process, page });
+        let found = self.process(process);
+        if !found.pages.wants_page() {
+            return;
         }
+        let (account, is_first) = (found.account, found.pages.count() == 0);
+        // The first one was charged with the session.
+        let charge = if is_first { Charge::NOTHING } else { Charge::PAGE };
+        if let Err(denial) = self.accounts.check(account, charge) {
+            return self.process_mut(process).pages.on_refused(denial);
+        }
+        self.accounts.charge(account, charge);
+        let page = self.process_mut(process).pages.begin_page();
+        let task = self.wait_for(None, Waiting::Page(process));
+        self.effects.push(Effect::CreatePage { task, process, page });
     }
 
     /// Notes what an answer will be for. Checked, if somebody waits for a reply: `check_request`.
@@ -529,6 +560,7 @@ impl Kernel {
             confined: phase == Phase::Unbound,
             account,
             table: Table::default(),
+            held: HeldObjects::default(),
             object,
             root,
             since_ns: self.now_ns,

@@ -117,7 +117,7 @@ pub(crate) enum Waiting {
     },
     Ring(keyway_abi::LaneId),
     RingSeal(keyway_abi::LaneId),
-    Region(ObjectId),
+    Region(ObjectId, keyway_abi::Handle),
     RegionSeal(MappingId),
     Freeze(ObjectId),
     Child(ProcessNumber),

@@ -5,10 +5,11 @@
 use keyway_abi::{
     Denial, Payer, Quota,
     limits::{
-        DERIVATIONS_MAX, DESCRIPTORS_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX, NAMES_MAX, OBJECTS_MAX,
-        PROCESS_BYTES_MAX, PROCESS_SESSIONS_MAX, REQUESTS_MAX, SESSION_DESCRIPTORS, USER_BYTES_MAX,
-        USER_DERIVATIONS_MAX, USER_DESCRIPTORS_MAX, USER_HANDLES_MAX, USER_LANES_MAX, USER_MAPPINGS_MAX,
-        USER_NAMES_MAX, USER_OBJECTS_MAX, USER_REQUESTS_MAX, USER_SESSIONS_MAX,
+        DERIVATIONS_MAX, DESCRIPTORS_MAX, EVERYONE_PAGES_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX,
+        NAMES_MAX, OBJECTS_MAX, PAGES_MAX, PROCESS_BYTES_MAX, PROCESS_SESSIONS_MAX, REQUESTS_MAX,
+        SESSION_DESCRIPTORS, USER_BYTES_MAX, USER_DERIVATIONS_MAX, USER_DESCRIPTORS_MAX, USER_HANDLES_MAX,
+        USER_LANES_MAX, USER_MAPPINGS_MAX, USER_NAMES_MAX, USER_OBJECTS_MAX, USER_PAGES_MAX,
+        USER_REQUESTS_MAX, USER_SESSIONS_MAX,
     },
 };
 
@@ -33,6 +34,8 @@ pub struct Charge {
     pub derivations: u32,
     /// Requests whose reply is to come.
     pub requests: u32,
+    /// Broker pages.
+    pub pages: u32,
     /// Bytes of shared memory.
     pub bytes: u64,
 }
@@ -49,6 +52,7 @@ impl Charge {
         descriptors: 0,
         derivations: 0,
         requests: 0,
+        pages: 0,
         bytes: 0,
     };
     /// One capability.
@@ -59,7 +63,9 @@ impl Charge {
     pub(crate) const REQUEST: Charge = Charge { requests: 1, ..Charge::NOTHING };
     /// One session.
     pub(crate) const SESSION: Charge =
-        Charge { sessions: 1, descriptors: SESSION_DESCRIPTORS, ..Charge::NOTHING };
+        Charge { sessions: 1, descriptors: SESSION_DESCRIPTORS, pages: 1, ..Charge::NOTHING };
+    /// One more broker page.
+    pub(crate) const PAGE: Charge = Charge { pages: 1, ..Charge::NOTHING };
     /// One descriptor that came from a process and is not closed yet.
     pub(crate) const DESCRIPTOR: Charge = Charge { descriptors: 1, ..Charge::NOTHING };
     /// No limit at all.
@@ -73,6 +79,7 @@ impl Charge {
         descriptors: u32::MAX,
         derivations: u32::MAX,
         requests: u32::MAX,
+        pages: u32::MAX,
         bytes: u64::MAX,
     };
 
@@ -88,6 +95,7 @@ impl Charge {
             descriptors: narrow(self.descriptors, other.descriptors),
             derivations: narrow(self.derivations, other.derivations),
             requests: narrow(self.requests, other.requests),
+            pages: narrow(self.pages, other.pages),
             bytes: with(self.bytes, other.bytes),
         }
     }
@@ -104,7 +112,7 @@ impl Charge {
         })
     }
 
-    fn rows(self) -> [(Quota, u64); 10] {
+    fn rows(self) -> [(Quota, u64); 11] {
         [
             (Quota::Sessions, self.sessions.into()),
             (Quota::Handles, self.handles.into()),
@@ -115,6 +123,7 @@ impl Charge {
             (Quota::Descriptors, self.descriptors.into()),
             (Quota::Derivations, self.derivations.into()),
             (Quota::Requests, self.requests.into()),
+            (Quota::Pages, self.pages.into()),
             (Quota::Bytes, self.bytes),
         ]
     }
@@ -155,6 +164,7 @@ impl Default for Limits {
                 descriptors: DESCRIPTORS_MAX,
                 derivations: DERIVATIONS_MAX,
                 requests: REQUESTS_MAX,
+                pages: PAGES_MAX,
                 bytes: PROCESS_BYTES_MAX,
             },
             user: Charge {
@@ -167,9 +177,10 @@ impl Default for Limits {
                 descriptors: USER_DESCRIPTORS_MAX,
                 derivations: USER_DERIVATIONS_MAX,
                 requests: USER_REQUESTS_MAX,
+                pages: USER_PAGES_MAX,
                 bytes: USER_BYTES_MAX,
             },
-            everyone: Charge::UNLIMITED,
+            everyone: Charge { pages: EVERYONE_PAGES_MAX, ..Charge::UNLIMITED },
         }
     }
 }

@@ -39,6 +39,17 @@ pub(crate) enum Body {
 }
 
 impl Object {
+    /// Whether something stands on it besides capabilities.
+    pub(crate) fn is_in_use(&self) -> bool {
+        match &self.body {
+            // Linux may still be freezing its memory for somebody who has given it up.
+            Body::Region(region) => {
+                !region.mappings.is_empty() || matches!(region.state, RegionState::Freezing(_))
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self.body {
             Body::Queue(_) => Kind::Queue,

@@ -3,6 +3,7 @@
 extern crate std;
 
 mod acls;
+mod bounds;
 mod capabilities;
 mod charges;
 mod denials;

@@ -75,6 +75,15 @@ impl Lineage {
         self.ends.extend(self.expiries.get(&(process, through)).map(|at| ((process, opened), *at)));
     }
 
+    /// The words of a process's mappings.
+    pub(crate) fn mapping_words(&self, process: ProcessNumber) -> impl Iterator<Item = WordPlace> + '_ {
+        let own = self
+            .opened
+            .iter()
+            .filter(move |((of, opened), _)| *of == process && matches!(opened, Opened::Mapping(_)));
+        own.map(|(_, (_, word))| *word)
+    }
+
     /// The words of all whose time has come.
     pub(crate) fn words_expired(&self, now_ns: u64) -> Vec<(ProcessNumber, Opened, WordPlace)> {
         let over = self.ends.iter().filter(|(_, at)| **at <= now_ns);

@@ -4,7 +4,8 @@
 //! 2. Nothing is sent to a process that has ended.
 //! 3. When a process has ended, each peer of an open lane has been told so once, and its word says so.
 //! 4. A lane's end is told once to each end; only a revocation may follow, to the receiver of a lane that drains.
-//! 5. A word says its generation once, then a verdict; no verdict is taken back, and only a revocation follows death.
+//! 5. A word says its generation once, then a verdict; no verdict is taken back, and only a revocation follows death. It speaks of
+//!    another, with a greater generation, only when its process has given up what it spoke of.
 //! 6. Who watches is told of the end, once for each capability it watches through.
 //! 7. Memory and devices that are sent are there; each is dropped once.
 //! 8. What is gone cannot be used, from the moment its revocation began; when that is answered, the words say so.
@@ -177,7 +178,7 @@ impl Promises {
     pub(crate) fn on_settled(&self, now_ns: u64) -> Kept {
         for (process, opened, word) in self.lineage.words_expired(now_ns) {
             let found = self.pages.get(&(process, word.page)).and_then(|page| page.get(&word.index));
-            let verdict = found.is_some_and(|word| *word < GENERATION_FIRST);
+            let verdict = found.is_some_and(|found| *found != word.generation);
             require!(verdict, "{opened:?} of {process} has expired, and its word is {found:?}");
         }
         let left = self.unanswered.iter().find(|((process, _), _)| !self.ended.contains(process));
@@ -321,7 +322,7 @@ impl Promises {
                 self.lineage.on_revoking(root);
                 for (opened, word) in self.lineage.words_below(root) {
                     let found = self.pages.get(&(to, word.page)).and_then(|page| page.get(&word.index));
-                    let verdict = found.is_some_and(|word| *word < GENERATION_FIRST);
+                    let verdict = found.is_some_and(|found| *found != word.generation);
                     require!(verdict, "{opened:?} of {to} was revoked, and its word is {found:?}");
                 }
             }
@@ -389,7 +390,17 @@ impl Promises {
         Ok(())
     }
 
+    /// Whether a word speaks of nothing else: of no lane that its process has not been told the end of, and of no mapping that it has.
+    fn is_idle(&self, process: ProcessNumber, page: u32, index: u16, generation: u32) -> bool {
+        let is_it =
+            |word: &WordPlace| (word.page, word.index) == (page, index) && word.generation != generation;
+        let ends = self.lanes.values().flat_map(|ends| [ends.sender, ends.receiver]).flatten();
+        let mut open = ends.filter(|end| end.process == process && !end.closed && end.told.is_none());
+        !open.any(|end| is_it(&end.word)) && !self.lineage.mapping_words(process).any(|word| is_it(&word))
+    }
+
     fn on_word(&mut self, process: ProcessNumber, page: u32, index: u16, value: u32) -> Kept {
+        let is_idle = value < GENERATION_FIRST || self.is_idle(process, page, index, value);
         let Some(words) = self.pages.get_mut(&(process, page)) else {
             return Err(Broken(format!(
                 "word {index} is set in page {page} of {process}, which is not there"
@@ -397,6 +408,8 @@ impl Promises {
         };
         let lawful = match (words.insert(index, value), value) {
             (None, _) => true,
+            // Generations only grow, so that a word never speaks again of what it spoke of before.
+            (Some(before), _) if value >= GENERATION_FIRST => value > before && is_idle,
             (Some(before), WORD_REVOKED | WORD_DEAD) if before >= GENERATION_FIRST => true,
             (Some(before), WORD_REVOKED) => before == WORD_DEAD,
             (Some(_), _) => false,

@@ -424,7 +424,7 @@ macro_rules! row {
 }
 
 /// All limits. Without a session, or the descriptors of one, nobody could connect.
-pub(super) const ROWS: [Row; 10] = [
+pub(super) const ROWS: [Row; 11] = [
     row!(sessions, 1),
     row!(handles, 0),
     row!(objects, 0),
@@ -434,6 +434,7 @@ pub(super) const ROWS: [Row; 10] = [
     row!(descriptors, SESSION_DESCRIPTORS as u64),
     row!(derivations, 0),
     row!(requests, 1),
+    row!(pages, 1),
     Row {
         key: "bytes",
         min: 0,

@@ -109,7 +109,10 @@ impl Kernel {
         let holds = |subject: ObjectId| match self.objects.get(&subject).map(|object| &object.body) {
             Some(Body::Process(subject)) => subject.process == process,
             Some(_) => {
-                asker.table.filled(0).any(|(_, id)| self.tree.get(id).object == subject && self.is_usable(id))
+                let filled = asker.table.filled(0);
+                let all = || filled.map(|(handle, id)| (self.tree.get(id).object, handle.slot()));
+                let mut slots = asker.held.slots(subject, all);
+                slots.any(|slot| asker.table.content(slot).is_some_and(|id| self.is_usable(id)))
             }
             None => false,
         };

@@ -77,7 +77,7 @@ impl Kernel {
             Waiting::Ring(lane) | Waiting::RingSeal(lane) => {
                 self.reply(caller, Reply::Denied(Denial::LaneEnded { lane }), alloc::vec![]);
             }
-            Waiting::Region(object) => self.commit_region_made(caller, object),
+            Waiting::Region(object, handle) => self.commit_region_made(caller, object, handle),
             Waiting::RegionSeal(mapping) if self.mappings.contains_key(&mapping) => {
                 self.commit_region_sealed(caller, mapping);
             }
@@ -116,8 +116,8 @@ impl Kernel {
                     self.leave_lane(lane, LaneSide::Sender, LaneEnd::Closed);
                 }
             }
-            Waiting::Region(object) => {
-                if let Some((_, capability)) = self.first_capability(caller, object) {
+            Waiting::Region(object, handle) => {
+                if let Some(capability) = self.first_capability(caller, object, handle) {
                     self.drop_capability(capability, Loss::Deleted);
                 }
                 if self.objects.contains_key(&object) {
@@ -142,7 +142,11 @@ impl Kernel {
             // Making a page has nothing to do with what a process did.
             Refusal::Fault(_) => 0,
         });
+        let account = process.account;
         process.pages.on_created(outcome);
+        if outcome.is_err() && page != 0 {
+            self.accounts.release(account, Charge::PAGE);
+        }
         if let (Err(errno), 0) = (outcome, page) {
             // Without its first page a process cannot even begin.
             return self.end_session(number, Some(Farewell::SystemRefused { errno }));

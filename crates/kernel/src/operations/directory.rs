@@ -9,6 +9,7 @@ use keyway_abi::{
 };
 
 use crate::{
+    account::AccountId,
     kernel::{Kernel, Outcome},
     limits::Charge,
     object::{Body, ServiceName},
@@ -72,7 +73,7 @@ impl Kernel {
         let (name, target) = self.check_name(caller, &request.name)?;
         let rights = self.tree.get(target).rights;
         let terms = self.check_weaker(self.tree.get(target), Terms::rights(rights))?;
-        let payer = Some(self.check_derivation(caller.process)?);
+        let payer = Some(self.check_badge(caller.process, holder, name)?);
         self.check_room(holder)?;
         let badge = self.commit_badge(holder, name);
         let terms = Terms { badge: Some(badge), ..terms };
@@ -92,6 +93,20 @@ impl Kernel {
         Outcome::reply(Reply::Capability(Created { handle, rights, badge: Some(badge) }))
     }
 
+    /// Whether one more capability can be derived for `asker`, and `holder` have a badge for the name. Returns the asker's account.
+    fn check_badge(
+        &self,
+        asker: ProcessNumber,
+        holder: ProcessNumber,
+        name: ObjectId,
+    ) -> Result<AccountId, Denial> {
+        let has_badge = self.process(holder).badged.contains(&name);
+        let badge = if has_badge { Charge::NOTHING } else { Charge::DERIVATION };
+        let (payer, other) = (self.process(asker).account, self.process(holder).account);
+        self.accounts.check_both((payer, Charge::DERIVATION), (other, badge))??;
+        Ok(payer)
+    }
+
     /// The badge of a process for a name: the same each time.
     fn commit_badge(&mut self, holder: ProcessNumber, name: ObjectId) -> Badge {
         let next = Badge(self.last_number + 1);
@@ -102,7 +117,10 @@ impl Kernel {
         let badge = *entry.badges.entry(holder).or_insert(next);
         if badge == next {
             self.last_number += 1;
-            self.process_mut(holder).badged.insert(name);
+            let process = self.process_mut(holder);
+            process.badged.insert(name);
+            let account = process.account;
+            self.accounts.charge(account, Charge::DERIVATION);
         }
         badge
     }

@@ -64,7 +64,10 @@ impl Kernel {
             return Outcome::reply(Reply::Done);
         };
         self.lane_mut(lane).escrow.remove(&ticket);
-        self.process_mut(caller.process).table.restore(slot, item.capability);
+        let object = self.tree.get(item.capability).object;
+        let process = self.process_mut(caller.process);
+        process.table.restore(slot, item.capability);
+        process.held.insert(object, slot);
         self.tree.get_mut(item.capability).holder = Holder::Process(caller.process, slot);
         Outcome::reply(Reply::Done)
     }
@@ -158,7 +161,10 @@ impl Kernel {
         if held.contains(Rights::RECEIVE) {
             return Err(Denial::ReceiveBound);
         }
-        self.process_mut(caller.process).table.reserve(from.slot());
+        let object = capability.object;
+        let process = self.process_mut(caller.process);
+        process.table.reserve(from.slot());
+        process.held.remove(object, from.slot());
         self.tree.get_mut(id).holder = holder;
         self.forget_watch(caller.process, self.tree.get(id).object, from);
         Ok(EscrowItem { capability: id, reserved_slot: Some(from.slot()) })

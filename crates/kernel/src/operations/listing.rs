@@ -52,10 +52,7 @@ impl Kernel {
     ) -> Result<Outcome, Denial> {
         self.check_inspect(caller, request.directory)?;
         let first = ObjectId(request.after.map_or(0, |after| after.saturating_add(1)));
-        let queues = self.objects.range(first..).filter_map(|(id, object)| match &object.body {
-            Body::Queue(queue) => Some(self.queue_entry(*id, queue)),
-            _ => None,
-        });
+        let queues = self.queues.range(first..).map(|id| self.queue_entry(*id, self.queue(*id)));
         let entries = queues.take(LISTING_ENTRIES_MAX).collect();
         Outcome::reply(Reply::Listing(Listing::Queues(entries)))
     }

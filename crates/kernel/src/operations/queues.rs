@@ -53,6 +53,7 @@ impl Kernel {
                 names: BTreeSet::new(),
             })
         });
+        self.queues.insert(id);
         self.queue_mut(id).handle = handle;
         self.process_mut(receiver).owned.insert(id);
         if request.stock == 0 {

@@ -41,11 +41,11 @@ impl Kernel {
         let account = self.process(caller.process).account;
         self.accounts.check(account, charge.plus(Charge::HANDLE).plus(Charge::REQUEST))?;
         let token = Token(self.next_number());
-        let (id, _) = self.commit_object(caller.process, Region::RIGHTS, charge, |_, _| {
+        let (id, handle) = self.commit_object(caller.process, Region::RIGHTS, charge, |_, _| {
             let mappings = BTreeSet::new();
             Body::Region(Region { token, bytes, flags, state: RegionState::Creating, mappings })
         });
-        let task = self.wait_for(Some(caller), Waiting::Region(id));
+        let task = self.wait_for(Some(caller), Waiting::Region(id, handle));
         self.effects.push(Effect::CreateMemory { task, first: token, count: 1, bytes, huge });
         Ok(Outcome::Later)
     }
@@ -127,6 +127,12 @@ impl Kernel {
 
     /// Linux has frozen the region, or refused to.
     pub(crate) fn commit_frozen(&mut self, caller: Caller, id: ObjectId, outcome: Result<(), Refusal>) {
+        self.answer_frozen(caller, id, outcome);
+        // Everybody may have given it up meanwhile.
+        self.free_if_unused(id);
+    }
+
+    fn answer_frozen(&mut self, caller: Caller, id: ObjectId, outcome: Result<(), Refusal>) {
         let mut token = None;
         if self.objects.contains_key(&id) {
             let region = self.region_mut(id);
@@ -160,24 +166,27 @@ impl Kernel {
     }
 
     /// The region's memory is there.
-    pub(crate) fn commit_region_made(&mut self, caller: Caller, id: ObjectId) {
+    pub(crate) fn commit_region_made(&mut self, caller: Caller, id: ObjectId, handle: Handle) {
         if self.objects.contains_key(&id) {
             self.region_mut(id).state = RegionState::Unwritten;
         }
-        let reply = match self.first_capability(caller, id) {
-            Some((handle, _)) => Reply::Capability(Created { handle, rights: Region::RIGHTS, badge: None }),
+        let reply = match self.first_capability(caller, id, handle) {
+            Some(_) => Reply::Capability(Created { handle, rights: Region::RIGHTS, badge: None }),
             None => Reply::Denied(Denial::ObjectEnded { kind: Kind::Region }),
         };
         self.reply(caller, reply, vec![]);
     }
 
-    /// The capability with which the asker made a region.
-    pub(crate) fn first_capability(&self, caller: Caller, id: ObjectId) -> Option<(Handle, CapabilityId)> {
-        let process = self.process(caller.process);
-        process.table.filled(0).find(|(_, capability)| {
-            let capability = self.tree.get(*capability);
-            capability.object == id && capability.depth == 0
-        })
+    /// The capability with which the asker made a region, if it still has it.
+    pub(crate) fn first_capability(
+        &self,
+        caller: Caller,
+        id: ObjectId,
+        handle: Handle,
+    ) -> Option<CapabilityId> {
+        let found = self.process(caller.process).table.get(handle).ok()?;
+        let capability = self.tree.get(found);
+        (capability.object == id && capability.depth == 0).then_some(found)
     }
 
     /// The region is sealed: others can read it.

@@ -11,6 +11,7 @@ use crate::{
     effect::{Arrival, Descriptor, Effect, Identity, PairKind},
     kernel::{Kernel, Outcome},
     lane::Waiting,
+    limits::Charge,
     object::{Body, DIRECTORY_RIGHTS, ProcessObject},
     process::Phase,
     signals::Signals,
@@ -41,7 +42,10 @@ impl Kernel {
         if process.phase != Phase::Unbound {
             return;
         }
-        let account = match self.accounts.bind(process.account, identity.account, identity.uid) {
+        let (handles, derivations) = (process.table.held(), process.badged.len() as u32);
+        let given = Charge { handles, derivations, ..Charge::NOTHING };
+        let moved = Charge::SESSION.plus(process.charge_of_pages()).plus(given);
+        let account = match self.accounts.bind(process.account, moved, identity.account, identity.uid) {
             Ok(account) => account,
             Err(denial) => return self.end_session(number, Some(farewell(&denial))),
         };
@@ -81,8 +85,8 @@ impl Kernel {
         self.check_room(caller.process)?;
         self.check_request(caller.process)?;
         let starter = self.process(caller.process).account;
-        let account = self.accounts.open_unbound(starter)?;
-        let child = self.commit_process(Phase::Unbound, account);
+        self.accounts.open_child(starter)?;
+        let child = self.commit_process(Phase::Unbound, starter);
         let task = self.wait_for(Some(caller), Waiting::Child(child));
         self.effects.push(Effect::CreatePair { task, process: child, kind: PairKind::Session });
         Ok(Outcome::Later)

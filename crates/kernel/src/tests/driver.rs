@@ -174,9 +174,10 @@ impl Driver {
         }
     }
 
-    /// The kernel's state, without its log.
+    /// The kernel's state, without its log and without what is left of the last input's budget.
     fn state(&mut self) -> String {
         let log = core::mem::take(&mut self.kernel.log);
+        self.kernel.budget = 0;
         let text = format!("{:?}", self.kernel);
         self.kernel.log = log;
         text
@@ -260,6 +261,9 @@ impl Driver {
     pub(super) fn finish(mut self) {
         for process in core::mem::take(&mut self.present) {
             self.end(process);
+        }
+        while !self.pending.is_empty() {
+            self.answer_next(Ok(()));
         }
         while self.kernel.is_sweeping() {
             self.sweep();

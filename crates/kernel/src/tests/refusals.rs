@@ -1,11 +1,13 @@
 //! What a limit of an account refuses, what Linux refuses, and that what was given back can be had again.
 
+use alloc::vec::Vec;
+
 use keyway_abi::{
     Denial, Event, Farewell, Handle, Kind, LaneEnd, Payer, Quota, Reply, Rights, Terms,
     limits::{
         DESCRIPTORS_MAX, ESCROW_MAX, HANDLES_MAX, LANES_MAX, MAPPINGS_MAX, NAMES_MAX, OBJECTS_MAX,
-        PROCESS_BYTES_MAX, REGION_BYTES_MAX, SESSION_DESCRIPTORS, USER_BYTES_MAX, USER_SESSIONS_MAX,
-        WATCHES_MAX,
+        PROCESS_BYTES_MAX, PROCESS_SESSIONS_MAX, REGION_BYTES_MAX, SESSION_DESCRIPTORS, USER_BYTES_MAX,
+        USER_SESSIONS_MAX, WATCHES_MAX,
     },
     request::{self, Audience, EscrowHow, MapAccess},
 };
@@ -236,9 +238,23 @@ fn watches_are_bounded() {
 #[test]
 fn sessions_of_a_user_are_bounded() {
     let mut driver = Driver::new();
-    let a = driver.connect();
-    let process = a.own;
-    let denial = exhaust(&mut driver, |driver| driver.ask(a.number, request::StartChild { process }));
+    for _ in 1..USER_SESSIONS_MAX / PROCESS_SESSIONS_MAX {
+        let Who { number, own: process, .. } = driver.connect();
+        let denial = exhaust(&mut driver, |driver| driver.ask(number, request::StartChild { process }));
+        assert_eq!(
+            denial,
+            full(Quota::Sessions, PROCESS_SESSIONS_MAX.into()),
+            "children that have not spoken"
+        );
+    }
+    let (a, b) = (driver.connect(), driver.connect());
+    let starters = [a, b].into_iter().cycle();
+    let mut starters =
+        starters.map(|Who { number, own: process, .. }| (number, request::StartChild { process }));
+    let denial = exhaust(&mut driver, |driver| {
+        let (number, start) = starters.next().expect("for ever");
+        driver.ask(number, start)
+    });
     let (quota, of, max) = (Quota::Sessions, Payer::User, USER_SESSIONS_MAX.into());
     assert_eq!(denial, Denial::QuotaExceeded { quota, of, asked: 1, used: max, max });
     let identity = driver.identity(1000);
@@ -325,11 +341,16 @@ fn a_spent_page_is_dropped() {
     let a = driver.connect();
     let (region, ..) = driver.written_region(a);
     driver.audits = false;
-    for _ in 0..3 * 1024 {
-        let (mapping, _) = driver.map(a, region, MapAccess::Read);
+    let all: Vec<_> = (0..MAPPINGS_MAX - 1).map(|_| driver.map(a, region, MapAccess::Read)).collect();
+    assert!(driver.events(a.number).contains(&Event::PageAdded { page: 1 }));
+    driver.audits = true;
+    driver.kernel.audit();
+    driver.audits = false;
+    for (mapping, _) in all {
         driver.done(a.number, request::Unmap { mapping });
     }
     driver.audits = true;
+    driver.kernel.audit();
     let events = driver.events(a.number);
     assert!(events.contains(&Event::PageDropped { page: 1 }), "{events:?}");
     assert!(!events.contains(&Event::PageDropped { page: 0 }), "page 0 stays");
@@ -444,7 +465,7 @@ fn a_child_whose_first_page_is_refused_is_denied_to_its_starter() {
     let call = driver.post(a.number, request::StartChild { process: a.own });
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(
-        driver.farewells.values().copied().collect::<alloc::vec::Vec<_>>(),
+        driver.farewells.values().copied().collect::<Vec<_>>(),
         [Some(Farewell::SystemRefused { errno: NO_MEMORY })]
     );
     driver.answer_next(Ok(()));
