@@ -138,6 +138,7 @@ impl Session {
             match self.hear() {
                 Heard::Frame(Incoming::Event(Event::Farewell(farewell)), _) => {
                     assert!(matches!(self.hear(), Heard::End), "something came after the farewell");
+                    note(farewell);
                     return farewell;
                 }
                 Heard::Frame(..) => {}
@@ -164,6 +165,16 @@ impl Session {
                 other => panic!("no listing: {other:?}"),
             }
         }
+    }
+}
+
+/// Notes why a session has ended.
+fn note(farewell: Farewell) {
+    keyway_provoked::note(&farewell, "");
+    match farewell {
+        Farewell::Malformed(malformed) => keyway_provoked::note(&malformed, ""),
+        Farewell::Fault(fault) => keyway_provoked::note(&fault, ""),
+        _ => {}
     }
 }
 
