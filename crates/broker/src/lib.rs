@@ -40,6 +40,6 @@ pub use keyway_sys::{
 pub use crate::{
     embedded::Embedded,
     policy::{Mistake, Policy, PolicyError, PolicyInForce, PolicySource, Standing, Wrong},
-    socket::StartError,
+    socket::{Nearest, StartError},
     turn::Broker,
 };
