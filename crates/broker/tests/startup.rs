@@ -196,12 +196,10 @@ fn a_second_broker_of_another_user_is_told_whose_the_first_is_or_whose_the_direc
     }
     let (directory, path) = place();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    // Where the tests were built, another user may not be able to look.
-    let program = directory.path().join("program");
-    fs::copy(env::current_exe().unwrap(), &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    // Where the tests were built, another user may not be able to look: this program is its standard input.
     let stranger = |path: &Path| {
-        let mut command = daemon_command(&program, path);
+        let mut command = daemon_command(Path::new("/proc/self/fd/0"), path);
+        command.stdin(fs::File::open(env::current_exe().unwrap()).unwrap());
         command.current_dir("/").uid(STRANGER_UID).gid(STRANGER_UID).env_remove(keyway_provoked::VARIABLE);
         Player::spawn(command, Vec::new())
     };

@@ -175,7 +175,10 @@ fn whoever_does_not_read_what_others_cause_is_let_go_and_others_are_not_held_up(
         let grant =
             request::Grant { from: region, to: child, rights: Rights::MAP, badge: None, expires_ns: None };
         let (reply, _) = grantor.ask(grant);
-        assert!(matches!(reply, Reply::Capability(_) | Reply::Denied(Denial::ProcessEnded)), "{reply:?}");
+        assert!(
+            matches!(reply, Reply::Capability(_) | Reply::Denied(Denial::ProcessEnded { .. })),
+            "{reply:?}"
+        );
         granted += 1;
     }
     grantor.is_served();

@@ -304,11 +304,11 @@ fn what_has_ended_says_so() {
     }
     let grant =
         request::Grant { from: queue, to: process, rights: Rights::SEND, badge: None, expires_ns: None };
-    assert_eq!(driver.denied(b.number, grant), Denial::ProcessEnded);
+    assert_eq!(driver.denied(b.number, grant), Denial::ProcessEnded { process: a.number });
     let lookup = request::Lookup { directory: b.directory, name: name("x"), on_behalf_of: Some(process) };
-    assert_eq!(driver.denied(b.number, lookup), Denial::ProcessEnded);
+    assert_eq!(driver.denied(b.number, lookup), Denial::ProcessEnded { process: a.number });
     let list = request::ListCapabilities { directory: b.directory, process: a.number, after: Handle::NONE };
-    assert_eq!(driver.denied(b.number, list), Denial::ProcessEnded);
+    assert_eq!(driver.denied(b.number, list), Denial::ProcessEnded { process: a.number });
     driver.finish();
 }
 

@@ -207,7 +207,7 @@ fn a_child_that_never_speaks_can_be_ended() {
     assert_eq!(driver.events(a.number), [Event::ProcessEnded { process: handle }]);
     let grant =
         request::Grant { from: a.own, to: handle, rights: Rights::WATCH, badge: None, expires_ns: None };
-    assert_eq!(driver.denied(a.number, grant), Denial::ProcessEnded);
+    assert_eq!(driver.denied(a.number, grant), Denial::ProcessEnded { process: child.number });
     driver.finish();
 }
 
