@@ -302,17 +302,15 @@ mod tests {
 
     use super::*;
 
-    const STRANGER_UID: u32 = 4242;
-
     #[test]
     fn a_directory_of_another_user_is_refused_with_both_users() {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
-        let me = own_uid();
+        let (me, stranger) = (own_uid(), own_uid() + 1);
         assert!(prepare_directory(directory.path(), me).is_ok());
         // Root's own are good for everyone, so root has to give it away.
-        let given = me == 0 && chown(directory.path(), Some(STRANGER_UID), None).is_ok();
-        let (own, owner) = if given { (me, STRANGER_UID) } else { (STRANGER_UID, me) };
+        let given = me == 0 && chown(directory.path(), Some(stranger), None).is_ok();
+        let (own, owner) = if given { (me, stranger) } else { (stranger, me) };
         let refused = prepare_directory(directory.path(), own).unwrap_err();
         keyway_provoked::note(&refused, "");
         assert!(

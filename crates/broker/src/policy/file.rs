@@ -169,8 +169,6 @@ mod tests {
 
     use super::*;
 
-    const STRANGER_UID: u32 = 4242;
-
     /// Why it is refused, which is noted.
     fn refused<T: fmt::Debug>(read: Result<T, PolicyError>) -> PolicyError {
         let error = read.unwrap_err();
@@ -211,11 +209,11 @@ mod tests {
         let path = directory.path().join("policy.toml");
         fs::write(&path, "# trusted").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let me = own_uid();
+        let (me, stranger) = (own_uid(), own_uid() + 1);
         assert_eq!(trusted_text(&path, me).unwrap(), "# trusted");
         // Root's own are trusted by everyone, so root has to give it away.
-        let given = me == 0 && chown(&path, Some(STRANGER_UID), None).is_ok();
-        let (broker_uid, owner) = if given { (me, STRANGER_UID) } else { (STRANGER_UID, me) };
+        let given = me == 0 && chown(&path, Some(stranger), None).is_ok();
+        let (broker_uid, owner) = if given { (me, stranger) } else { (stranger, me) };
         let refused = refused(trusted_text(&path, broker_uid));
         assert!(
             matches!(refused, PolicyError::Untrusted { uid, mode: 0o600, .. } if uid == owner),
