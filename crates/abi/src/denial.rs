@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    handle::{Badge, Handle, LaneId, MappingId, Ticket},
+    handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket},
     name::Name,
     rights::{Kind, Rights},
     signal::{SIGNAL_MAX, Signal},
@@ -217,9 +217,12 @@ pub enum Denial {
         /// Its kind.
         kind: Kind,
     },
-    /// The process has ended.
-    #[error("the process has ended")]
-    ProcessEnded,
+    /// The process has ended, or has no session yet.
+    #[error("process {process} has ended, or has not begun; nothing can be done with it")]
+    ProcessEnded {
+        /// Which.
+        process: ProcessNumber,
+    },
     /// The queue has as many senders as it may have.
     #[error("the queue has its {senders_max} senders; try again when one has closed")]
     SendersExceeded {
@@ -520,7 +523,7 @@ impl Denial {
             Denial::InvalidSize { .. } => 10,
             Denial::InvalidCount { .. } => 11,
             Denial::ObjectEnded { .. } => 12,
-            Denial::ProcessEnded => 13,
+            Denial::ProcessEnded { .. } => 13,
             Denial::SendersExceeded { .. } => 14,
             Denial::StockEmpty => 15,
             Denial::ReceiverFull { .. } => 16,
@@ -655,7 +658,7 @@ impl Denial {
             | Denial::DeniedByList { .. }
             | Denial::WrongSharing { .. } => EACCES,
             Denial::NameUnknown { .. } => ENOENT,
-            Denial::ProcessEnded => ESRCH,
+            Denial::ProcessEnded { .. } => ESRCH,
             Denial::StockEmpty
             | Denial::LimitReached { limit: CapabilityLimit::Opens, .. }
             | Denial::SendersExceeded { .. }

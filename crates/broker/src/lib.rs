@@ -39,7 +39,7 @@ pub use keyway_sys::{
 
 pub use crate::{
     embedded::Embedded,
-    policy::{Mistake, Policy, PolicyError, PolicyInForce, PolicySource, Standing},
-    socket::StartError,
+    policy::{Mistake, Policy, PolicyError, PolicyInForce, PolicySource, Standing, Wrong},
+    socket::{Nearest, StartError},
     turn::Broker,
 };

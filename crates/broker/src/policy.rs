@@ -1,6 +1,7 @@
 //! What the processes that connect begin with, who may use which names, and how much there may be: built in, or from a file.
 
 mod file;
+mod mistake;
 mod show;
 mod text;
 
@@ -9,7 +10,7 @@ use keyway_kernel::{Identity, Limits, NameRules, Subject};
 
 pub use self::{
     file::{PolicyError, PolicyInForce, PolicySource},
-    text::Mistake,
+    mistake::{Mistake, Wrong},
 };
 
 /// What a process gets when it connects: rights on itself, and on the directory of service names.

@@ -93,3 +93,38 @@ pub(crate) fn send(socket: impl AsFd, parcel: &Parcel) -> Result<Sent, Error> {
     let descriptors: Vec<BorrowedFd<'_>> = parcel.descriptors.iter().map(|fd| fd.as_fd()).collect();
     frame::send_frame(socket, &parcel.bytes, &descriptors, Waiting::DontWait)
 }
+
+#[cfg(test)]
+mod tests {
+    use keyway_sys::socket::{self, PairUse};
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_does_not_read_has_so_many_frames_kept_and_no_more() {
+        let pair = socket::seqpacket_pair(PairUse::Session).unwrap();
+        let epoll = Epoll::new().unwrap();
+        epoll.add(&pair.broker_end, 1, Interest::Read).unwrap();
+        let mut session = Session::new(pair.broker_end, None, 1);
+        let mut send =
+            || session.send(&epoll, Parcel { bytes: vec![7; 1000], descriptors: Vec::new(), is_event: true });
+        // LIMIT: the socket's own buffer takes fewer than this.
+        let mut gone = 0;
+        for _ in 0..100_000 {
+            match send() {
+                Ok(1) => gone += 1,
+                Ok(_) => break,
+                Err(fault) => panic!("nothing was kept yet: {fault}"),
+            }
+        }
+        assert!(gone > 0);
+        for _ in 1..OUTBOX_FRAMES_MAX {
+            assert_eq!(send(), Ok(0));
+        }
+        let fault = send().unwrap_err();
+        assert_eq!(fault, Fault::NotReading { frames: OUTBOX_FRAMES_MAX as u32 });
+        keyway_provoked::note(&fault, "");
+        assert_eq!(send(), Err(fault), "and it stays refused");
+        assert_eq!(session.outbox.len(), OUTBOX_FRAMES_MAX, "and is not kept");
+    }
+}

@@ -508,3 +508,6 @@ enum Liveness {
     Unknown,
     Dead,
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,13 @@
 use std::{thread, time::Duration};
 
 use keyway::{
-    Client, Denial,
+    Client, Denial, Rights,
     abi::{AuditEntry, Request, Verdict},
 };
 use keyway_broker::boot_ns;
 
 use crate::{
-    Socket, Stop,
+    Socket, Stop, looked,
     table::{self, Align},
 };
 
@@ -32,7 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// `keyway audit`.
 pub(crate) fn run(options: &Options) -> Result<(), Stop> {
     let client = options.socket.connect()?;
-    let entries = client.audit_log(None)?;
+    let entries = looked(&client, Rights::AUDIT, client.audit_log(None))?;
     if options.follow {
         return follow(&client, entries, options.json);
     }

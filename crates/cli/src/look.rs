@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use keyway::{
-    Client, Handle,
+    Client, Handle, Rights,
     abi::{CapabilityEntry, LaneEntry, ProcessEntry, ProcessNumber, QueueEntry},
 };
 use serde::Serialize;
 
 use crate::{
-    Socket, Stop,
+    Socket, Stop, looked,
     table::{self, Align},
 };
 
@@ -145,12 +145,13 @@ struct QueueWithLanes {
 /// `keyway queues`.
 pub(crate) fn queues(options: &Options) -> Result<(), Stop> {
     let client = options.socket.connect()?;
-    let lanes = client.lanes()?;
+    let lanes = looked(&client, Rights::INSPECT, client.lanes())?;
     let with_lanes = |queue: QueueEntry| {
         let lanes = lanes.iter().filter(|lane| lane.queue == queue.object).cloned().collect();
         QueueWithLanes { queue, lanes }
     };
-    let queues: Vec<QueueWithLanes> = client.queues()?.into_iter().map(with_lanes).collect();
+    let queues: Vec<QueueWithLanes> =
+        looked(&client, Rights::INSPECT, client.queues())?.into_iter().map(with_lanes).collect();
     if options.json {
         return table::print_json(&queues);
     }
@@ -209,7 +210,7 @@ fn lane_row(lane: &LaneEntry) -> Vec<String> {
 
 /// The processes, without the one that looks.
 fn others(client: &Client) -> Result<Vec<ProcessEntry>, Stop> {
-    let mut entries = client.processes()?;
+    let mut entries = looked(client, Rights::INSPECT, client.processes())?;
     entries.retain(|entry| entry.process != client.process_number());
     Ok(entries)
 }

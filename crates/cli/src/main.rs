@@ -18,6 +18,7 @@ mod tour;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use keyway::{Denial, Handle, Rights};
 
 /// Capability-secured inter-process communication for Linux.
 ///
@@ -86,6 +87,24 @@ impl<E: std::fmt::Display> From<E> for Stop {
     fn from(error: E) -> Self {
         Stop(error.to_string())
     }
+}
+
+/// What a look at the broker came to; without the right to it, what that right is and who gives it.
+fn looked<T>(client: &keyway::Client, right: Rights, seen: Result<T, keyway::Error>) -> Result<T, Stop> {
+    seen.map_err(|error| {
+        let held = match error.denial() {
+            Some(Denial::MissingRights { held, .. }) => held.to_string(),
+            // The policy gave this process no directory.
+            Some(Denial::UnknownHandle { handle: Handle::NONE }) => "none".into(),
+            _ => return error.into(),
+        };
+        let uid = client.uid();
+        Stop(format!(
+            "looking at this broker needs the right {right} on the directory, and this process of user {uid} has {held}; \
+             whoever runs the broker gives it by an entry of the policy file (`keyway policy show` prints one to begin \
+             from): [[standing]] with user = {uid} and directory = [\"{right}\"]"
+        ))
+    })
 }
 
 /// The option that names a broker's socket.

@@ -265,6 +265,50 @@ fn nobody_there_and_nobody_of_that_pid_are_told_with_what_to_do() {
 }
 
 #[test]
+fn whoever_may_not_look_is_told_which_right_is_missing_and_who_gives_it() {
+    let mut policy = names("");
+    for directory in [true, false] {
+        if !directory {
+            policy = policy.replace("directory = [\"derive\", \"publish\", \"lookup\"]", "");
+        }
+        let (served, _told) = Served::start_under(&policy);
+        let uid = Client::connect_to(&served.socket()).unwrap().uid();
+        for (command, right) in
+            [("ps", "inspect"), ("caps", "inspect"), ("queues", "inspect"), ("audit", "audit")]
+        {
+            let output = served.look(&[command]);
+            assert_eq!(output.status.code(), Some(1));
+            let text = String::from_utf8(output.stderr).unwrap();
+            let held = if directory { "derive+publish+lookup" } else { "none" };
+            let words = [
+                format!(
+                    "needs the right {right} on the directory, and this process of user {uid} has {held}"
+                ),
+                "keyway policy show".into(),
+                format!("user = {uid} and directory = [\"{right}\"]"),
+            ];
+            assert!(words.iter().all(|word| text.contains(word)), "{command}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_told_with_both_lengths() {
+    let directory = tempfile::tempdir().unwrap();
+    let length = path(directory.path()).len();
+    // Both at the limit and above it: 107 bytes are possible.
+    let long = directory.path().join("x".repeat(107 - length));
+    for command in ["serve", "ps"] {
+        let output = keyway(&[command, "--socket", path(&long)]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        let told = format!("path {} has 108 bytes, a Unix socket's has 107 at most; choose", path(&long));
+        assert!(text.contains(&told), "{command}: {text}");
+    }
+    assert!(!long.exists() && std::fs::read_dir(directory.path()).unwrap().count() == 0, "nothing was made");
+}
+
+#[test]
 fn help_names_every_command() {
     let mut text = String::new();
     let mut child = keyway(&["--help"]).stdout(Stdio::piped()).spawn().unwrap();

@@ -16,6 +16,8 @@ mod modules;
 mod names;
 #[path = "house/papers.rs"]
 mod papers;
+#[path = "house/refusals.rs"]
+mod refusals;
 #[path = "house/shape.rs"]
 mod shape;
 #[path = "house/source.rs"]
@@ -24,6 +26,8 @@ mod source;
 mod tree;
 #[path = "house/walls.rs"]
 mod walls;
+
+use std::{env, fs, path::PathBuf};
 
 use crate::tree::{Offence, Tree};
 
@@ -75,4 +79,26 @@ fn every_proof_that_a_document_names_exists() {
     for document in ["SECURITY.md", "docs/threat-model.md"] {
         demand(&papers::missing_proofs(document, tree::read_document(document).as_deref(), &sources));
     }
+}
+
+#[test]
+fn every_refusal_is_listed_beside_tests_that_exist() {
+    let document = tree::read_document(refusals::DOCUMENT);
+    demand(&refusals::unlisted(&Tree::read().sources, document.as_deref()));
+}
+
+/// Judges or writes the list of refusals by what the tests have noted, when `tools/refusals` asks for it.
+#[test]
+fn every_refusal_is_provoked_by_a_test() {
+    let (Some(task), Some(directory)) = (env::var_os("KEYWAY_REFUSALS_LIST"), env::var_os("KEYWAY_REFUSALS"))
+    else {
+        return;
+    };
+    let sources = Tree::read().sources;
+    let notes = refusals::Notes::read(&PathBuf::from(directory), &sources);
+    if task == "write" {
+        let path = tree::root().join(refusals::DOCUMENT);
+        fs::write(path, refusals::write(&sources, &notes)).expect("the document can be written");
+    }
+    demand(&refusals::unprovoked(&sources, &notes, tree::read_document(refusals::DOCUMENT).as_deref()));
 }

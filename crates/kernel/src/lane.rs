@@ -123,5 +123,5 @@ pub(crate) enum Waiting {
     Child(ProcessNumber),
     DepositPair,
     /// Linux carries out the default action of a signal that was raised.
-    Signal(keyway_abi::Signal),
+    Signal(ProcessNumber, keyway_abi::Signal),
 }

@@ -3,6 +3,7 @@
 extern crate std;
 
 mod acls;
+mod bad_input;
 mod bounds;
 mod capabilities;
 mod charges;

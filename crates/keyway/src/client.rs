@@ -53,7 +53,7 @@ impl Client {
     /// `$KEYWAY_SOCKET`, else `$XDG_RUNTIME_DIR/keyway/broker.sock`, else `/run/keyway/broker.sock`.
     ///
     /// # Errors
-    /// [`Error::BrokerNotFound`] says where it looked and how to start one.
+    /// [`Error::BrokerNotFound`] says where it looked and how to start one, [`Error::SocketPathTooLong`] that none can be there.
     pub fn connect() -> Result<Self, Error> {
         Self::connect_with(SessionOptions::default())
     }
@@ -73,7 +73,7 @@ impl Client {
     /// Connects to the broker that serves the socket at `path`.
     ///
     /// # Errors
-    /// [`Error::BrokerNotFound`].
+    /// [`Error::BrokerNotFound`], [`Error::SocketPathTooLong`].
     pub fn connect_to(path: &Path) -> Result<Self, Error> {
         Self::over(dial(path)?)
     }
@@ -463,5 +463,9 @@ impl Client {
 }
 
 fn dial(path: &Path) -> Result<OwnedFd, Error> {
+    let (bytes, bytes_max) = (path.as_os_str().len(), socket::PATH_BYTES_MAX);
+    if bytes > bytes_max {
+        return Err(Error::SocketPathTooLong { path: path.into(), bytes, bytes_max });
+    }
     socket::connect(path).map_err(|error| Error::BrokerNotFound { path: path.into(), error })
 }

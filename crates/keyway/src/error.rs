@@ -21,6 +21,18 @@ pub enum Error {
         /// What Linux said.
         error: keyway_sys::Error,
     },
+    /// No Unix socket can have so long a path.
+    #[error(
+        "the socket's path {path} has {bytes} bytes, a Unix socket's has {bytes_max} at most; choose a shorter one for the broker, and set KEYWAY_SOCKET to it"
+    )]
+    SocketPathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its bytes.
+        bytes: usize,
+        /// Bytes that it can have.
+        bytes_max: usize,
+    },
     /// The broker ended this session.
     #[error("the broker ended this session: {0}")]
     SessionEnded(Farewell),
@@ -139,11 +151,14 @@ impl Error {
             Error::BrokerSilent { .. } | Error::TimedOut(_) => Errno::TIMEDOUT,
             Error::BrokerUnreadable(_) | Error::BrokerIncoherent { .. } | Error::PeerFault(_) => Errno::PROTO,
             Error::MessageTooLarge { .. } => Errno::MSGSIZE,
+            Error::SocketPathTooLong { .. } => Errno::NAMETOOLONG,
             Error::WouldBlock => Errno::AGAIN,
             Error::LaneEnded { ending: Ending::PeerDead, .. } => Errno::PIPE,
             Error::LaneEnded { ending: Ending::Revoked, .. } => Errno::PERM,
             Error::NoReplyExpected | Error::NotInherited { .. } => Errno::NOENT,
             Error::TooManyCapabilities { .. } | Error::Map(_) | Error::Name(_) => Errno::INVAL,
+            #[cfg(feature = "embedded")]
+            Error::Start(keyway_broker::StartError::PathTooLong { .. }) => Errno::NAMETOOLONG,
             #[cfg(feature = "embedded")]
             Error::Start(_) => Errno::ADDRINUSE,
         };

@@ -28,6 +28,9 @@ use rustix::{
 
 use crate::{Error, clock};
 
+/// Bytes of the longest path that a socket can have: 108 in `unix(7)`, less the byte that ends it.
+pub const PATH_BYTES_MAX: usize = 107;
+
 /// What a pair of sockets is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairUse {

@@ -9,7 +9,18 @@ use keyway_abi::{
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
-use crate::{Incoming, decode_incoming, decode_request, encode_event, encode_reply, encode_request};
+use crate::{Incoming, RequestHead, encode_event, encode_reply, encode_request};
+
+/// The crate's own, whose refusals are noted.
+fn decode_request(bytes: &[u8], descriptors: usize) -> Result<(RequestHead, Request), Malformed> {
+    crate::decode_request(bytes, descriptors).inspect_err(|error| keyway_provoked::note(error, "a request"))
+}
+
+/// The crate's own, whose refusals are noted.
+fn decode_incoming(bytes: &[u8], descriptors: usize) -> Result<Incoming, Malformed> {
+    let decoded = crate::decode_incoming(bytes, descriptors);
+    decoded.inspect_err(|error| keyway_provoked::note(error, "a reply or an event"))
+}
 
 fn derive() -> Request {
     request::Derive {

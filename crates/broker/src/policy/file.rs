@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Mistake, Policy};
+use super::{Mistake, Policy, Wrong};
 use crate::identity::own_uid;
 
 /// Bytes of a policy file, at most.
@@ -157,7 +157,7 @@ fn trusted_text(path: &Path, broker_uid: u32) -> Result<String, PolicyError> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
-        let what = "this is no TOML: a byte that is no UTF-8; save the file as UTF-8".into();
+        let what = Wrong::NoToml { message: "a byte that is no UTF-8; save the file as UTF-8".into() };
         let mistakes = vec![Mistake::at(&before, before.len(), what)];
         PolicyError::Mistaken { path: path.into(), mistakes }
     })
@@ -169,7 +169,39 @@ mod tests {
 
     use super::*;
 
-    const STRANGER_UID: u32 = 4242;
+    /// Why it is refused, which is noted.
+    fn refused<T: fmt::Debug>(read: Result<T, PolicyError>) -> PolicyError {
+        let error = read.unwrap_err();
+        keyway_provoked::note(&error, "");
+        error
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_long_or_mistaken_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let me = own_uid();
+        let none = refused(trusted_text(directory.path(), me));
+        assert!(
+            matches!(none, PolicyError::Unlawful { what, .. } if what.starts_with("no regular")),
+            "{none}"
+        );
+        assert!(none.to_string().contains(directory.path().to_str().unwrap()), "{none}");
+        let path = directory.path().join("policy.toml");
+        let write = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            PolicySource { path: path.clone(), may_lack: false }.read()
+        };
+        let longest = vec![b'#'; BYTES_MAX as usize];
+        assert!(write(&longest).is_ok());
+        let long = refused(write(&[&longest[..], b"#"].concat()));
+        assert!(long.to_string().contains("longer than the 262144 bytes"), "{long}");
+        for (text, place) in [(&b"x = 1\n"[..], (1, 1)), (&b"# \xc3\xa9 \xff"[..], (1, 5))] {
+            let error = refused(write(text));
+            let PolicyError::Mistaken { mistakes, .. } = error else { panic!("mistaken: {error}") };
+            assert_eq!((mistakes[0].line, mistakes[0].column), place, "{mistakes:?}");
+        }
+    }
 
     #[test]
     fn a_file_of_another_user_is_not_trusted() {
@@ -177,12 +209,12 @@ mod tests {
         let path = directory.path().join("policy.toml");
         fs::write(&path, "# trusted").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let me = own_uid();
+        let (me, stranger) = (own_uid(), own_uid() + 1);
         assert_eq!(trusted_text(&path, me).unwrap(), "# trusted");
         // Root's own are trusted by everyone, so root has to give it away.
-        let given = me == 0 && chown(&path, Some(STRANGER_UID), None).is_ok();
-        let (broker_uid, owner) = if given { (me, STRANGER_UID) } else { (STRANGER_UID, me) };
-        let refused = trusted_text(&path, broker_uid).unwrap_err();
+        let given = me == 0 && chown(&path, Some(stranger), None).is_ok();
+        let (broker_uid, owner) = if given { (me, stranger) } else { (stranger, me) };
+        let refused = refused(trusted_text(&path, broker_uid));
         assert!(
             matches!(refused, PolicyError::Untrusted { uid, mode: 0o600, .. } if uid == owner),
             "{refused}"
@@ -205,7 +237,7 @@ mod tests {
         assert_eq!(held.path.as_deref(), Some(path.as_path()));
         fs::remove_file(&path).unwrap();
         assert!(source.read().is_ok());
-        let refused = source.after(&held).read().unwrap_err();
+        let refused = refused(source.after(&held).read());
         assert!(matches!(refused, PolicyError::Unreadable { .. }), "{refused}");
         let named = PolicySource { path, may_lack: false };
         assert!(named.after(&built_in).read().is_err(), "a file that was asked for never may");

@@ -2,7 +2,7 @@
 //!
 //! LIMIT: a text is at most `file::BYTES_MAX` long, and TOML nests no deeper than its parser allows.
 
-use std::{fmt, ops::Range};
+use std::ops::Range;
 
 use keyway_abi::{
     Name, Rights,
@@ -14,24 +14,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Policy, ROOT_UID, Standing, StandingRule};
-
-/// Something in a policy file that cannot be, and what could.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// The line, from 1.
-    pub line: usize,
-    /// The character in the line, from 1.
-    pub column: usize,
-    /// What was found, and what is possible.
-    pub what: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.line, self.column, self.what)
-    }
-}
+use super::{Mistake, Policy, ROOT_UID, Standing, StandingRule, Wrong};
 
 /// See [`Policy::parse`].
 pub(super) fn parse(text: &str, broker_uid: u32) -> Result<Policy, Vec<Mistake>> {
@@ -45,20 +28,10 @@ pub(super) fn parse(text: &str, broker_uid: u32) -> Result<Policy, Vec<Mistake>>
     }
     for error in broken {
         let at = error.span().map_or(text.len(), |span| span.start);
-        judge.mistakes.push((at, format!("this is no TOML: {}", error.message())));
+        judge.mistakes.push((at, Wrong::NoToml { message: error.message().into() }));
     }
     judge.mistakes.sort_by_key(|(at, _)| *at);
     Err(judge.mistakes.into_iter().map(|(at, what)| Mistake::at(text, at, what)).collect())
-}
-
-impl Mistake {
-    /// A mistake at this offset.
-    pub(super) fn at(text: &str, offset: usize, what: String) -> Self {
-        let before = String::from_utf8_lossy(&text.as_bytes()[..offset.min(text.len())]);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-        Mistake { line, column, what }
-    }
 }
 
 type Value<'t> = Spanned<DeValue<'t>>;
@@ -67,7 +40,7 @@ type Entry<'a, 't> = (&'a str, Range<usize>, &'a Value<'t>);
 struct Judge {
     broker_uid: u32,
     /// Each with its offset in the text.
-    mistakes: Vec<(usize, String)>,
+    mistakes: Vec<(usize, Wrong)>,
 }
 
 /// Tables.
@@ -137,10 +110,7 @@ impl Judge {
         }
         let idle = (gives.own | gives.directory | deny).is_empty();
         if idle && self.mistakes.len() == before {
-            self.mistake(
-                at,
-                "this entry neither gives nor denies a right; name one in own, directory or deny",
-            );
+            self.mistake(at, Wrong::NothingGiven);
         }
         Some(StandingRule { subject: subject?, gives, deny })
     }
@@ -159,10 +129,10 @@ impl Judge {
             }
         }
         if prefix.is_none() {
-            self.mistake(at, "this entry has no prefix; say what its names begin with, \"\" for all of them");
+            self.mistake(at, Wrong::PrefixMissing);
         }
         if (allow | deny).is_empty() && self.mistakes.len() == before {
-            self.mistake(at, "this entry neither allows nor denies anything; name a right in allow or deny");
+            self.mistake(at, Wrong::NothingAllowed);
         }
         Some(NameRule { prefix: prefix??, subject: subject?, allow, deny })
     }
@@ -223,14 +193,9 @@ impl Judge {
             let Some((_, key, at)) = stated("process").or_else(|| stated("user")) else { continue };
             if process > user {
                 let built_in = |of| if stated(of).is_some() { "" } else { " (as built in)" };
-                let (of_process, of_user) = (built_in("process"), built_in("user"));
-                self.mistake(
-                    *at,
-                    &format!(
-                        "{key} of a process is {process}{of_process}, above its user's {user}{of_user}; lower \
-                         [limits.process] or raise [limits.user]"
-                    ),
-                );
+                let (process_origin, user_origin) = (built_in("process"), built_in("user"));
+                let what = Wrong::LimitAboveUser { key, process, process_origin, user, user_origin };
+                self.mistake(*at, what);
             }
         }
     }
@@ -238,20 +203,17 @@ impl Judge {
 
 /// Values.
 impl Judge {
-    fn subject(&mut self, at: usize, table: &DeTable<'_>, entry: &str) -> Option<Subject> {
+    fn subject(&mut self, at: usize, table: &DeTable<'_>, entry: &'static str) -> Option<Subject> {
         let mut named: Vec<Entry<'_, '_>> =
             entries(table).filter(|(key, ..)| SUBJECTS.contains(key)).collect();
         named.sort_by_key(|(_, span, _)| span.start);
         let Some((first, rest)) = named.split_first() else {
-            self.mistake(at, &format!("{entry} does not say whom it is about; {SUBJECT_WORDS}"));
+            self.mistake(at, Wrong::SubjectMissing { entry });
             return None;
         };
         for (key, span, _) in rest {
-            let already = first.0;
-            self.mistake(
-                span.start,
-                &format!("{key} beside {already}: an entry is about one; {SUBJECT_WORDS}"),
-            );
+            let what = Wrong::SubjectRepeated { key: (*key).into(), already: first.0.into() };
+            self.mistake(span.start, what);
         }
         let (key, _, value) = first;
         match *key {
@@ -260,7 +222,7 @@ impl Judge {
             "executable" => self.executable(value).map(Subject::Executable),
             _ if value.get_ref().as_bool() == Some(true) => Some(Subject::Everyone),
             _ => {
-                self.mistake(value.span().start, "everyone can only be true; leave it out otherwise");
+                self.mistake(value.span().start, Wrong::EveryoneFalse);
                 None
             }
         }
@@ -271,8 +233,7 @@ impl Judge {
             Some("root") => Some(ROOT_UID),
             Some("broker") => Some(self.broker_uid),
             Some(other) => {
-                let what = format!("user {other:?} is unknown; a number, \"root\" or \"broker\" is possible");
-                self.mistake(value.span().start, &what);
+                self.mistake(value.span().start, Wrong::UserUnknown { user: other.into() });
                 None
             }
             None => self.id("user", value, ", \"root\" or \"broker\""),
@@ -296,8 +257,8 @@ impl Judge {
         let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
         let number = number.filter(|number| (min..=max).contains(number));
         if number.is_none() {
-            let what = format!("{key} is {integer}; {min} to {max} are possible");
-            self.mistake(value.span().start, &what);
+            let what = Wrong::NumberOutside { key: key.into(), number: integer.to_string(), min, max };
+            self.mistake(value.span().start, what);
         }
         number
     }
@@ -312,11 +273,8 @@ impl Judge {
         if path.starts_with('/') && path.len() <= PATH_BYTES_MAX && !path.contains(unknowable) {
             return Some(path.into());
         }
-        let what = format!(
-            "executable is {path:?} ({} bytes); a path from / on, of at most {PATH_BYTES_MAX} bytes, is possible",
-            path.len()
-        );
-        self.mistake(value.span().start, &what);
+        let (bytes, bytes_max) = (path.len(), PATH_BYTES_MAX);
+        self.mistake(value.span().start, Wrong::ExecutableUnlawful { path: path.into(), bytes, bytes_max });
         None
     }
 
@@ -332,15 +290,11 @@ impl Judge {
         if begins_a_name {
             return Some(prefix.into());
         }
-        let what = format!(
-            "no name can begin with {prefix:?}; a name has at most {} bytes of a-z A-Z 0-9 . _ - / and begins with no /",
-            Name::BYTES_MAX
-        );
-        self.mistake(value.span().start, &what);
+        self.mistake(value.span().start, Wrong::PrefixUnlawful { prefix: prefix.into() });
         None
     }
 
-    fn rights(&mut self, key: &str, value: &Value<'_>, possible: Rights, of: &str) -> Rights {
+    fn rights(&mut self, key: &str, value: &Value<'_>, possible: Rights, of: &'static str) -> Rights {
         let mut rights = Rights::empty();
         let Some(list) = value.get_ref().as_array() else {
             self.wrong_type(value, key, &format!("a list out of {}", listed(possible)));
@@ -357,25 +311,27 @@ impl Judge {
                     rights |= right;
                     continue;
                 }
-                Some(_) => format!("{of} has no right {word:?}; possible are {}", listed(possible)),
-                None => format!("there is no right {word:?}; possible are {}", listed(possible)),
+                Some(_) => Wrong::RightElsewhere { of, word: word.into(), possible: listed(possible) },
+                None => Wrong::RightUnknown { word: word.into(), possible: listed(possible) },
             };
-            self.mistake(item.span().start, &what);
+            self.mistake(item.span().start, what);
         }
         rights
     }
 
     fn unknown_key(&mut self, span: &Range<usize>, key: &str, of: &str, possible: &str) {
-        self.mistake(span.start, &format!("{of} has no key {key:?}; possible are {possible}"));
+        let what = Wrong::UnknownKey { of: of.into(), key: key.into(), possible: possible.into() };
+        self.mistake(span.start, what);
     }
 
     fn wrong_type(&mut self, value: &Value<'_>, key: &str, possible: &str) {
         let found = value.get_ref().type_str();
-        self.mistake(value.span().start, &format!("{key} is of type {found}; possible is {possible}"));
+        let what = Wrong::WrongType { key: key.into(), found, possible: possible.into() };
+        self.mistake(value.span().start, what);
     }
 
-    fn mistake(&mut self, at: usize, what: &str) {
-        self.mistakes.push((at, what.into()));
+    fn mistake(&mut self, at: usize, what: Wrong) {
+        self.mistakes.push((at, what));
     }
 }
 
@@ -394,7 +350,6 @@ fn listed(rights: Rights) -> String {
 
 /// The keys that say whom an entry is about.
 const SUBJECTS: [&str; 4] = ["user", "group", "executable", "everyone"];
-const SUBJECT_WORDS: &str = "one of user, group, executable, everyone is possible";
 const STANDING_KEYS: &str = "user, group, executable, everyone, own, directory, deny";
 const NAME_KEYS: &str = "user, group, executable, everyone, prefix, allow, deny";
 

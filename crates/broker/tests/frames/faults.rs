@@ -174,7 +174,10 @@ fn whoever_does_not_read_what_others_cause_is_let_go_and_others_are_not_held_up(
     while !grantor.events.iter().any(ended) && granted < HANDLES_MAX - 10 {
         let grant = request::Grant { from: region, to: child, terms: Terms::rights(Rights::MAP) };
         let (reply, _) = grantor.ask(grant);
-        assert!(matches!(reply, Reply::Capability(_) | Reply::Denied(Denial::ProcessEnded)), "{reply:?}");
+        assert!(
+            matches!(reply, Reply::Capability(_) | Reply::Denied(Denial::ProcessEnded { .. })),
+            "{reply:?}"
+        );
         granted += 1;
     }
     grantor.is_served();

@@ -8,8 +8,8 @@ use std::{
 };
 
 use keyway_abi::{
-    DefaultActions, Event, Farewell, Handle, Listing, PROTOCOL_VERSION, ProcessEntry, ProcessNumber, Reply,
-    Request, SessionStart, limits::FRAME_BYTES_MAX, request,
+    DefaultActions, Event, Farewell, Fault, Handle, Listing, PROTOCOL_VERSION, ProcessEntry, ProcessNumber,
+    Reply, Request, SessionStart, limits::FRAME_BYTES_MAX, request,
 };
 use keyway_sys::{
     frame::{self, Reception, Sent, Waiting},
@@ -138,6 +138,7 @@ impl Session {
             match self.hear() {
                 Heard::Frame(Incoming::Event(Event::Farewell(farewell)), _) => {
                     assert!(matches!(self.hear(), Heard::End), "something came after the farewell");
+                    note(farewell);
                     return farewell;
                 }
                 Heard::Frame(..) => {}
@@ -164,6 +165,18 @@ impl Session {
                 other => panic!("no listing: {other:?}"),
             }
         }
+    }
+}
+
+/// Notes why a session has ended.
+fn note(farewell: Farewell) {
+    keyway_provoked::note(&farewell, "");
+    match farewell {
+        Farewell::Malformed(malformed) => keyway_provoked::note(&malformed, ""),
+        // Linux itself refuses descriptors since 6.16: a list of what was noted must not depend on that.
+        Farewell::Fault(Fault::DescriptorsSent { .. }) => {}
+        Farewell::Fault(fault) => keyway_provoked::note(&fault, ""),
+        _ => {}
     }
 }
 

@@ -161,7 +161,8 @@ pub(crate) fn read_document(path: &str) -> Option<String> {
     fs::read_to_string(root().join(path)).ok()
 }
 
-fn root() -> PathBuf {
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 

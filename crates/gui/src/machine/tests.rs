@@ -1,6 +1,14 @@
 //! What must happen and what must be refused, one rule at a time; the machine is audited after each step.
 
-use std::{string::ToString, vec, vec::Vec};
+use std::{
+    collections::BTreeMap as Map,
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+
+use keyway_provoked::Figures;
 
 use super::*;
 use crate::{
@@ -34,6 +42,8 @@ const MEGABYTE: SurfaceConfig =
 struct World {
     bridge: Bridge,
     now_ns: u64,
+    /// What each client has asked last.
+    asked: Map<u64, String>,
 }
 
 impl World {
@@ -50,7 +60,7 @@ impl World {
             devices: vec![device],
             device_type: DeviceType { is_mobile: true, reasons: vec![] },
         };
-        World { bridge: Bridge::new(facts).unwrap(), now_ns: 0 }
+        World { bridge: Bridge::new(facts).unwrap(), now_ns: 0, asked: Map::new() }
     }
 
     /// A compositor, an application that it registered, and a stranger. Nobody holds GPU.
@@ -78,6 +88,7 @@ impl World {
 
     fn open_as(&mut self, client: u64, identity: Identity, door: Door) -> Result<Vec<Effect>, LaneRefused> {
         let effects = self.bridge.on_lane_opened(ClientId(client), identity, door).map(Iterator::collect);
+        let effects = effects.inspect_err(|refused| keyway_provoked::note(refused, ""));
         self.bridge.audit();
         effects
     }
@@ -85,27 +96,48 @@ impl World {
     fn gone(&mut self, client: u64) -> Vec<Effect> {
         let effects = self.bridge.on_client_gone(ClientId(client)).collect();
         self.bridge.audit();
-        effects
+        self.noted(effects)
     }
 
     fn ask(&mut self, client: u64, request: Request) -> Vec<Effect> {
+        self.asked.insert(client, operation(&request));
         let effects =
             self.bridge.handle(self.now_ns, ClientId(client), RequestNumber(client), request).collect();
         self.bridge.audit();
-        effects
+        self.noted(effects)
     }
 
     fn backend(&mut self, ticket: Ticket, result: Result<(), &str>) -> Vec<Effect> {
         let result = result.map_err(|message| BackendFailure { message: message.to_string() });
         let effects = self.bridge.on_backend(ticket, result).collect();
         self.bridge.audit();
-        effects
+        self.noted(effects)
     }
 
     fn expire(&mut self) -> Vec<Effect> {
         self.now_ns += limits::PENDING_TIMEOUT_NS;
         let effects = self.bridge.poll_expired(self.now_ns).map(Iterator::collect).unwrap_or_default();
         self.bridge.audit();
+        self.noted(effects)
+    }
+
+    /// Notes the denials among the effects.
+    fn noted(&self, effects: Vec<Effect>) -> Vec<Effect> {
+        for effect in &effects {
+            let Effect::Answer { client, answer: Answer::Document(GuiResponse::Denied { reason }), .. } =
+                effect
+            else {
+                continue;
+            };
+            let asked = self.asked.get(&client.0).map_or("", String::as_str);
+            keyway_provoked::note(reason, asked);
+            for other in [OtherDenial::DeadlinePassed, OtherDenial::CompositorGone] {
+                if *reason == DenialReason::from(other) {
+                    let number = Some(other as u32);
+                    keyway_provoked::note_figures(&other, asked, Figures { number, errno: None });
+                }
+            }
+        }
         effects
     }
 
@@ -147,6 +179,15 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The name of what is asked.
+fn operation(request: &Request) -> String {
+    let text = match request {
+        Request::Document(document) => format!("{document:?}"),
+        other => format!("{other:?}"),
+    };
+    text.split([' ', '(']).next().unwrap_or_default().to_string()
 }
 
 fn pid(client: u64) -> Pid {

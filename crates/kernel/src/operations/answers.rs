@@ -33,7 +33,9 @@ impl Kernel {
         }
         self.log.set_asker(Some((caller.process, caller.call.opcode)));
         match (&waiting, answer.outcome) {
-            (Waiting::Signal(signal), outcome) => self.commit_act(caller, *signal, outcome),
+            (Waiting::Signal(process, signal), outcome) => {
+                self.commit_act(caller, (*process, *signal), outcome);
+            }
             (Waiting::Freeze(region), outcome) => self.commit_frozen(caller, *region, outcome),
             (_, Ok(())) => self.commit_done(caller, &waiting),
             (_, Err(Refusal::Fault(fault))) => {
@@ -52,7 +54,7 @@ impl Kernel {
 
     fn commit_done(&mut self, caller: Caller, waiting: &Waiting) {
         match *waiting {
-            Waiting::Page(_) | Waiting::Closing(_) | Waiting::Freeze(_) | Waiting::Signal(_) => {}
+            Waiting::Page(_) | Waiting::Closing(_) | Waiting::Freeze(_) | Waiting::Signal(..) => {}
             Waiting::Acks { queue, first, count, made_queue } => {
                 if !self.objects.contains_key(&queue) {
                     let denial = Denial::ObjectEnded { kind: Kind::Queue };
@@ -98,7 +100,7 @@ impl Kernel {
             Waiting::Page(_)
             | Waiting::Closing(_)
             | Waiting::Freeze(_)
-            | Waiting::Signal(_)
+            | Waiting::Signal(..)
             | Waiting::DepositPair => {}
             Waiting::Acks { queue, made_queue: true, .. } => {
                 if self.objects.contains_key(&queue) {

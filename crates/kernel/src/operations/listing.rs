@@ -28,7 +28,7 @@ impl Kernel {
     ) -> Result<Outcome, Denial> {
         self.check_inspect(caller, request.directory)?;
         if !self.is_reachable(request.process) {
-            return Err(Denial::ProcessEnded);
+            return Err(Denial::ProcessEnded { process: request.process });
         }
         Outcome::reply(Reply::Listing(self.capabilities_of(request.process, request.after)))
     }

@@ -96,7 +96,7 @@ impl Kernel {
     pub(crate) fn commit_child(&mut self, caller: Caller, child: ProcessNumber) {
         if !self.processes.contains_key(&child) {
             // Linux refused its first page.
-            return self.reply(caller, Reply::Denied(Denial::ProcessEnded), vec![]);
+            return self.reply(caller, Reply::Denied(Denial::ProcessEnded { process: child }), vec![]);
         }
         if let Err(denial) = self.check_room(caller.process) {
             self.end_session(child, None);
@@ -162,7 +162,8 @@ impl Kernel {
         let (_, capability) = self.held(caller.process, handle, Kind::Process, Rights::ENDOW)?;
         match &self.object(capability.object).body {
             Body::Process(target) if !target.ended => Ok(target.process),
-            _ => Err(Denial::ProcessEnded),
+            Body::Process(target) => Err(Denial::ProcessEnded { process: target.process }),
+            _ => unreachable!("the object is a process"),
         }
     }
 

@@ -20,15 +20,16 @@ impl Kernel {
         let signal = check_signal(request.signal)?;
         let target = match &self.object(capability.object).body {
             Body::Process(target) if !target.ended => target.process,
-            _ => return Err(Denial::ProcessEnded),
+            Body::Process(target) => return Err(Denial::ProcessEnded { process: target.process }),
+            _ => unreachable!("the object is a process"),
         };
         let at = self.process(target);
         let (Phase::Ready, Some(at_identity)) = (at.phase, &at.identity) else {
             // It has not spoken, so nobody knows yet what it wants done.
-            return Err(Denial::ProcessEnded);
+            return Err(Denial::ProcessEnded { process: target });
         };
         let Some(from) = self.process(caller.process).identity.clone() else {
-            return Err(Denial::ProcessEnded);
+            return Err(Denial::ProcessEnded { process: caller.process });
         };
         let course = at.signals.judge(signal, &from, at_identity)?;
         if let Course::Act(_) = course {
@@ -77,10 +78,15 @@ impl Kernel {
     }
 
     /// What Linux answered about a default action that somebody raised.
-    pub(crate) fn commit_act(&mut self, caller: Caller, signal: Signal, outcome: Result<(), Refusal>) {
+    pub(crate) fn commit_act(
+        &mut self,
+        caller: Caller,
+        (process, signal): (ProcessNumber, Signal),
+        outcome: Result<(), Refusal>,
+    ) {
         let reply = match outcome {
             Ok(()) => Reply::Done,
-            Err(Refusal::System(ESRCH)) => Reply::Denied(Denial::ProcessEnded),
+            Err(Refusal::System(ESRCH)) => Reply::Denied(Denial::ProcessEnded { process }),
             Err(Refusal::System(EPERM) | Refusal::Fault(_)) => Reply::Denied(Denial::Unsupported { signal }),
             Err(Refusal::System(errno)) => Reply::Denied(Denial::SystemRefused { errno }),
         };
@@ -99,7 +105,7 @@ impl Kernel {
         }
         for act in consequences.acts {
             let task = match raised {
-                Some((caller, signal)) => self.wait_for(Some(caller), Waiting::Signal(signal)),
+                Some((caller, signal)) => self.wait_for(Some(caller), Waiting::Signal(process, signal)),
                 None => Task(self.next_number()),
             };
             self.effects.push(Effect::Signal { task, process, signal: act });

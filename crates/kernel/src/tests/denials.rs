@@ -297,11 +297,11 @@ fn what_has_ended_says_so() {
         assert_eq!(denial, Denial::ObjectEnded { kind: Kind::Region });
     }
     let grant = request::Grant { from: queue, to: process, terms: Terms::rights(Rights::SEND) };
-    assert_eq!(driver.denied(b.number, grant), Denial::ProcessEnded);
+    assert_eq!(driver.denied(b.number, grant), Denial::ProcessEnded { process: a.number });
     let lookup = request::Lookup { directory: b.directory, name: name("x"), on_behalf_of: Some(process) };
-    assert_eq!(driver.denied(b.number, lookup), Denial::ProcessEnded);
+    assert_eq!(driver.denied(b.number, lookup), Denial::ProcessEnded { process: a.number });
     let list = request::ListCapabilities { directory: b.directory, process: a.number, after: Handle::NONE };
-    assert_eq!(driver.denied(b.number, list), Denial::ProcessEnded);
+    assert_eq!(driver.denied(b.number, list), Denial::ProcessEnded { process: a.number });
     driver.finish();
 }
 

@@ -16,6 +16,8 @@ use keyway_abi::{
     request::{self, Audience, MapAccess},
 };
 
+use keyway_provoked::Figures;
+
 use crate::{
     Answer, Arrival, Call, Descriptor, Door, Effect, Identity, Kernel, Outgoing, Refusal, Task, Token,
     object::{DIRECTORY_RIGHTS, ProcessObject},
@@ -105,6 +107,7 @@ impl Driver {
         let (number, effects) = self.kernel.on_connect(self.now_ns, arrival);
         let effects = effects.collect();
         self.present.extend(number.ok());
+        let _ = number.map_err(|farewell| note_farewell(farewell, ""));
         self.run(effects);
         number
     }
@@ -136,8 +139,13 @@ impl Driver {
         self.calls += 1;
         let call = Call { number: self.calls, opcode: request.opcode(), door };
         self.devices.extend(device);
+        let operation = request.operation();
         let effects = self.kernel.handle(self.now_ns, process, call, request, device).collect();
         self.run(effects);
+        // Only what the kernel itself finds against a request: what a test says in Linux's place it has not provoked.
+        if let Some(Some(farewell)) = self.farewells.get(&process) {
+            note_farewell(*farewell, operation);
+        }
         call.number
     }
 
@@ -310,6 +318,7 @@ impl Driver {
                 }
                 match frame {
                     Outgoing::Reply(call, reply) => {
+                        note(&reply, call.opcode);
                         let before = self.replies.insert((to, call.number), (reply, descriptors));
                         assert_eq!(before, None, "one reply a request");
                     }
@@ -352,6 +361,9 @@ impl Driver {
                 self.words.insert((process, page, index), value);
             }
             Effect::EndSession { process, farewell } => {
+                if let Some(farewell @ Farewell::SystemRefused { .. }) = farewell {
+                    note_farewell(farewell, "");
+                }
                 assert_eq!(self.farewells.insert(process, farewell), None, "a session ends once");
                 self.present.remove(&process);
             }
@@ -463,6 +475,25 @@ impl Driver {
             who.number,
             request::Lookup { directory: who.directory, name: name(text), on_behalf_of: None },
         )
+    }
+}
+
+/// Notes a denial, by the operation that was asked for.
+fn note(reply: &Reply, opcode: u16) {
+    let Reply::Denied(denial) = reply else { return };
+    let operation = Request::operation_of(opcode).expect("what is answered was asked for");
+    let errno = Some(denial.errno()).filter(|_| !matches!(denial, Denial::SystemRefused { .. }));
+    let figures = Figures { number: Some(denial.number()), errno };
+    keyway_provoked::note_figures(denial, operation, figures);
+    if let Denial::QuotaExceeded { quota, .. } | Denial::ReceiverFull { quota } = denial {
+        keyway_provoked::note(quota, operation);
+    }
+}
+
+fn note_farewell(farewell: Farewell, operation: &str) {
+    keyway_provoked::note(&farewell, operation);
+    if let Farewell::Fault(fault) = farewell {
+        keyway_provoked::note(&fault, operation);
     }
 }
 

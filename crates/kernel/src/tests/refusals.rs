@@ -469,7 +469,9 @@ fn a_child_whose_first_page_is_refused_is_denied_to_its_starter() {
         [Some(Farewell::SystemRefused { errno: NO_MEMORY })]
     );
     driver.answer_next(Ok(()));
-    assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(Denial::ProcessEnded)));
+    let child = *driver.farewells.keys().next().expect("the child");
+    let ended = Denial::ProcessEnded { process: child };
+    assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(ended)));
     driver.finish();
 }
 

@@ -199,7 +199,7 @@ fn a_child_that_never_speaks_can_be_ended() {
     driver.end(child.number);
     assert_eq!(driver.events(a.number), [Event::ProcessEnded { process: handle }]);
     let grant = request::Grant { from: a.own, to: handle, terms: Terms::rights(Rights::WATCH) };
-    assert_eq!(driver.denied(a.number, grant), Denial::ProcessEnded);
+    assert_eq!(driver.denied(a.number, grant), Denial::ProcessEnded { process: child.number });
     driver.finish();
 }
 

@@ -198,12 +198,12 @@ fn default_actions_reach_only_a_process_that_accepts_them() {
 #[test]
 fn who_raises_hears_what_linux_answered() {
     let mut driver = Driver::new();
-    let (a, _, process) = pair_of(&mut driver, DefaultActions::Accepted);
+    let (a, b, process) = pair_of(&mut driver, DefaultActions::Accepted);
     let signal = Signal::TERM;
     let outcomes = [
         (Ok(()), Reply::Done),
         (Err(EPERM), Reply::Denied(Denial::Unsupported { signal })),
-        (Err(ESRCH), Reply::Denied(Denial::ProcessEnded)),
+        (Err(ESRCH), Reply::Denied(Denial::ProcessEnded { process: b.number })),
         (Err(ENOMEM), Reply::Denied(Denial::SystemRefused { errno: ENOMEM })),
     ];
     driver.hold = true;
@@ -225,13 +225,15 @@ fn who_raises_hears_what_linux_answered() {
 fn a_process_that_is_gone_or_has_not_spoken_is_not_there() {
     let mut driver = Driver::new();
     let (a, b, process) = pair_of(&mut driver, DefaultActions::Accepted);
+    let ended = |process| Denial::ProcessEnded { process };
     let silent = driver.identity(1000);
     let silent = driver.arrive(silent);
     let silent = Who { number: silent, own: Handle::NONE, directory: Handle::NONE };
     let to_silent = driver.introduce(silent, a, Rights::RAISE);
-    assert_eq!(driver.denied(a.number, raise(to_silent, Signal::KILL, 0)), Denial::ProcessEnded);
+    assert_eq!(driver.denied(a.number, raise(to_silent, Signal::KILL, 0)), ended(silent.number));
     let child = driver.made(a.number, request::StartChild { process: a.own }).handle;
-    assert_eq!(driver.denied(a.number, raise(child, Signal::KILL, 0)), Denial::ProcessEnded);
+    let number = *driver.kernel.processes.keys().last().unwrap();
+    assert_eq!(driver.denied(a.number, raise(child, Signal::KILL, 0)), ended(number));
     let identity = driver.kernel.process(b.number).identity.clone().unwrap();
     driver.end(b.number);
     // The next owner of the pid, and even of the account.
@@ -239,7 +241,7 @@ fn a_process_that_is_gone_or_has_not_spoken_is_not_there() {
     let next = driver.hello(next);
     driver.done(next.number, set_action(Signal::TERM, SignalAction::Handle));
     for signal in [Signal::TERM, Signal::KILL, Signal::CHLD] {
-        assert_eq!(driver.denied(a.number, raise(process, signal, 0)), Denial::ProcessEnded);
+        assert_eq!(driver.denied(a.number, raise(process, signal, 0)), ended(b.number));
     }
     assert_eq!(pending(&mut driver, next), SignalSet::EMPTY);
     driver.finish();

@@ -6,6 +6,16 @@ use super::*;
 
 const BROKER_UID: u32 = 1000;
 
+/// The module's own, whose mistakes are noted.
+fn parse(text: &str, broker_uid: u32) -> Result<Policy, Vec<Mistake>> {
+    let judged = super::parse(text, broker_uid);
+    judged.inspect_err(|mistakes| {
+        for mistake in mistakes {
+            keyway_provoked::note(&mistake.what, "");
+        }
+    })
+}
+
 /// A text with one mistake, where that is, and words of what is said about it.
 const MISTAKES: [(&str, usize, usize, &[&str]); 49] = [
     // No TOML.
@@ -113,7 +123,7 @@ fn each_mistake_is_told_with_its_place_and_what_is_possible() {
         let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         assert_eq!((mistakes[0].line, mistakes[0].column), (line, column), "{text}\n{told:#?}");
         for word in words {
-            assert!(mistakes[0].what.contains(word), "{word:?} for\n{text}\n{told:#?}");
+            assert!(mistakes[0].what.to_string().contains(word), "{word:?} for\n{text}\n{told:#?}");
         }
         let expected = if text.contains(", 4]") { 2 } else { 1 };
         assert_eq!(mistakes.len(), expected, "{text}\n{told:#?}");
@@ -139,7 +149,7 @@ fn a_limit_of_a_process_above_its_users_is_told_where_it_is_stated() {
         let mistakes = parse(&text, BROKER_UID).unwrap_err();
         assert_eq!(mistakes.len(), 1, "{mistakes:?}");
         assert_eq!((mistakes[0].line, mistakes[0].column), place, "{mistakes:?}");
-        assert!(mistakes[0].what.contains(words), "{mistakes:?}");
+        assert!(mistakes[0].what.to_string().contains(words), "{mistakes:?}");
     }
     let equal = format!("[limits.user]\nsessions = {PROCESS_SESSIONS_MAX}\n");
     assert!(parse(&equal, BROKER_UID).is_ok());

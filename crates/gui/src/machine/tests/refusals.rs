@@ -365,7 +365,7 @@ fn facts_are_bounded_and_named_once() {
     let device = |id| DeviceInfo { id: DeviceId(id), name: "d".to_string(), kind: DeviceKind::Pointer };
     let connector =
         |id| ConnectorInfo { id: ConnectorId(id), name: "c".to_string(), modes: vec![], current: None };
-    let refused = |facts| Bridge::new(facts).err();
+    let refused = |facts| Bridge::new(facts).err().inspect(|refused| keyway_provoked::note(refused, ""));
 
     let facts = Facts { connectors: (0..9).map(connector).collect(), ..Facts::default() };
     assert_eq!(refused(facts), Some(FactsRefused::TooManyConnectors { connectors_max: 8 }));

@@ -11,6 +11,16 @@ use crate::protocol::{
     SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
+/// The crate's own, whose refusals are noted.
+fn encode<M: Message>(message: &M) -> Result<Vec<u8>, Malformed> {
+    super::encode(message).inspect_err(|error| keyway_provoked::note(error, "encode"))
+}
+
+/// The crate's own, whose refusals are noted.
+fn decode<M: Message>(bytes: &[u8]) -> Result<M, Malformed> {
+    super::decode(bytes).inspect_err(|error| keyway_provoked::note(error, "decode"))
+}
+
 fn modes() -> impl Strategy<Value = DisplayMode> {
     any::<[u32; 3]>().prop_map(|[width, height, refresh_mhz]| DisplayMode { width, height, refresh_mhz })
 }
@@ -326,4 +336,12 @@ fn an_unknown_variant_is_refused() {
     assert_eq!(decode::<Request>(&[7]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[0, 9]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[]), Err(Malformed::Truncated));
+}
+
+#[test]
+fn a_byte_after_the_message_is_refused() {
+    let bytes = encode(&Request::ListDevices).expect("within bounds");
+    assert_eq!(decode(&bytes), Ok(Request::ListDevices));
+    let longer = [bytes.as_slice(), &[0, 0]].concat();
+    assert_eq!(decode::<Request>(&longer), Err(Malformed::TrailingBytes { count: 2 }));
 }

@@ -7,7 +7,8 @@ use alloc::{
 use core::ops::RangeInclusive;
 
 use keyway_abi::{
-    Badge, CapabilityLimit, CapabilityLimits, Denial, Handle, Kind, LaneId, MappingId, Rights, Terms, Ticket,
+    Badge, CapabilityLimit, CapabilityLimits, Denial, Handle, Kind, LaneId, MappingId, ProcessNumber, Rights,
+    Terms, Ticket,
     limits::DERIVATION_DEPTH_MAX,
     request::{MapAccess, RegionFlags},
 };
@@ -88,6 +89,8 @@ pub(super) struct Oracle {
     pub(super) lanes: BTreeMap<LaneId, Lane>,
     pub(super) mappings: BTreeMap<MappingId, Mapping>,
     pub(super) badges: BTreeMap<(usize, usize), Badge>,
+    /// The kernel's number of each process.
+    pub(super) numbers: Vec<ProcessNumber>,
     /// The kernel's own capability to each process.
     pub(super) roots: Vec<usize>,
     pub(super) now_ns: u64,
@@ -273,7 +276,8 @@ impl Oracle {
         let id = self.held(process, handle, Kind::Process, Rights::ENDOW)?;
         match self.objects[self.capabilities[id].object] {
             Body::Process(to) if !self.ended.contains(&to) => Ok(to),
-            _ => Err(Denial::ProcessEnded),
+            Body::Process(to) => Err(Denial::ProcessEnded { process: self.numbers[to] }),
+            _ => unreachable!("it names a process"),
         }
     }
 

@@ -76,6 +76,7 @@ impl Duel {
         let who = self.driver.connect();
         let process = self.who.len();
         self.who.push(who);
+        self.oracle.numbers.push(who.number);
         self.oracle.seen.push(BTreeMap::new());
         let root = self.oracle.object(Body::Process(process), ProcessObject::POSSIBLE, Holder::Kernel);
         self.oracle.roots.push(root);

@@ -6,6 +6,7 @@ use super::*;
 #[track_caller]
 fn receiver_faults(bench: &mut Bench, fault: LaneFault) {
     assert_eq!(bench.receive(), Err(ReceiveError::Fault(fault)));
+    keyway_provoked::note(&fault, "receive");
     assert!(matches!(bench.receiver.prepare_wait(), Wait::Ready));
     bench.forge_head(0);
     bench.set_status(layout::WORD_REVOKED);
@@ -20,6 +21,7 @@ fn sender_faults(bench: &mut Bench, fault: LaneFault) {
     let before = bench.receiver.taken();
     let payload = vec![0; bench.sender.payload_bytes_max()];
     assert_eq!(bench.sender.try_send(RecordHeader::default(), &payload), Err(SendError::Fault(fault)));
+    keyway_provoked::note(&fault, "send");
     assert!(matches!(bench.sender.prepare_wait(0), Wait::Ready));
     bench.forge_tail(0);
     bench.set_status(layout::WORD_REVOKED);
