@@ -108,7 +108,7 @@ pub enum Subject {
     Holder(Handle),
     /// Processes of this user.
     User(u32),
-    /// Processes of this (effective) group.
+    /// Processes of which this is the effective group or a supplementary one.
     Group(u32),
     /// Processes that run this executable, by its whole path. Advice between processes that can trace each other.
     Executable(String),

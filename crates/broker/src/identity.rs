@@ -17,6 +17,7 @@ pub(crate) struct Who {
     pub(crate) pid: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
     pub(crate) executable: String,
     pub(crate) key: (u64, u64),
 }
@@ -26,24 +27,30 @@ impl Who {
     pub(crate) fn of_peer(fd: impl AsFd) -> Result<(Who, OwnedFd), Error> {
         let pidfd = socket::peer_pidfd(&fd)?;
         let credentials = socket::peer_credentials(&fd)?;
-        Ok((Who::of(credentials, &pidfd)?, pidfd))
+        let groups = socket::peer_groups(&fd)?;
+        Ok((Who::with(credentials, groups, &pidfd)?, pidfd))
     }
 
     /// The process of a pidfd, whose credentials came with it.
     pub(crate) fn of(credentials: Credentials, pidfd: &OwnedFd) -> Result<Who, Error> {
+        // Without its groups nobody could say which rules deny it something.
+        Who::with(credentials, process::groups(pidfd)?, pidfd)
+    }
+
+    fn with(credentials: Credentials, groups: Vec<u32>, pidfd: &OwnedFd) -> Result<Who, Error> {
         let key = process::process_key(pidfd)?;
         // A path that cannot be read (another user's process, without the right to trace it) is no reason to refuse.
         let executable = process::executable(pidfd).ok().flatten();
         let executable = executable.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
         let Credentials { pid, uid, gid } = credentials;
-        Ok(Who { pid, uid, gid, executable, key: (key.0, key.1) })
+        Ok(Who { pid, uid, gid, groups, executable, key: (key.0, key.1) })
     }
 }
 
 impl From<Who> for Identity {
     fn from(who: Who) -> Identity {
-        let Who { pid, uid, gid, executable, key } = who;
-        Identity { pid, uid, gid, executable, account: key }
+        let Who { pid, uid, gid, groups, executable, key } = who;
+        Identity { pid, uid, gid, groups, executable, account: key }
     }
 }
 

@@ -118,7 +118,14 @@ mod tests {
     use super::*;
 
     fn who(uid: u32) -> Identity {
-        Identity { pid: 1, uid, gid: uid + 10, executable: "/bin/x".into(), account: (0, 1) }
+        Identity {
+            pid: 1,
+            uid,
+            gid: uid + 10,
+            groups: vec![77],
+            executable: "/bin/x".into(),
+            account: (0, 1),
+        }
     }
 
     #[test]

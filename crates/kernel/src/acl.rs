@@ -82,7 +82,7 @@ impl Acl {
             let matches = match &entry.subject {
                 Subject::Holder(object) => holds(*object),
                 Subject::User(uid) => is_of(&|identity| identity.uid == *uid),
-                Subject::Group(gid) => is_of(&|identity| identity.gid == *gid),
+                Subject::Group(gid) => is_of(&|identity| identity.is_in_group(*gid)),
                 Subject::Executable(path) => is_of(&|identity| identity.executable == *path),
             };
             match (matches, entry.kind) {

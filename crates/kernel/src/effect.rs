@@ -23,10 +23,19 @@ pub struct Identity {
     pub uid: u32,
     /// The effective group.
     pub gid: u32,
+    /// The supplementary groups, in any order.
+    pub groups: Vec<u32>,
     /// The executable's path.
     pub executable: String,
     /// The same for all sessions of one running process, and never another's.
     pub account: (u64, u64),
+}
+
+impl Identity {
+    /// Whether this is its effective group, or one of its supplementary ones.
+    pub fn is_in_group(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&gid)
+    }
 }
 
 /// A process that has connected to the broker's socket.

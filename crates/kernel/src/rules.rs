@@ -16,7 +16,7 @@ pub enum Subject {
     Everyone,
     /// The processes of this effective user.
     User(u32),
-    /// The processes of this effective group.
+    /// The processes of which this is the effective group or a supplementary one.
     Group(u32),
     /// The processes that run the program at this path.
     Executable(String),
@@ -28,7 +28,7 @@ impl Subject {
         match self {
             Subject::Everyone => true,
             Subject::User(uid) => *uid == identity.uid,
-            Subject::Group(gid) => *gid == identity.gid,
+            Subject::Group(gid) => identity.is_in_group(*gid),
             Subject::Executable(path) => *path == identity.executable,
         }
     }
@@ -95,7 +95,7 @@ mod tests {
             let about = match &rule.subject {
                 Subject::Everyone => true,
                 Subject::User(uid) => identity.uid == *uid,
-                Subject::Group(gid) => identity.gid == *gid,
+                Subject::Group(gid) => identity.groups.iter().chain([&identity.gid]).any(|of| of == gid),
                 Subject::Executable(path) => identity.executable.as_bytes() == path.as_bytes(),
             };
             about
@@ -137,11 +137,12 @@ mod tests {
             rules in prop::collection::vec(rule(), 0..8),
             uid in 0u32..3,
             gid in 0u32..3,
+            groups in prop::collection::vec(0u32..4, 0..3),
             program in 0u32..3,
             name in "[ab]{1,4}",
         ) {
             let executable = format!("/bin/{program}");
-            let identity = Identity { pid: 1, uid, gid, executable, account: (0, 1) };
+            let identity = Identity { pid: 1, uid, gid, groups, executable, account: (0, 1) };
             let judged = NameRules::new(rules.clone());
             let lawful = Name::new(&name).expect("letters");
             for verb in [Rights::PUBLISH, Rights::LOOKUP] {
@@ -153,8 +154,14 @@ mod tests {
 
     #[test]
     fn a_program_is_its_whole_path() {
-        let run =
-            |path: &str| Identity { pid: 1, uid: 0, gid: 0, executable: path.to_string(), account: (0, 1) };
+        let run = |path: &str| Identity {
+            pid: 1,
+            uid: 0,
+            gid: 0,
+            groups: alloc::vec![],
+            executable: path.to_string(),
+            account: (0, 1),
+        };
         let subject = Subject::Executable("/bin/x".into());
         assert!(subject.is(&run("/bin/x")));
         for path in ["", "/bin/", "/bin/xy", "/bin/x (deleted)"] {

@@ -324,6 +324,7 @@ impl Simulation {
             pid: self.pids,
             uid,
             gid: uid,
+            groups: vec![uid + 1],
             executable: "/usr/bin/sim".into(),
             account: (self.pids.into(), 0),
         }

@@ -5,7 +5,7 @@
 //! the call, `libc` for the rest.
 //!
 //! Floors, lowest first: `error`; `clock`; `memory`, `futex`, `process`; `socket`, `frame`; `epoll`; `signalfd`; `terminations`, `reloads`;
-//! `inherited`, `notify`, `confine`, `kernel_support`, `rendezvous`.
+//! `inherited`, `notify`, `confine`, `kernel_support`, `rendezvous`; `users`.
 //!
 //! Not here: no bytes of shared memory are read or written (that is `keyway-shm`, to which a [`memory::Mapping`] hands
 //! its addresses), and no frame is understood.
@@ -28,6 +28,7 @@ mod signalfd;
 pub mod socket;
 pub mod terminations;
 pub mod timer;
+pub mod users;
 
 pub use error::Error;
 pub use rustix::io::Errno;

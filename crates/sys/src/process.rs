@@ -139,15 +139,21 @@ pub fn kill(pidfd: impl AsFd, signal: Signal) -> Result<(), Error> {
 /// `ESRCH` when it is gone, `EACCES` when /proc hides it.
 pub fn is_within_reach(pidfd: impl AsFd, uid: u32) -> Result<bool, Error> {
     let call = "read(/proc/PID/status)";
-    let pid = pid(&pidfd)?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"));
-    // Only a process that lives now had the pid all the while.
-    if !is_alive(pidfd)? {
-        return Err(Error { call, errno: Errno::SRCH });
-    }
-    let status = status.map_err(|error| Error::from_io(call, &error))?;
+    let status = status(pidfd)?;
     let (real, saved) = real_and_saved(&status).ok_or(Error { call, errno: Errno::IO })?;
     Ok(uid == 0 || uid == real || uid == saved)
+}
+
+/// The supplementary groups of the process: `Groups:` in `proc_pid_status(5)`.
+///
+/// # Errors
+/// `ESRCH` when it is gone, `EACCES` when /proc hides it.
+pub fn groups(pidfd: impl AsFd) -> Result<Vec<u32>, Error> {
+    let call = "read(/proc/PID/status)";
+    let status = status(pidfd)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    let groups = line.map(|line| line.split_whitespace().map(str::parse).collect());
+    groups.and_then(Result::ok).ok_or(Error { call, errno: Errno::IO })
 }
 
 /// What memory a process has, in bytes.
@@ -246,6 +252,18 @@ pub(crate) fn is_on_pidfs(pidfd: impl AsFd) -> Result<bool, Error> {
     let stat = rfs::fstatfs(pidfd).map_err(Error::of("fstatfs"))?;
     #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)] // The type differs between architectures.
     Ok(stat.f_type as u64 == PIDFS_MAGIC)
+}
+
+/// What `proc_pid_status(5)` says of a process that lives.
+fn status(pidfd: impl AsFd) -> Result<String, Error> {
+    let call = "read(/proc/PID/status)";
+    let pid = pid(&pidfd)?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    // Only a process that lives now had the pid all the while.
+    if !is_alive(pidfd)? {
+        return Err(Error { call, errno: Errno::SRCH });
+    }
+    status.map_err(|error| Error::from_io(call, &error))
 }
 
 fn start_ticks(pid: u32) -> Result<u64, Error> {

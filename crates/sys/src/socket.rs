@@ -204,6 +204,44 @@ pub fn peer_credentials(fd: impl AsFd) -> Result<Credentials, Error> {
     get_option(fd, libc::SO_PEERCRED, none, "getsockopt(SO_PEERCRED)").map(Credentials::from)
 }
 
+/// The supplementary groups of who connected or listened at the other end, when it did: `SO_PEERGROUPS` in `unix(7)`.
+///
+/// # Errors
+/// `ENODATA` for a socket that is not connected, `ENOTSOCK` and `EBADF` for what is no socket.
+pub fn peer_groups(fd: impl AsFd) -> Result<Vec<u32>, Error> {
+    peer_groups_into(fd, vec![0; GROUPS_USUAL])
+}
+
+fn peer_groups_into(fd: impl AsFd, mut groups: Vec<u32>) -> Result<Vec<u32>, Error> {
+    let call = "getsockopt(SO_PEERGROUPS)";
+    loop {
+        let mut bytes = size_of_val(groups.as_slice()) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes at the vector's elements, and keeps no pointer.
+        let answer = unsafe {
+            libc::getsockopt(
+                fd.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut bytes,
+            )
+        };
+        let count = bytes as usize / size_of::<u32>();
+        match answer {
+            0 => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // It has said how many there are.
+            _ if Error::last(call).errno == Errno::RANGE && count > groups.len() => groups.resize(count, 0),
+            _ => return Err(Error::last(call)),
+        }
+    }
+}
+
+/// Supplementary groups for which room is made at first.
+const GROUPS_USUAL: usize = 32;
+
 /// A pidfd of who connected or listened at the other end: `SO_PEERPIDFD` in `unix(7)`. Of a pair, of who made the pair.
 ///
 /// # Errors

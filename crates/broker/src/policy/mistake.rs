@@ -87,11 +87,25 @@ pub enum Wrong {
     /// An entry about not everyone.
     #[error("everyone can only be true; leave it out otherwise")]
     EveryoneFalse,
-    /// A user that is no number and none of the two that have a name here.
-    #[error("user {user:?} is unknown; a number, \"root\" or \"broker\" is possible")]
+    /// A user of no known name.
+    #[error(
+        "user {user:?} is unknown ({reason}); a number, \"broker\" or the name of a user of this machine is possible"
+    )]
     UserUnknown {
         /// The name.
         user: String,
+        /// Why.
+        reason: String,
+    },
+    /// A group of no known name.
+    #[error(
+        "group {group:?} is unknown ({reason}); a number or the name of a group of this machine is possible"
+    )]
+    GroupUnknown {
+        /// The name.
+        group: String,
+        /// Why.
+        reason: String,
     },
     /// A number that cannot be.
     #[error("{key} is {number}; {min} to {max} are possible")]

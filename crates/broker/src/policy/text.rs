@@ -9,6 +9,7 @@ use keyway_abi::{
     limits::{EXECUTABLE_BYTES_MAX, HANDLES_MAX, SESSION_DESCRIPTORS},
 };
 use keyway_kernel::{Charge, DIRECTORY_RIGHTS, Limits, NameRule, NameRules, OWN_RIGHTS, Subject};
+use keyway_sys::users;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -218,7 +219,7 @@ impl Judge {
         let (key, _, value) = first;
         match *key {
             "user" => self.user(value).map(Subject::User),
-            "group" => self.id("group", value, "").map(Subject::Group),
+            "group" => self.group(value).map(Subject::Group),
             "executable" => self.executable(value).map(Subject::Executable),
             _ if value.get_ref().as_bool() == Some(true) => Some(Subject::Everyone),
             _ => {
@@ -232,12 +233,38 @@ impl Judge {
         match value.get_ref().as_str() {
             Some("root") => Some(ROOT_UID),
             Some("broker") => Some(self.broker_uid),
-            Some(other) => {
-                self.mistake(value.span().start, Wrong::UserUnknown { user: other.into() });
-                None
+            Some(name) => {
+                let what = |reason| Wrong::UserUnknown { user: name.into(), reason };
+                self.named(value, users::user(name), what)
             }
-            None => self.id("user", value, ", \"root\" or \"broker\""),
+            None => self.id("user", value, " or a name"),
         }
+    }
+
+    fn group(&mut self, value: &Value<'_>) -> Option<u32> {
+        match value.get_ref().as_str() {
+            Some(name) => {
+                let what = |reason| Wrong::GroupUnknown { group: name.into(), reason };
+                self.named(value, users::group(name), what)
+            }
+            None => self.id("group", value, " or a name"),
+        }
+    }
+
+    /// The number that a name has on this machine.
+    fn named(
+        &mut self,
+        value: &Value<'_>,
+        found: Result<Option<u32>, keyway_sys::Error>,
+        what: impl FnOnce(String) -> Wrong,
+    ) -> Option<u32> {
+        let reason = match found {
+            Ok(Some(number)) => return Some(number),
+            Ok(None) => "this machine has none of that name".into(),
+            Err(error) => error.to_string(),
+        };
+        self.mistake(value.span().start, what(reason));
+        None
     }
 
     fn id(&mut self, key: &str, value: &Value<'_>, others: &str) -> Option<u32> {

@@ -8,7 +8,14 @@ use proptest::prelude::*;
 use super::*;
 
 fn identity(pid: u32, uid: u32) -> Identity {
-    Identity { pid, uid, gid: uid, executable: String::new(), account: (pid.into(), 0) }
+    Identity {
+        pid,
+        uid,
+        gid: uid,
+        groups: alloc::vec![],
+        executable: String::new(),
+        account: (pid.into(), 0),
+    }
 }
 
 fn signal(number: u8) -> Signal {

@@ -293,7 +293,7 @@ proptest! {
     #[test]
     fn a_list_says_what_its_entries_say(
         lines in proptest::collection::vec((0_u8..4, 0_u32..3, 0_u32..64, any::<bool>()), 0..20),
-        uid in 0_u32..3, gid in 0_u32..3, program in 0_u32..3, held in 0_u64..3,
+        uid in 0_u32..3, gid in 0_u32..3, group in 0_u32..4, program in 0_u32..3, held in 0_u64..3,
     ) {
         let mut acl = Acl::default();
         let (mut allowed, mut denied) = (Rights::empty(), Rights::empty());
@@ -302,7 +302,7 @@ proptest! {
                 (Rights::from_bits_truncate(bits), if allows { AclKind::Allow } else { AclKind::Deny });
             let (subject, matches) = match what {
                 0 => (crate::acl::Subject::User(value), uid == value),
-                1 => (crate::acl::Subject::Group(value), gid == value),
+                1 => (crate::acl::Subject::Group(value), gid == value || group == value),
                 2 => (crate::acl::Subject::Executable(alloc::format!("/{value}")), program == value),
                 _ => (crate::acl::Subject::Holder(ObjectId(value.into())), held == u64::from(value)),
             };
@@ -314,7 +314,7 @@ proptest! {
             }
         }
         let executable = alloc::format!("/{program}");
-        let identity = Identity { pid: 1, uid, gid, executable, account: (0, 0) };
+        let identity = Identity { pid: 1, uid, gid, groups: alloc::vec![group], executable, account: (0, 0) };
         let judged = acl.judge(Some(&identity), |object| object == ObjectId(held));
         prop_assert_eq!((judged.allowed, judged.denied), (allowed, denied));
     }

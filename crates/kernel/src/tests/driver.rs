@@ -94,7 +94,14 @@ impl Driver {
     pub(super) fn identity(&mut self, uid: u32) -> Identity {
         self.pids += 1;
         let executable = String::from("/usr/bin/probe");
-        Identity { pid: self.pids, uid, gid: uid + 1, executable, account: (self.pids.into(), 7) }
+        Identity {
+            pid: self.pids,
+            uid,
+            gid: uid + 1,
+            groups: Vec::new(),
+            executable,
+            account: (self.pids.into(), 7),
+        }
     }
 
     /// A process that has connected and not said hello.

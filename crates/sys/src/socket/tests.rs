@@ -104,11 +104,16 @@ fn both_sides_of_a_connection_learn_who_the_other_is() {
         assert_eq!(credentials.pid, std::process::id());
         assert_eq!(credentials.uid, rustix::process::geteuid().as_raw());
         assert_eq!(credentials.gid, rustix::process::getegid().as_raw());
-        assert_eq!(process::pid(peer_pidfd(end).unwrap()).unwrap(), std::process::id());
+        let pidfd = peer_pidfd(end).unwrap();
+        assert_eq!(process::pid(&pidfd).unwrap(), std::process::id());
+        let groups = process::groups(&pidfd).unwrap();
+        assert_eq!(peer_groups(end).unwrap(), groups);
+        assert_eq!(peer_groups_into(end, Vec::new()).unwrap(), groups, "room is made for them");
     }
     let (pipe, _other) = std::io::pipe().unwrap();
     assert_eq!(peer_credentials(&pipe).unwrap_err().errno, Errno::NOTSOCK);
     assert!(peer_pidfd(&pipe).is_err());
+    assert_eq!(peer_groups(&pipe).unwrap_err().errno, Errno::NOTSOCK);
 }
 
 #[test]

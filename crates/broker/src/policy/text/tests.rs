@@ -1,6 +1,7 @@
 //! Each mistake with its exact place, and what lawful texts mean.
 
 use keyway_abi::limits::{PROCESS_SESSIONS_MAX, USER_SESSIONS_MAX};
+use keyway_kernel::Identity;
 
 use super::*;
 
@@ -17,7 +18,7 @@ fn parse(text: &str, broker_uid: u32) -> Result<Policy, Vec<Mistake>> {
 }
 
 /// A text with one mistake, where that is, and words of what is said about it.
-const MISTAKES: [(&str, usize, usize, &[&str]); 49] = [
+const MISTAKES: [(&str, usize, usize, &[&str]); 50] = [
     // No TOML.
     ("[[standing]\n", 1, 12, &["no TOML", "expected `]`"]),
     ("\n\nx y\n", 3, 3, &["no TOML"]),
@@ -58,8 +59,19 @@ const MISTAKES: [(&str, usize, usize, &[&str]); 49] = [
         &["executable beside everyone"],
     ),
     ("[[standing]]\neveryone = false\nown = [\"derive\"]\n", 2, 12, &["can only be true"]),
-    ("[[standing]]\nuser = \"alice\"\nown = [\"derive\"]\n", 2, 8, &["\"alice\"", "\"root\" or \"broker\""]),
-    ("[[standing]]\nuser = 1.5\nown = [\"derive\"]\n", 2, 8, &["of type float", "\"broker\""]),
+    (
+        "[[standing]]\nuser = \"no:such\"\nown = [\"derive\"]\n",
+        2,
+        8,
+        &["\"no:such\"", "\"broker\" or the name of a user"],
+    ),
+    (
+        "[[standing]]\ngroup = \"no:such\"\nown = [\"derive\"]\n",
+        2,
+        9,
+        &["\"no:such\"", "or the name of a group"],
+    ),
+    ("[[standing]]\nuser = 1.5\nown = [\"derive\"]\n", 2, 8, &["of type float", "a number or a name"]),
     ("[[standing]]\nuser = -1\nown = [\"derive\"]\n", 2, 8, &["user is -1", "0 to 4294967294"]),
     ("[[standing]]\nuser = 4294967295\nown = [\"derive\"]\n", 2, 8, &["4294967295; 0 to 4294967294"]),
     ("[[standing]]\ngroup = \"root\"\nown = [\"derive\"]\n", 2, 9, &["group is of type string", "a number"]),
@@ -270,4 +282,29 @@ fn the_document_states_lawful_policies_and_what_is_built_in() {
             assert!(line.contains(&format!("`{word}`")), "{word}: {line}");
         }
     }
+}
+
+#[test]
+fn users_and_groups_are_named_as_the_machine_names_them() {
+    let first = |path: &str| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut fields = text.lines().next().unwrap().split(':').map(str::to_owned);
+        (fields.next().unwrap(), fields.nth(1).unwrap().parse().unwrap())
+    };
+    let ((user, uid), (group, gid)) = (first("/etc/passwd"), first("/etc/group"));
+    let text = format!(
+        "[[standing]]\nuser = {user:?}\nown = [\"watch\"]\n[[standing]]\ngroup = {group:?}\ndirectory = [\"lookup\"]\n"
+    );
+    let policy = parse(&text, 7).unwrap();
+    let is =
+        |uid, gid, groups| Identity { pid: 1, uid, gid, groups, executable: String::new(), account: (0, 1) };
+    let given = |identity: &Identity| policy.standing(identity);
+    let nobody = given(&is(uid + 1, gid + 1, vec![]));
+    assert_ne!(given(&is(uid, gid + 1, vec![])), nobody, "the user");
+    assert_ne!(given(&is(uid + 1, gid, vec![])), nobody, "the effective group");
+    assert_eq!(
+        given(&is(uid + 1, gid, vec![])),
+        given(&is(uid + 1, gid + 1, vec![5, gid])),
+        "a supplementary one"
+    );
 }
