@@ -172,6 +172,11 @@ impl Tree {
         true
     }
 
+    /// Whether the capability is still there. Only for ids from this very input, see [`CapabilityId`].
+    pub(crate) fn contains(&self, id: CapabilityId) -> bool {
+        self.nodes[id.0 as usize].is_some()
+    }
+
     pub(crate) fn get(&self, id: CapabilityId) -> &Capability {
         // INVARIANT: ids come from holders, and a holder is told before its capability is freed.
         self.nodes[id.0 as usize].as_ref().expect("a held capability exists")
