@@ -138,11 +138,11 @@ mod tests {
     #[test]
     fn an_emptied_slot_makes_its_handle_stale_and_its_next_one_new() {
         let mut table = Table::default();
-        let first = table.insert(CapabilityId(7));
-        assert_eq!(table.get(first), Ok(CapabilityId(7)));
+        let first = table.insert(CapabilityId::at(7));
+        assert_eq!(table.get(first), Ok(CapabilityId::at(7)));
         table.empty(first.slot());
         assert_eq!(table.get(first), Err(Denial::StaleHandle { handle: first }));
-        let second = table.insert(CapabilityId(8));
+        let second = table.insert(CapabilityId::at(8));
         assert_eq!(second.slot(), first.slot());
         assert_ne!(second, first);
         assert_eq!(table.get(first), Err(Denial::StaleHandle { handle: first }));
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_handle_that_was_never_given_is_unknown() {
         let mut table = Table::default();
-        let given = table.insert(CapabilityId(7));
+        let given = table.insert(CapabilityId::at(7));
         let ahead = Handle::new(given.slot(), given.generation() + 1);
         for handle in [Handle::NONE, Handle::new(5, 1), ahead, Handle::new(given.slot(), 0)] {
             assert_eq!(table.get(handle), Err(Denial::UnknownHandle { handle }));
@@ -161,27 +161,27 @@ mod tests {
     #[test]
     fn a_slot_at_the_end_of_its_generations_is_retired() {
         let mut table = Table::default();
-        let first = table.insert(CapabilityId(7));
+        let first = table.insert(CapabilityId::at(7));
         table.slots[first.slot() as usize].generation = u32::MAX;
         table.empty(first.slot());
-        assert_ne!(table.insert(CapabilityId(8)).slot(), first.slot());
+        assert_ne!(table.insert(CapabilityId::at(8)).slot(), first.slot());
     }
 
     #[test]
     fn a_reserved_slot_is_stale_until_restored() {
         let mut table = Table::default();
-        let handle = table.insert(CapabilityId(7));
+        let handle = table.insert(CapabilityId::at(7));
         table.reserve(handle.slot());
         assert_eq!(table.get(handle), Err(Denial::StaleHandle { handle }));
         assert_eq!(table.held(), 1);
-        table.restore(handle.slot(), CapabilityId(7));
-        assert_eq!(table.get(handle), Ok(CapabilityId(7)));
+        table.restore(handle.slot(), CapabilityId::at(7));
+        assert_eq!(table.get(handle), Ok(CapabilityId::at(7)));
     }
 
     #[test]
     fn a_generation_ahead_of_its_slot_is_unknown_also_when_the_slot_is_reserved_or_empty() {
         let mut table = Table::default();
-        let handle = table.insert(CapabilityId(7));
+        let handle = table.insert(CapabilityId::at(7));
         let ahead = Handle::new(handle.slot(), handle.generation() + 1);
         let unknown = Err(Denial::UnknownHandle { handle: ahead });
         table.reserve(handle.slot());
@@ -195,7 +195,7 @@ mod tests {
         let mut table = Table::default();
         for _ in 0..HANDLES_MAX {
             assert!(table.has_room());
-            table.insert(CapabilityId(1));
+            table.insert(CapabilityId::at(1));
         }
         assert!(!table.has_room());
         table.empty(3);

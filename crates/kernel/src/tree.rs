@@ -10,6 +10,7 @@
 //! 4. `expiries` names exactly the capabilities that end by themselves.
 
 use alloc::{collections::BTreeSet, vec::Vec};
+use core::num::NonZeroU32;
 
 use keyway_abi::{Badge, LaneId, MappingId, ProcessNumber, Rights, Ticket};
 
@@ -20,7 +21,20 @@ pub(crate) struct ObjectId(pub(crate) u64);
 /// One capability. Used again after the capability is gone, so nobody keeps one across inputs without the holder
 /// being told of the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct CapabilityId(pub(crate) u32);
+pub(crate) struct CapabilityId(NonZeroU32);
+
+impl CapabilityId {
+    /// The one at this place. Places count from 0 and ids from 1, so that a link to none takes no room of its own.
+    pub(crate) fn at(place: usize) -> Self {
+        let number = u32::try_from(place + 1).ok().and_then(NonZeroU32::new);
+        // INVARIANT: memory ends long before 2^32 capabilities, which are some 400 GiB.
+        CapabilityId(number.expect("places fit an id"))
+    }
+
+    fn place(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// Who holds a capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,8 +98,8 @@ pub(crate) struct Child {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    nodes: Vec<Option<Capability>>,
-    free: Vec<u32>,
+    nodes: Nodes,
+    free: Vec<CapabilityId>,
     /// Those that end by themselves, soonest first.
     expiries: BTreeSet<(u64, CapabilityId)>,
 }
@@ -174,17 +188,17 @@ impl Tree {
 
     /// Whether the capability is still there. Only for ids from this very input, see [`CapabilityId`].
     pub(crate) fn contains(&self, id: CapabilityId) -> bool {
-        self.nodes[id.0 as usize].is_some()
+        self.nodes.get(id).is_some()
     }
 
     pub(crate) fn get(&self, id: CapabilityId) -> &Capability {
         // INVARIANT: ids come from holders, and a holder is told before its capability is freed.
-        self.nodes[id.0 as usize].as_ref().expect("a held capability exists")
+        self.nodes.get(id).expect("a held capability exists")
     }
 
     pub(crate) fn get_mut(&mut self, id: CapabilityId) -> &mut Capability {
         // INVARIANT: as in `get`.
-        self.nodes[id.0 as usize].as_mut().expect("a held capability exists")
+        self.nodes.get_mut(id).as_mut().expect("a held capability exists")
     }
 
     /// The capability above, unless it is a joint.
@@ -196,7 +210,7 @@ impl Tree {
     /// All capabilities, for the audit and for listings.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (CapabilityId, &Capability)> {
         let nodes = self.nodes.iter().enumerate();
-        nodes.filter_map(|(index, node)| Some((CapabilityId(index as u32), node.as_ref()?)))
+        nodes.filter_map(|(place, node)| Some((CapabilityId::at(place), node.as_ref()?)))
     }
 
     /// The capability above, joint or not.
@@ -232,12 +246,11 @@ impl Tree {
 
     fn insert(&mut self, node: Capability) -> CapabilityId {
         let expires_ns = node.expires_ns;
-        let id = if let Some(index) = self.free.pop() {
-            self.nodes[index as usize] = Some(node);
-            CapabilityId(index)
+        let id = if let Some(id) = self.free.pop() {
+            *self.nodes.get_mut(id) = Some(node);
+            id
         } else {
-            self.nodes.push(Some(node));
-            CapabilityId((self.nodes.len() - 1) as u32)
+            self.nodes.push(node)
         };
         if expires_ns != u64::MAX {
             self.expiries.insert((expires_ns, id));
@@ -260,8 +273,8 @@ impl Tree {
                 Some(_) => break,
             }
             self.expiries.remove(&(expires_ns, id));
-            self.nodes[id.0 as usize] = None;
-            self.free.push(id.0);
+            *self.nodes.get_mut(id) = None;
+            self.free.push(id);
             freed += 1;
             at = parent;
         }
@@ -293,5 +306,66 @@ impl Tree {
         if let Some(next) = next {
             self.get_mut(next).previous = Some(child);
         }
+    }
+}
+
+/// Room for capabilities, in pieces that stay where they are: one more never copies all the others, nor takes as much
+/// room again.
+#[derive(Debug, Default)]
+struct Nodes {
+    /// All full but the last.
+    pieces: Vec<Vec<Option<Capability>>>,
+}
+
+/// Capabilities of one piece.
+const PIECE: usize = 256;
+
+impl Nodes {
+    fn push(&mut self, node: Capability) -> CapabilityId {
+        if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
+            self.pieces.push(Vec::with_capacity(PIECE));
+        }
+        let index = self.pieces.len() - 1;
+        let piece = &mut self.pieces[index];
+        piece.push(Some(node));
+        CapabilityId::at(index * PIECE + piece.len() - 1)
+    }
+
+    fn get(&self, id: CapabilityId) -> Option<&Capability> {
+        self.pieces[id.place() / PIECE][id.place() % PIECE].as_ref()
+    }
+
+    fn get_mut(&mut self, id: CapabilityId) -> &mut Option<Capability> {
+        &mut self.pieces[id.place() / PIECE][id.place() % PIECE]
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Option<Capability>> {
+        self.pieces.iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_and_its_slot_stay_below_their_aim() {
+        assert!(size_of::<Option<Capability>>() <= 96, "{}", size_of::<Option<Capability>>());
+        assert_eq!(size_of::<Link>(), 4);
+    }
+
+    #[test]
+    fn ids_count_on_from_piece_to_piece() {
+        let mut tree = Tree::default();
+        let root = tree.insert_root(ObjectId(7), Rights::all(), Holder::Kernel);
+        let (rights, holder) = (Rights::MAP, Holder::Kernel);
+        let child = Child { rights, badge: None, bearer: None, holder, expires_ns: None };
+        let made: Vec<_> = (0..3 * PIECE).map(|_| tree.derive(root, child)).collect();
+        let expected: Vec<_> = (1..=3 * PIECE).map(CapabilityId::at).collect();
+        assert_eq!(made, expected);
+        assert_eq!(tree.iter().map(|(id, _)| id).skip(1).collect::<Vec<_>>(), expected);
+        assert_eq!(tree.abandon(made[PIECE]), 1);
+        assert!(!tree.contains(made[PIECE]));
+        assert_eq!(tree.derive(root, child), made[PIECE], "room that was given back is used first");
     }
 }
