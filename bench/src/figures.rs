@@ -126,7 +126,7 @@ pub(crate) fn take(order: Order) -> Result<()> {
 }
 
 /// What a figure may take before it counts as stuck, on a busy machine.
-const TIME_LIMIT: Duration = Duration::from_mins(2);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// And each race besides.
 const RACE_US_MAX: u64 = 2000;
 

@@ -125,7 +125,7 @@ fn control(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(path) = &arguments.json {
         let mut json = outcome.to_json(&machine);
         json["figures"] = measured.to_json();
-        json["failures"] = Value::from_iter(failures.iter().map(|failure| failure.as_str()));
+        json["failures"] = failures.iter().map(|failure| failure.as_str()).collect::<Value>();
         fs::write(path, serde_json::to_string_pretty(&json)? + "\n")?;
     }
     if let Some(path) = &arguments.svg {

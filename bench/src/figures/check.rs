@@ -24,7 +24,7 @@ pub(super) fn measure(_: &Stage) -> Result<Vec<Reading>> {
         let all = world.populate(count)?;
         let mut random = Random::new(count as u64);
         let picked: Vec<Held> = (0..PICKS).map(|_| all[random.below(all.len())]).collect();
-        let same = batches(&[all[0]; PICKS], |batch| check(&mut world, batch))?;
+        let same = batches(&vec![all[0]; PICKS], |batch| check(&mut world, batch))?;
         let random = batches(&picked, |batch| check(&mut world, batch))?;
         let (of_same, of_random) =
             (format!("{name} live, the same handle"), format!("{name} live, random handles"));
@@ -84,6 +84,6 @@ fn deep(world: &mut World) -> Result<Reading> {
     for _ in 0..DEPTH {
         deepest.handle = world.derive(deepest)?;
     }
-    let ns = batches(&[deepest; PICKS], |batch| check(world, batch))?;
+    let ns = batches(&vec![deepest; PICKS], |batch| check(world, batch))?;
     Ok(Reading::ns(format!("10 live, the same handle, {DEPTH} deep"), ns))
 }

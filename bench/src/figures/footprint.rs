@@ -4,6 +4,8 @@
 //! Outside: what the memory of a broker in a process of its own grows by (`RssAnon`: the kernel's share, the broker's
 //! own tables, and what the allocator adds; `RssShmem`: the shared pages that the broker has mapped).
 
+use std::iter;
+
 use keyway::{Client, Queue, QueueOptions, Rights, Sender, SenderOptions};
 use keyway_broker::memory_use;
 
@@ -35,7 +37,7 @@ fn in_kernel() -> Result<Vec<Reading>> {
     let mut grown = |what: &str, count: usize, made: &mut dyn FnMut() -> Result<()>| -> Result<()> {
         let before = allocations::live_bytes();
         made()?;
-        let each = (allocations::live_bytes() - before) as f64 / count as f64;
+        let each = (allocations::live_bytes() - before) / count as f64;
         let reading = Reading::new(format!("kernel: {what}"), Unit::Bytes, each);
         let is_capability = what.starts_with("a capability");
         readings.push(if is_capability { reading.aim(Aim::AtMost(CAPABILITY_BYTES)) } else { reading });
@@ -61,7 +63,7 @@ fn in_kernel() -> Result<Vec<Reading>> {
         }
         world.derive(Held { by, handle: region })?;
         grown(&format!("a capability, of {name}"), count, &mut || {
-            let all = holders.iter().flat_map(|&holder| [holder; HOLDS]);
+            let all = holders.iter().flat_map(|&holder| iter::repeat_n(holder, HOLDS));
             all.take(count).try_for_each(|holder| world.derive(holder).map(drop))
         })?;
     }

@@ -20,8 +20,8 @@ use std::{
 };
 
 use keyway::{
-    Audience, Capability, Carried, Client, Ending, Error, Incoming, Message, Outgoing, QueueOptions, Rights,
-    Sender, SenderOptions,
+    Audience, Capability, Carried, Client, Denial, Ending, Error, Incoming, Message, Outgoing, QueueOptions,
+    Rights, Sender, SenderOptions,
 };
 use rustix::fs::{self, MemfdFlags};
 
@@ -203,9 +203,7 @@ pub(super) fn send(post: &Post) -> Result<()> {
     let mut last = 0;
     while let Some(cycle) = next_cycle(memory, last) {
         let found = client.lookup(OWNED)?;
-        let options = SenderOptions { ring_bytes: 4096, ..SenderOptions::default() };
-        let open = |_| client.open_sender_with(&found, options);
-        let mut lanes: Vec<Sender> = (0..LANES).map(open).collect::<std::result::Result<_, _>>()?;
+        let mut lanes: Vec<Sender> = (0..LANES).map(|_| open(&client, &found)).collect::<Result<_>>()?;
         word(memory, Line::Opened).store(cycle, SeqCst);
         send_until_revoked(memory, cycle, &mut lanes)?;
         drop((lanes, found));
@@ -213,6 +211,17 @@ pub(super) fn send(post: &Post) -> Result<()> {
         last = cycle;
     }
     post.wait_for_end()
+}
+
+/// Opens a lane, once the receiver has laid in what that takes.
+fn open(client: &Client, found: &Capability) -> Result<Sender> {
+    let options = SenderOptions { ring_bytes: 4096, ..SenderOptions::default() };
+    loop {
+        match client.open_sender_with(found, options) {
+            Err(error) if error.denial() == Some(&Denial::StockEmpty) => pause(),
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// Sends on each lane until it is refused, and once more on each when the revocation has returned.
