@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_capability_and_its_slot_stay_below_their_aim() {
-        assert!(size_of::<Option<Capability>>() <= 96, "{}", size_of::<Option<Capability>>());
+        assert!(size_of::<Option<Capability>>() <= 88, "{}", size_of::<Option<Capability>>());
         assert_eq!(size_of::<Link>(), 4);
     }
 
