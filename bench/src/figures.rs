@@ -166,7 +166,7 @@ pub(crate) struct Measured {
 
 pub(crate) struct Outcome {
     pub(crate) measured: Vec<Measured>,
-    /// What went wrong; a figure that failed has no lines.
+    /// What went wrong, and what was counted that must not be. Other aims depend on the machine and fail nothing.
     pub(crate) failures: Vec<String>,
 }
 
@@ -188,10 +188,17 @@ impl Plan<'_> {
             }
         }
         progress("");
-        let measured = self.figures.iter().zip(all).zip(&failures);
-        let measured = measured.filter(|(_, failure)| failure.is_none());
-        let measured = measured.map(|((figure, rounds), _)| Measured { figure, readings: combine(&rounds) });
-        Outcome { measured: measured.collect(), failures: failures.into_iter().flatten().collect() }
+        let mut failures: Vec<String> = failures.into_iter().flatten().collect();
+        let mut measured = Vec::new();
+        for (&figure, rounds) in self.figures.iter().zip(all).filter(|(_, rounds)| !rounds.is_empty()) {
+            let readings = combine(&rounds);
+            let lost = readings.iter().filter(|reading| reading.unit == Unit::Count);
+            let lost = lost.filter(|reading| reading.is_met() == Some(false));
+            failures
+                .extend(lost.map(|reading| format!("{}: {}: {}", figure.name, reading.what, reading.value)));
+            measured.push(Measured { figure, readings });
+        }
+        Outcome { measured, failures }
     }
 
     fn run(&self, figure: &Figure) -> Result<Vec<Reading>> {

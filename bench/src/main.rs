@@ -61,7 +61,7 @@ struct Arguments {
     /// Measures this scenario or figure; may be given more than once.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
     only: Vec<String>,
-    /// Runs so many revocation races [default: 1000000, with --quick 3000].
+    /// Runs so many revocation races [default: 100000, with --quick 3000].
     #[arg(long, value_name = "COUNT")]
     races: Option<u64>,
     /// Draws the medians and percentiles into this file.
@@ -118,7 +118,7 @@ fn control(arguments: &Arguments) -> Result<ExitCode> {
     let plan = Plan { rounds, duration, scenarios: &scenarios, cpus, place };
     let outcome = plan.carry_out(show_progress)?;
     print!("{}", outcome.to_table(&machine));
-    let races = arguments.races.unwrap_or(effort.choose(3000, 1_000_000));
+    let races = arguments.races.unwrap_or(effort.choose(3000, 100_000));
     let measured = figures::Plan { rounds, effort, races, figures, cpus, place }.carry_out(show_progress);
     print!("{}", measured.to_table());
     let failures: Vec<&String> = outcome.failures.iter().chain(&measured.failures).collect();

@@ -41,14 +41,12 @@ const OWNER: &str = "races-owner";
 /// And under this one it publishes what it will revoke.
 const OWNED: &str = "races-owned";
 
-/// The line of each word in the memory that all four have mapped. The first seven say how far the one who writes it has
+/// The line of each word in the memory that all four have mapped. The first six say how far the one who writes it has
 /// come: a cycle's number, from 1.
 #[derive(Clone, Copy)]
 enum Line {
     /// The owner: its capability can be looked up.
     Published,
-    /// The sender: all lanes are open.
-    Opened,
     /// The receiver: a message has come on each lane.
     Heard,
     /// The owner: the revocation begins.
@@ -204,7 +202,6 @@ pub(super) fn send(post: &Post) -> Result<()> {
     while let Some(cycle) = next_cycle(memory, last) {
         let found = client.lookup(OWNED)?;
         let mut lanes: Vec<Sender> = (0..LANES).map(|_| open(&client, &found)).collect::<Result<_>>()?;
-        word(memory, Line::Opened).store(cycle, SeqCst);
         send_until_revoked(memory, cycle, &mut lanes)?;
         drop((lanes, found));
         word(memory, Line::SenderDone).store(cycle, SeqCst);
