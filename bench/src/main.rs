@@ -1,11 +1,14 @@
 //! What Keyway costs beside its peers, and beside what the machine can do at all.
 //!
-//! The controlling process starts two sides for each run, pinned to one CPU each: this same program with a role. They
+//! Two families. Scenarios are conversations of two sides that several systems can have; figures are everything else,
+//! such as what an operation costs inside of the kernel ([`figures`]). In a scenario the controlling process starts two sides for each run, pinned to one CPU each: this same program with a role. They
 //! set up the system under test, talk for a while, and the asker reports. The controlling process interleaves the
 //! systems over several rounds and prints medians. It only sleeps while the sides measure.
 //!
 //! Errors are boxed because all of them end the run they occur in, and nobody decides anything by their kind.
 
+mod allocations;
+mod figures;
 mod latencies;
 mod machine;
 mod memory;
@@ -13,10 +16,12 @@ mod pair;
 mod payload;
 mod place;
 mod plot;
+mod reading;
 mod report;
 mod rounds;
 mod scenario;
 mod side;
+mod stage;
 mod systems;
 
 use std::{
@@ -28,9 +33,18 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use serde_json::Value;
 
-use crate::{machine::Machine, place::Place, rounds::Plan, scenario::Scenario, side::Order};
+use crate::{
+    figures::{FIGURES, Figure},
+    machine::Machine,
+    place::Place,
+    rounds::Plan,
+    scenario::Scenario,
+    side::Order,
+    stage::{Duty, Effort},
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -44,9 +58,12 @@ struct Arguments {
     /// Writes all rows and the machine to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measures this scenario; may be given more than once.
-    #[arg(long, value_name = "SCENARIO")]
-    only: Vec<Scenario>,
+    /// Measures this scenario or figure; may be given more than once.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
+    only: Vec<String>,
+    /// Runs so many revocation races [default: 100000, with --quick 3000].
+    #[arg(long, value_name = "COUNT")]
+    races: Option<u64>,
     /// Draws the medians and percentiles into this file.
     #[arg(long, value_name = "FILE", num_args = 0..=1,
         default_missing_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results.svg"))]
@@ -60,6 +77,12 @@ enum Part {
     /// Plays one side of a run.
     #[command(hide = true)]
     Side(Order),
+    /// Measures one figure.
+    #[command(hide = true)]
+    Figure(figures::Order),
+    /// Does a helper's part of a figure.
+    #[command(hide = true)]
+    Helper(Duty),
     /// Removes what killed runs have left.
     Sweep,
 }
@@ -68,6 +91,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let ended = match arguments.part {
         Some(Part::Side(order)) => side::take(order).map(|()| ExitCode::SUCCESS),
+        Some(Part::Figure(order)) => figures::take(order).map(|()| ExitCode::SUCCESS),
+        Some(Part::Helper(duty)) => figures::help(duty).map(|()| ExitCode::SUCCESS),
         Some(Part::Sweep) => {
             place::sweep_abandoned();
             Ok(ExitCode::SUCCESS)
@@ -83,22 +108,39 @@ fn main() -> ExitCode {
 fn control(arguments: &Arguments) -> Result<ExitCode> {
     let machine = Machine::describe()?;
     let claim = Place::claim()?;
-    let scenarios = if arguments.only.is_empty() { Scenario::value_variants() } else { &arguments.only };
-    let (rounds, duration) =
-        if arguments.quick { (3, Duration::from_millis(500)) } else { (5, Duration::from_secs(1)) };
-    let plan = Plan { rounds, duration, scenarios, cpus: machine.cpus, place: claim.place() };
+    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let scenarios: Vec<Scenario> =
+        Scenario::value_variants().iter().copied().filter(|scenario| wanted(scenario.name())).collect();
+    let figures: Vec<&Figure> = FIGURES.iter().filter(|figure| wanted(figure.name)).collect();
+    let effort = if arguments.quick { Effort::Quick } else { Effort::Full };
+    let (rounds, duration) = effort.choose((3, Duration::from_millis(500)), (5, Duration::from_secs(1)));
+    let (cpus, place) = (machine.cpus, claim.place());
+    let plan = Plan { rounds, duration, scenarios: &scenarios, cpus, place };
     let outcome = plan.carry_out(show_progress)?;
     print!("{}", outcome.to_table(&machine));
+    let races = arguments.races.unwrap_or(effort.choose(3000, 100_000));
+    let measured = figures::Plan { rounds, effort, races, figures, cpus, place }.carry_out(show_progress);
+    print!("{}", measured.to_table());
+    let failures: Vec<&String> = outcome.failures.iter().chain(&measured.failures).collect();
     if let Some(path) = &arguments.json {
-        fs::write(path, serde_json::to_string_pretty(&outcome.to_json(&machine))? + "\n")?;
+        let mut json = outcome.to_json(&machine);
+        json["figures"] = measured.to_json();
+        json["failures"] = failures.iter().map(|failure| failure.as_str()).collect::<Value>();
+        fs::write(path, serde_json::to_string_pretty(&json)? + "\n")?;
     }
     if let Some(path) = &arguments.svg {
         fs::write(path, plot::draw(&outcome, &machine.headline()))?;
     }
-    for failure in &outcome.failures {
+    for failure in &failures {
         eprintln!("keyway-bench: {failure}");
     }
-    Ok(if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What can be measured, by name.
+fn names() -> Vec<&'static str> {
+    let scenarios = Scenario::value_variants().iter().map(|scenario| scenario.name());
+    scenarios.chain(FIGURES.iter().map(|figure| figure.name)).collect()
 }
 
 /// One line on a terminal that the next one overwrites; nothing elsewhere.

@@ -5,8 +5,10 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::{
+    figures,
     machine::Machine,
     payload::PAYLOAD_BYTES,
+    reading::{Aim, Reading},
     rounds::{Outcome, Row},
     scenario::{Metric, Scenario},
 };
@@ -20,18 +22,22 @@ impl Outcome {
         let mut described = machine.to_json();
         described["cache_line_ns"] = json!(self.cache_line_ns);
         described["distance"] = json!(self.distance());
-        json!({ "machine": described, "rows": rows, "failures": self.failures })
+        json!({ "machine": described, "rows": rows })
     }
 
     pub(crate) fn to_table(&self, machine: &Machine) -> String {
-        let mut table = format!("{}\n{}\n", machine.headline(), self.cache_line_summary());
+        let mut table = format!("{}\n", machine.headline());
+        if !self.cache_line_ns.is_empty() {
+            let _ = writeln!(table, "{}", self.cache_line_summary());
+        }
         for scenario in self.scenarios() {
             let limit = self.limit(scenario);
             let _ = write!(table, "\n{:<24}", scenario.name());
             for metric in scenario.metrics() {
                 let _ = write!(table, "{:>14}", metric.name());
             }
-            let _ = writeln!(table, "   times the limit ({})", scenario.limit());
+            let aim = scenario.aim().map_or(String::new(), |aim| format!("; keyway's aim: at most {aim}"));
+            let _ = writeln!(table, "   times the limit ({}{aim})", scenario.limit());
             for row in self.rows_of(scenario) {
                 let _ = writeln!(table, "  {:<22}{}{:>8}", row.system, cells(row), ratio(row, limit));
             }
@@ -75,6 +81,36 @@ impl Outcome {
             self.distance()
         )
     }
+}
+
+impl figures::Outcome {
+    /// Nothing where no figure was measured.
+    pub(crate) fn to_table(&self) -> String {
+        let mut table = String::new();
+        for measured in &self.measured {
+            let _ = writeln!(table, "\n{} ({})", measured.figure.name, measured.figure.about);
+            for reading in &measured.readings {
+                let _ = writeln!(table, "{}", figure_line(reading).trim_end());
+            }
+        }
+        table
+    }
+}
+
+fn figure_line(reading: &Reading) -> String {
+    let beside = match (&reading.beside, reading.times()) {
+        (Some((what, value)), Some(times)) => {
+            format!("{times:>8.2} times {} ({what})", reading.unit.show(*value))
+        }
+        _ => String::new(),
+    };
+    let aim = match reading.aim {
+        Some(Aim::AtMost(most)) => format!("aim: at most {}", reading.unit.show(most)),
+        Some(Aim::TimesBeside(most)) => format!("aim: at most {most} times"),
+        None => String::new(),
+    };
+    let missed = if reading.is_met() == Some(false) { ", MISSED" } else { "" };
+    format!("  {:<50}{:>12}  {beside:<42} {aim}{missed}", reading.what, reading.unit.show(reading.value))
 }
 
 fn row_to_json(row: &Row) -> impl Iterator<Item = Value> {

@@ -57,7 +57,9 @@ impl Plan<'_> {
         let mut all: Vec<Series> = self.scenarios.iter().flat_map(|&scenario| series(scenario)).collect();
         let mut cache_line_ns = Vec::new();
         let mut failures = Vec::new();
-        for round in 1..=self.rounds {
+        // Without a scenario there is nothing to look at the machine for.
+        let rounds = if all.is_empty() { 0 } else { self.rounds };
+        for round in 1..=rounds {
             let before_ns = self.look_at_cache_line()?;
             for series in all.iter_mut().filter(|series| !series.has_failed) {
                 let what = format!("{} {}", series.scenario.name(), series.system.name());
@@ -104,7 +106,7 @@ impl Series {
 }
 
 /// The lower of the two middle ones of an even number.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[(values.len() - 1) / 2]
 }

@@ -16,9 +16,15 @@ pub(crate) enum Scenario {
     /// A request that the broker answers, beside a bare seqpacket round trip.
     #[value(name = "broker-round-trip")]
     Broker,
+    /// A capability derived at the broker, beside the same.
+    #[value(name = "derive-round-trip")]
+    Derive,
     /// A request that the bridge answers, beside a bare futex hand-over.
     #[value(name = "bridge-round-trip")]
     Bridge,
+    /// A signal raised at another process, until its handler has run, beside `rt_sigqueueinfo`.
+    #[value(name = "signal-to-handler")]
+    Signal,
 }
 
 impl Scenario {
@@ -28,7 +34,9 @@ impl Scenario {
             Self::RoundTripSleeping => "round-trip-64-sleeping",
             Self::OneWay => "one-way-64",
             Self::Broker => "broker-round-trip",
+            Self::Derive => "derive-round-trip",
             Self::Bridge => "bridge-round-trip",
+            Self::Signal => "signal-to-handler",
         }
     }
 
@@ -39,14 +47,22 @@ impl Scenario {
             // A bridge request travels over lanes and finds both sides asleep.
             Self::RoundTripSleeping | Self::Bridge => "futex",
             Self::OneWay => "bare-ring",
-            Self::Broker => "seqpacket",
+            Self::Broker | Self::Derive => "seqpacket",
+            Self::Signal => "sigqueue",
         }
+    }
+
+    /// How many times the limit Keyway is to need at most, where that was decided.
+    pub(crate) fn aim(self) -> Option<f64> {
+        matches!(self, Self::Broker).then_some(1.3)
     }
 
     pub(crate) fn waiting(self) -> Waiting {
         match self {
             Self::RoundTripSpinning | Self::OneWay => Waiting::Spinning,
-            Self::RoundTripSleeping | Self::Broker | Self::Bridge => Waiting::Sleeping,
+            Self::RoundTripSleeping | Self::Broker | Self::Derive | Self::Bridge | Self::Signal => {
+                Waiting::Sleeping
+            }
         }
     }
 

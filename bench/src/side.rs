@@ -71,7 +71,7 @@ pub(crate) struct Side {
     role: Role,
     scenario: Scenario,
     duration: Duration,
-    memory: Memory,
+    memory: &'static Memory,
     place: Place,
     input: io::Stdin,
 }
@@ -90,7 +90,7 @@ pub(crate) fn take(order: Order) -> Result<()> {
         role: order.role,
         scenario: order.scenario,
         duration: Duration::from_millis(order.duration_ms),
-        memory: Memory::map(&file)?,
+        memory: Box::leak(Box::new(Memory::map(&file)?)),
         place: Place::named(order.place),
         input: io::stdin(),
     };
@@ -98,7 +98,7 @@ pub(crate) fn take(order: Order) -> Result<()> {
 }
 
 /// Has the kernel kill this process when the controlling one ends, however that happens.
-fn die_with(controller_pid: i32) -> Result<()> {
+pub(crate) fn die_with(controller_pid: i32) -> Result<()> {
     process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if process::getppid() != Pid::from_raw(controller_pid) {
         return Err("the controlling process has ended".into());
@@ -119,9 +119,9 @@ impl Side {
         &self.place
     }
 
-    /// All zero at first.
-    pub(crate) fn memory(&self) -> &Memory {
-        &self.memory
+    /// All zero at first. It stays mapped until the process ends.
+    pub(crate) fn memory(&self) -> &'static Memory {
+        self.memory
     }
 
     /// Free for use between meetings.

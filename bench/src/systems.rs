@@ -6,6 +6,7 @@ mod futex;
 mod iceoryx2;
 mod keyway;
 mod seqpacket;
+mod sigqueue;
 
 use std::any::Any;
 
@@ -17,6 +18,7 @@ pub(crate) const SYSTEMS: &[&dyn System] = &[
     &futex::Futex,
     &bare_ring::BareRing,
     &seqpacket::Seqpacket,
+    &sigqueue::Sigqueue,
     &keyway::Keyway,
     &iceoryx2::Iceoryx2,
 ];

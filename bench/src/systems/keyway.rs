@@ -5,18 +5,22 @@
 //! idle while messages pass, and a CPU away from the asker where it is what answers. So is the bridge.
 
 use std::{
+    hint,
     path::PathBuf,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use keyway::{
-    Audience, Client, Embedded, Queue, QueueOptions, Rights, Sender, SenderOptions, WaitStyle, bridge::Bridge,
+    Audience, Carried, Client, Embedded, Outgoing, Queue, QueueOptions, Rights, Sender, SenderOptions,
+    Signal, WaitStyle, bridge::Bridge,
 };
 use keyway_seat::{Options, Seat};
+use rustix::event::{self, PollFd, PollFlags};
 
 use crate::{
     Result,
-    payload::{PAYLOAD_BYTES, Payload},
+    payload::{LAST, PAYLOAD_BYTES, Payload},
     place::Place,
     scenario::Scenario,
     side::{Port, Role, Side},
@@ -45,6 +49,8 @@ impl System for Keyway {
         let client = Client::connect_to(&path)?;
         match side.scenario() {
             Scenario::Broker => look_up(side, &client),
+            Scenario::Derive => derive(side, &client),
+            Scenario::Signal => signal(side, &client),
             Scenario::Bridge => query_device_type(side, &client),
             scenario => side.talk(Ports::open(side, &client, waiting(scenario))?),
         }?;
@@ -93,6 +99,55 @@ fn look_up(side: &Side, client: &Client) -> Result<()> {
             side.meet()
         }
     }
+}
+
+/// The asker derives from a capability of its own, over and over. Each is given back between two trips.
+fn derive(side: &Side, client: &Client) -> Result<()> {
+    side.meet()?;
+    if side.role() == Role::Asker {
+        let region = client.create_region(4096)?;
+        side.measure_trips(|_| Ok(region.derive(Rights::MAP, None)?))?;
+    }
+    side.meet()
+}
+
+/// The asker raises a signal at the answerer and waits until its handler has said so, over and over. The answerer sleeps on
+/// the descriptor of its signals, and gives the asker the right to raise in a message.
+fn signal(side: &Side, client: &Client) -> Result<()> {
+    let heard = side.memory().word(0);
+    match side.role() {
+        Role::Asker => {
+            let mut queue = client.create_queue(QueueOptions::default())?;
+            let _published =
+                client.publish(name(Role::Asker), queue.capability(), Rights::SEND, Audience::Everyone)?;
+            side.meet()?;
+            let answerer = queue.receive()?.capabilities.pop().ok_or("no capability came")??;
+            side.meet()?;
+            side.measure_trips(|sequence| {
+                answerer.raise(Signal::USR1, sequence + 1)?;
+                while heard.load(Ordering::Acquire) != sequence + 1 {
+                    hint::spin_loop();
+                }
+                Ok(())
+            })?;
+            answerer.raise(Signal::USR1, LAST)?;
+        }
+        Role::Answerer => {
+            let mut signals = client.signals()?;
+            signals.on(Signal::USR1, move |info| heard.store(info.value, Ordering::Release))?;
+            side.meet()?;
+            let mut sender = client.open_sender(&client.lookup(name(Role::Asker))?)?;
+            let own = client.own_process().ok_or("no capability to oneself")?;
+            let capabilities = [Carried::Copy(&own, Rights::RAISE)];
+            sender.send_message(&Outgoing { capabilities: &capabilities, ..Outgoing::default() })?;
+            side.meet()?;
+            while heard.load(Ordering::Acquire) != LAST {
+                event::poll(&mut [PollFd::new(&signals, PollFlags::IN)], None)?;
+                signals.dispatch()?;
+            }
+        }
+    }
+    side.meet()
 }
 
 /// The asker asks the bridge for the device type, over and over.

@@ -20,7 +20,10 @@ impl System for Seqpacket {
     }
 
     fn offers(&self, scenario: Scenario) -> bool {
-        matches!(scenario, Scenario::RoundTripSleeping | Scenario::OneWay | Scenario::Broker)
+        matches!(
+            scenario,
+            Scenario::RoundTripSleeping | Scenario::OneWay | Scenario::Broker | Scenario::Derive
+        )
     }
 
     fn take_side(&self, side: &Side) -> Result<()> {

@@ -180,7 +180,11 @@ mod tests {
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (other, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        while stream.write(&[0; 1 << 12]).is_ok() {}
+        // The other end's buffer grows for a while, and what it takes is not waited for.
+        while stream.write(&[0; 1 << 12]).is_ok() || {
+            thread::sleep(Duration::from_millis(100));
+            stream.write(&[0; 1 << 12]).is_ok()
+        } {}
         stream.set_nonblocking(false).unwrap();
         sockopt::set_socket_linger(&stream, Some(Duration::from_secs(seconds))).unwrap();
         (stream.into(), other)

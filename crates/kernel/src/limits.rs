@@ -186,6 +186,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// No limits at all, for a kernel of one's own. A table still ends at
+    /// [`HANDLES_MAX`](keyway_abi::limits::HANDLES_MAX).
+    pub const NONE: Limits =
+        Limits { process: Charge::UNLIMITED, user: Charge::UNLIMITED, everyone: Charge::UNLIMITED };
+
     /// The same for a broker that can have `descriptors` open for its processes: a user has at most three quarters of them, a
     /// process half.
     #[must_use]

@@ -281,6 +281,12 @@ impl Tree {
         true
     }
 
+    /// Whether the capability is still there. Only for ids from this very input, see [`CapabilityId`].
+    pub(crate) fn contains(&self, id: CapabilityId) -> bool {
+        let (chunk, index) = id.place();
+        self.chunks[chunk][index].is_some()
+    }
+
     pub(crate) fn get(&self, id: CapabilityId) -> &Capability {
         // INVARIANT: ids come from holders, and a holder is told before its capability is freed.
         let (chunk, index) = id.place();
@@ -431,5 +437,26 @@ impl Tree {
         if let Some(next) = next {
             self.get_mut(next).previous = Some(child);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_made_in_pieces_and_what_was_given_back_is_used_first() {
+        let mut tree = Tree::default();
+        let root = tree.insert_root(ObjectId(7), Rights::all(), Holder::Kernel);
+        let terms = Terms::rights(Rights::MAP);
+        let child = Child { terms, bearer: None, holder: Holder::Kernel, payer: None };
+        let made: Vec<_> = (0..3 * CHUNK).map(|_| tree.derive(root, child)).collect();
+        let expected: Vec<_> = (1..=3 * CHUNK as u32).map(CapabilityId::at).collect();
+        assert_eq!(made, expected);
+        assert_eq!(tree.chunks.len(), 4);
+        assert_eq!(tree.iter().map(|(id, _)| id).skip(1).collect::<Vec<_>>(), expected);
+        assert_eq!(tree.abandon(made[CHUNK]).count, 1);
+        assert!(!tree.contains(made[CHUNK]) && tree.contains(made[CHUNK + 1]));
+        assert_eq!(tree.derive(root, child), made[CHUNK]);
     }
 }
