@@ -3,7 +3,7 @@
 //! Once an event is in the process's socket, its event word ([`EVENT_WORD`](crate::layout::EVENT_WORD)) grows, so that a
 //! process that sleeps on memory wakes to read it.
 
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,18 +77,17 @@ pub enum Event {
         /// The receiver's broker word for the lane.
         word: WordPlace,
     },
-    /// A sender used an acknowledgement memory up and ended before its lane was open. The receiver unmaps it and may
-    /// lay in another.
-    AckDropped {
-        /// The queue: the handle that made it.
-        queue: Handle,
-        /// The acknowledgement memory.
-        ack: u32,
+    /// Senders used acknowledgement memories up and ended before their lanes were open. The receiver unmaps them and may
+    /// lay in others.
+    AcksDropped {
+        /// Of which queue, by the handle that made it, and which memory. At most
+        /// [`EVENT_ENTRIES_MAX`](crate::limits::EVENT_ENTRIES_MAX).
+        acks: Vec<(Handle, u32)>,
     },
-    /// A lane of this process has ended.
-    LaneEnded {
-        /// The lane.
-        lane: LaneId,
+    /// Lanes of this process have ended.
+    LanesEnded {
+        /// Which; at most [`EVENT_ENTRIES_MAX`](crate::limits::EVENT_ENTRIES_MAX).
+        lanes: Vec<LaneId>,
         /// Why.
         why: LaneEnd,
     },
@@ -105,10 +104,10 @@ pub enum Event {
         /// Who granted it.
         from: ProcessNumber,
     },
-    /// A capability of this process was taken back, or its object has ended.
-    CapabilityLost {
-        /// Its handle, stale from now on.
-        handle: Handle,
+    /// Capabilities of this process were taken back, or their objects have ended. What is lost at once is told at once.
+    CapabilitiesLost {
+        /// Their handles, stale from now on; at most [`EVENT_ENTRIES_MAX`](crate::limits::EVENT_ENTRIES_MAX).
+        handles: Vec<Handle>,
     },
     /// A name that the process waits for can be looked up.
     NameAppeared {

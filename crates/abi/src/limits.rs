@@ -102,6 +102,8 @@ pub const LISTING_ENTRIES_MAX: usize = 24;
 pub const EXECUTABLE_BYTES_MAX: usize = 128;
 /// Records of the audit log that are kept of what was granted or taken back, and as many of what was refused.
 pub const AUDIT_ENTRIES_MAX: usize = 512;
+/// Entries of one event: what is lost or ends at a time is told in one frame, so that it fills nobody's outbox.
+pub const EVENT_ENTRIES_MAX: usize = 512;
 /// Frames that wait in the broker for a process that does not read. One more ends its session.
 pub const OUTBOX_FRAMES_MAX: usize = 256;
 

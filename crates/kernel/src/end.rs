@@ -237,7 +237,7 @@ impl Kernel {
         self.accounts.release(account, Charge::HANDLE);
         self.forget_watch(process, object, handle);
         if loss != Loss::Deleted {
-            self.notify(process, Event::CapabilityLost { handle }, vec![]);
+            self.news_of(process).lost.push(handle);
         }
     }
 
@@ -329,7 +329,7 @@ impl Kernel {
         };
         if first_news && other_here {
             self.set_word(other, word, WORD_DEAD);
-            self.notify(other, Event::LaneEnded { lane: id, why }, vec![]);
+            self.news_of(other).on_ended(id, why);
         }
         self.settle_lane(id);
     }
@@ -391,7 +391,7 @@ impl Kernel {
         for (process, word, here) in ends {
             if here {
                 self.set_word(process, word, WORD_REVOKED);
-                self.notify(process, Event::LaneEnded { lane: id, why: LaneEnd::Revoked }, vec![]);
+                self.news_of(process).on_ended(id, LaneEnd::Revoked);
             }
         }
         // What is untaken is dropped.
@@ -416,7 +416,7 @@ impl Kernel {
             let handle = self.process(sender).table.handle(slot);
             self.process_mut(sender).table.empty(slot);
             if loss != Loss::Deleted {
-                self.notify(sender, Event::CapabilityLost { handle }, vec![]);
+                self.news_of(sender).lost.push(handle);
             }
         }
         self.accounts.release(account, Charge::HANDLE);
@@ -483,7 +483,7 @@ impl Kernel {
             entry.acks.remove(&ack);
             let handle = entry.handle;
             if !told {
-                self.notify(receiver, Event::AckDropped { queue: handle, ack }, vec![]);
+                self.news_of(receiver).acks.push((handle, ack));
             }
         }
         if let Some(capability) = capability {
@@ -539,6 +539,8 @@ impl Kernel {
         if let Some(process) = self.processes.remove(&number) {
             self.accounts.release(process.account, Charge::SESSION.plus(process.charge_of_pages()));
         }
+        // Its peers are told before it is gone.
+        self.tell_news();
         self.effects.push(Effect::EndSession { process: number, farewell });
     }
 

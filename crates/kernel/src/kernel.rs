@@ -23,6 +23,7 @@ use crate::{
     lane::{Lane, Mapping, Waiting},
     limits::{Charge, Limits},
     log::Log,
+    news::News,
     object::{Body, DIRECTORY_RIGHTS, Object},
     process::{HeldObjects, Phase, Process},
     rules::NameRules,
@@ -76,6 +77,8 @@ pub struct Kernel {
     pub(crate) budget: usize,
     pub(crate) directory_root: CapabilityId,
     pub(crate) effects: Vec<Effect>,
+    /// What the processes are to be told once this input has been handled.
+    pub(crate) news: BTreeMap<ProcessNumber, News>,
     pub(crate) last_number: u64,
     pub(crate) last_generation: u32,
     pub(crate) log: Log,
@@ -113,6 +116,7 @@ impl Kernel {
             budget: 0,
             directory_root,
             effects: Vec::new(),
+            news: BTreeMap::new(),
             last_number: 1,
             last_generation: GENERATION_FIRST - 1,
             log: Log::default(),
@@ -139,14 +143,14 @@ impl Kernel {
     ) -> (Result<ProcessNumber, Farewell>, Effects<'_>) {
         self.begin(now_ns);
         let number = self.commit_connect(arrival);
-        (number, Effects::new(&mut self.effects))
+        (number, self.finish())
     }
 
     /// The first frame of a confined child has come, from this process.
     pub fn on_bind(&mut self, now_ns: u64, process: ProcessNumber, identity: Identity) -> Effects<'_> {
         self.begin(now_ns);
         self.commit_bind(process, identity);
-        Effects::new(&mut self.effects)
+        self.finish()
     }
 
     /// A request has come. `device` stands for the one descriptor that came beside it on a deposit socket.
@@ -187,28 +191,28 @@ impl Kernel {
                 self.reply(caller, Reply::Denied(denial), Vec::new());
             }
         }
-        Effects::new(&mut self.effects)
+        self.finish()
     }
 
     /// Linux has done, or refused, what an effect asked for.
     pub fn on_answer(&mut self, now_ns: u64, answer: Answer) -> Effects<'_> {
         self.begin(now_ns);
         self.commit_answer(answer);
-        Effects::new(&mut self.effects)
+        self.finish()
     }
 
     /// A process has died, closed its socket, or must go because of what `farewell` says.
     pub fn on_end(&mut self, now_ns: u64, process: ProcessNumber, farewell: Option<Farewell>) -> Effects<'_> {
         self.begin(now_ns);
         self.end_session(process, farewell);
-        Effects::new(&mut self.effects)
+        self.finish()
     }
 
     /// One more bounded step of the revocations under way. Call it once a turn while [`Kernel::is_sweeping`].
     pub fn sweep(&mut self, now_ns: u64) -> Effects<'_> {
         self.begin(now_ns);
         self.sweep_step();
-        Effects::new(&mut self.effects)
+        self.finish()
     }
 
     /// When [`Kernel::expire`] is next to be called, in nanoseconds of `now_ns`.
@@ -220,13 +224,19 @@ impl Kernel {
     pub fn expire(&mut self, now_ns: u64) -> Effects<'_> {
         self.begin(now_ns);
         self.expire_step();
-        Effects::new(&mut self.effects)
+        self.finish()
     }
 
     /// Whether a revocation is under way.
     pub fn is_sweeping(&self) -> bool {
         debug_assert!(self.sweeps.len() <= self.turns.len(), "each revocation has its turn");
         !self.sweeps.is_empty()
+    }
+
+    /// An input has been handled.
+    fn finish(&mut self) -> Effects<'_> {
+        self.tell_news();
+        Effects::new(&mut self.effects)
     }
 
     /// An input is to be handled.

@@ -30,6 +30,7 @@ mod kernel;
 mod lane;
 mod limits;
 mod log;
+mod news;
 mod object;
 mod operations;
 mod page;

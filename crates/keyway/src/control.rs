@@ -281,15 +281,25 @@ impl Control {
                 let queue = *queue;
                 self.routes().arrivals.entry(queue).or_default().push_back(Arrival { event, ring });
             }
-            Event::AckDropped { queue, ack } => {
-                self.routes().acks_dropped.entry(*queue).or_default().push(*ack);
+            Event::AcksDropped { acks } => {
+                for (queue, ack) in acks {
+                    self.routes().acks_dropped.entry(*queue).or_default().push(*ack);
+                }
             }
-            Event::LaneEnded { lane, why } => self.notice(Notice::LaneEnded { lane: *lane, why: *why }),
+            Event::LanesEnded { lanes, why } => {
+                for lane in lanes {
+                    self.notice(Notice::LaneEnded { lane: *lane, why: *why });
+                }
+            }
             Event::CapabilityReceived { handle, kind, rights, .. } => {
                 let (handle, kind, rights) = (*handle, *kind, *rights);
                 self.notice(Notice::CapabilityReceived { handle, kind, rights });
             }
-            Event::CapabilityLost { handle } => self.notice(Notice::CapabilityLost { handle: *handle }),
+            Event::CapabilitiesLost { handles } => {
+                for handle in handles {
+                    self.notice(Notice::CapabilityLost { handle: *handle });
+                }
+            }
             Event::ProcessEnded { process } => drop(self.routes().ended.insert(*process)),
             Event::NameAppeared { name } => drop(self.routes().appeared.insert(name.clone())),
             Event::PageAdded { page } => {

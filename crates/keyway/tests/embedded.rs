@@ -472,3 +472,21 @@ fn two_threads_that_wait_for_two_signals_each_get_their_own() {
         assert_eq!(wait.join().unwrap(), (0..200).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn losing_thousands_of_capabilities_at_once_ends_no_session() {
+    let broker = Embedded::start().unwrap();
+    let owner = client(&broker);
+    let queue = owner.create_queue(QueueOptions::default()).unwrap();
+    let send = queue.sender_capability(None).unwrap();
+    let all: Vec<_> = (0..3000).map(|_| send.derive(Rights::SEND, None).unwrap()).collect();
+    assert_eq!(send.revoke().unwrap(), 3000);
+    let lost = owner
+        .take_notices()
+        .unwrap()
+        .into_iter()
+        .filter(|notice| matches!(notice, keyway::Notice::CapabilityLost { .. }));
+    assert!(lost.count() > 0, "they are told");
+    assert!(all[0].derive(Rights::SEND, None).is_err());
+    send.derive(Rights::SEND, None).unwrap();
+}

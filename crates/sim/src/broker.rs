@@ -216,7 +216,7 @@ fn first_words(frame: &Outgoing) -> String {
     match frame {
         Outgoing::Reply(_, Reply::Denied(denial)) => variant("", denial),
         Outgoing::Reply(_, reply) => variant("", reply),
-        Outgoing::Event(Event::LaneEnded { why, .. }) => variant("LaneEnded", why),
+        Outgoing::Event(Event::LanesEnded { why, .. }) => variant("LanesEnded", why),
         Outgoing::Event(Event::LaneOpened { bearer, .. }) => variant("LaneOpened", bearer),
         Outgoing::Event(event) => variant("", event),
     }

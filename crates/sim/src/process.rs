@@ -214,14 +214,14 @@ impl Process {
     }
 
     fn on_event(&mut self, event: &Event) {
-        match *event {
-            Event::LaneOpened { lane, peer_handle, .. } => {
+        match event {
+            &Event::LaneOpened { lane, peer_handle, .. } => {
                 self.lanes.push(lane);
                 self.keep(peer_handle, Kind::Process, Rights::WATCH);
             }
-            Event::LaneEnded { lane, .. } => self.ended.push(lane),
-            Event::CapabilityReceived { handle, kind, rights, .. } => self.keep(handle, kind, rights),
-            Event::CapabilityLost { handle } => self.forget(handle),
+            Event::LanesEnded { lanes, .. } => self.ended.extend(lanes),
+            &Event::CapabilityReceived { handle, kind, rights, .. } => self.keep(handle, kind, rights),
+            Event::CapabilitiesLost { handles } => handles.iter().for_each(|handle| self.forget(*handle)),
             _ => {}
         }
     }

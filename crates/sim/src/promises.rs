@@ -341,10 +341,14 @@ impl Promises {
                 self.named.insert((to, *peer_handle), peer.process);
                 Ok(())
             }
-            Event::LaneEnded { lane, why } => self.on_lane_ended(to, *lane, *why),
-            Event::CapabilityLost { handle } => {
-                self.watches.remove(&(to, *handle));
-                self.lineage.on_gone((to, *handle));
+            Event::LanesEnded { lanes, why } => {
+                lanes.iter().try_for_each(|lane| self.on_lane_ended(to, *lane, *why))
+            }
+            Event::CapabilitiesLost { handles } => {
+                for handle in handles {
+                    self.watches.remove(&(to, *handle));
+                    self.lineage.on_gone((to, *handle));
+                }
                 Ok(())
             }
             Event::NameAppeared { name } => {

@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use keyway_abi::{
     Badge, Event, Farewell, Fault, Handle, LaneId, Malformed, Name, Reply, Request, Rights, Terms,
-    limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES},
+    limits::{EVENT_ENTRIES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES},
     request,
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
@@ -114,6 +114,20 @@ fn an_unlawful_name_is_unreadable() {
     assert_eq!(decode_request(&bytes, 0), Err(Malformed::BodyUnreadable { opcode: 12 }));
 }
 
+#[test]
+fn events_of_many_things_fit_a_frame() {
+    let (handle, lane) = (Handle::new(u32::MAX, u32::MAX), LaneId(u64::MAX));
+    let events = [
+        Event::CapabilitiesLost { handles: vec![handle; EVENT_ENTRIES_MAX] },
+        Event::LanesEnded { lanes: vec![lane; EVENT_ENTRIES_MAX], why: keyway_abi::LaneEnd::PeerDead },
+        Event::AcksDropped { acks: vec![(handle, u32::MAX); EVENT_ENTRIES_MAX] },
+    ];
+    for event in events {
+        let bytes = encode_event(&event, 0).expect("it fits");
+        assert_eq!(decode_incoming(&bytes, 0), Ok(Incoming::Event(event)));
+    }
+}
+
 proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..256), descriptors in 0usize..4) {
@@ -142,8 +156,8 @@ proptest! {
     }
 
     #[test]
-    fn lane_events_survive(lane in any::<u64>().prop_map(LaneId)) {
-        let event = Event::LaneEnded { lane, why: keyway_abi::LaneEnd::Revoked };
+    fn lane_events_survive(lanes in prop::collection::vec(any::<u64>().prop_map(LaneId), 0..=EVENT_ENTRIES_MAX)) {
+        let event = Event::LanesEnded { lanes, why: keyway_abi::LaneEnd::Revoked };
         let bytes = encode_event(&event, 0).expect("short");
         prop_assert_eq!(decode_incoming(&bytes, 0), Ok(Incoming::Event(event)));
     }

@@ -135,6 +135,8 @@ impl Kernel {
         self.check_rules(caller.process, &name, Rights::LOOKUP)?;
         match self.check_name(caller, &name) {
             Ok(_) => {
+                // It may have waited for it before, while it might not look it up.
+                self.forget_wait(caller.process, &name);
                 self.reply(caller, Reply::Done, vec![]);
                 self.notify(caller.process, Event::NameAppeared { name }, vec![]);
                 return Ok(Outcome::Later);

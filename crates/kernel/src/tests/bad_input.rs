@@ -2,12 +2,12 @@
 //! changed. What else can be asked for wrongly is in `denials`, `expiry`, `signals` and `refusals`.
 
 use keyway_abi::{
-    Denial, Event, Kind, Reply, Rights, Terms, Ticket,
+    Denial, Kind, Reply, Rights, Terms, Ticket,
     limits::REGION_BYTES_MAX,
     request::{self, EscrowHow, MapAccess, RegionFlags},
 };
 
-use super::driver::{Driver, Joined, RING_BYTES, derive};
+use super::driver::{Driver, Joined, RING_BYTES, derive, lost};
 
 #[test]
 fn a_region_of_nothing_of_half_of_everything_or_of_no_whole_pages_is_refused_with_the_bounds() {
@@ -115,7 +115,7 @@ fn a_circle_of_a_queue_a_lane_and_what_lies_in_it_keeps_nothing_alive() {
         if revoked {
             let reply = driver.ask(b.number, request::Revoke { handle: queue });
             assert!(matches!(reply, Reply::Revoked { .. }), "{reply:?}");
-            assert!(driver.events(a.number).contains(&Event::CapabilityLost { handle: send }));
+            assert!(driver.events(a.number).contains(&lost(send)));
             assert_eq!(driver.denied(b.number, take), Denial::UnknownTicket { lane, ticket: Ticket(1) });
         } else {
             driver.done(b.number, request::Delete { handle: queue });

@@ -1,6 +1,6 @@
 //! Work and memory that a process could make others pay for: each bounded by what it is charged, and shared out.
 
-use alloc::vec::Vec;
+use alloc::{format, vec::Vec};
 
 use keyway_abi::{
     AclEntry, AclKind, Denial, Event, Listing, Payer, Quota, Reply, Rights, Subject,
@@ -339,5 +339,54 @@ fn what_a_child_was_given_is_paid_by_its_starter_until_it_has_spoken() {
     assert_eq!(paid, Charge { handles: 1, derivations: 1, ..Charge::NOTHING });
     let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
     assert!(matches!(driver.ask(a.number, open), Reply::LaneOpening { .. }));
+    driver.finish();
+}
+
+#[test]
+fn what_a_process_loses_at_once_is_told_in_few_frames() {
+    let mut driver = Driver::new();
+    driver.audits = false;
+    let (a, b) = (driver.connect(), driver.connect());
+    let to = driver.introduce(b, a, Rights::ENDOW);
+    let queue = driver.queue(a, 0);
+    let terms = keyway_abi::Terms::rights(Rights::SEND);
+    let granted: Vec<_> =
+        (0..1500).map(|_| driver.made(a.number, request::Grant { from: queue, to, terms }).handle).collect();
+    driver.events(b.number);
+    let mut frames = 0;
+    let mut count = |driver: &Driver| {
+        let to_b =
+            |effect: &&crate::Effect| matches!(effect, crate::Effect::Send { to, .. } if *to == b.number);
+        frames += driver.effects.iter().filter(to_b).count();
+    };
+    driver.post(a.number, request::Revoke { handle: queue });
+    count(&driver);
+    while driver.kernel.is_sweeping() {
+        driver.sweep();
+        count(&driver);
+    }
+    let mut lost = driver.events(b.number);
+    lost.sort_by_key(|event| format!("{event:?}"));
+    let mut expected: Vec<_> = granted.into_iter().map(super::driver::lost).collect();
+    expected.sort_by_key(|event| format!("{event:?}"));
+    assert!(lost == expected, "each is told once");
+    assert_eq!(frames, 1500_usize.div_ceil(SWEEP_STEP), "one frame a step");
+    driver.finish();
+}
+
+#[test]
+fn lanes_that_end_at_once_are_told_in_one_frame() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(b, 8);
+    let send = driver.give(b, queue, a, Rights::SEND);
+    for _ in 0..8 {
+        driver.open(a, send);
+    }
+    driver.events(b.number);
+    driver.end(a.number);
+    let sent = driver.effects.iter().filter(|effect| matches!(effect, crate::Effect::Send { .. })).count();
+    assert_eq!(sent, 1, "{:?}", driver.effects);
+    assert_eq!(driver.events(b.number).len(), 8);
     driver.finish();
 }

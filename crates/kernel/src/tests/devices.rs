@@ -2,11 +2,9 @@
 
 use alloc::vec;
 
-use keyway_abi::{
-    Created, Denial, Event, Handle, Kind, Reply, Rights, Terms, Ticket, request, request::EscrowHow,
-};
+use keyway_abi::{Created, Denial, Handle, Kind, Reply, Rights, Terms, Ticket, request, request::EscrowHow};
 
-use super::driver::{Driver, Joined, Who, name};
+use super::driver::{Driver, Joined, Who, lost, name};
 use crate::{Descriptor, Door, PairKind, Token};
 
 const CARD: Token = Token(1 << 40);
@@ -52,7 +50,7 @@ fn a_device_ends_with_its_depositor() {
     let claim = driver.give(a, device, b, Rights::CLAIM);
     driver.end(a.number);
     assert!(driver.devices.is_empty());
-    assert_eq!(driver.events(b.number), [Event::CapabilityLost { handle: claim }]);
+    assert_eq!(driver.events(b.number), [lost(claim)]);
     let stale = driver.denied(b.number, request::Claim { device: claim });
     assert_eq!(stale, Denial::StaleHandle { handle: claim });
     driver.finish();
@@ -94,9 +92,9 @@ fn a_moved_device_ends_with_either_process() {
         driver.ask(b.number, request::Claim { device: child });
         if depositor_first {
             driver.end(a.number);
-            let lost = driver.events(b.number);
-            assert!(lost.contains(&Event::CapabilityLost { handle: device }), "{lost:?}");
-            assert!(lost.contains(&Event::CapabilityLost { handle: child }), "{lost:?}");
+            let told = driver.events(b.number);
+            assert!(told.contains(&lost(device)), "{told:?}");
+            assert!(told.contains(&lost(child)), "{told:?}");
         } else {
             driver.end(b.number);
         }
@@ -121,7 +119,7 @@ fn a_moved_device_that_is_deleted_or_left_in_escrow_ends() {
     driver.done(b.number, request::CloseLane { lane });
     assert!(driver.devices.is_empty());
     let told = driver.events(a.number);
-    assert!(told.contains(&Event::CapabilityLost { handle: device }), "{told:?}");
+    assert!(told.contains(&lost(device)), "{told:?}");
     driver.finish();
 }
 
@@ -141,7 +139,7 @@ fn a_device_that_ends_takes_its_other_capabilities_out_of_the_same_lane() {
             // Taking the second drops the first, with which the device ends.
             let reply = driver.ask(b.number, request::EscrowTake { lane, ticket: Ticket(2) });
             let Reply::Taken(entry) = reply else { panic!("taken: {reply:?}") };
-            assert!(driver.events(b.number).contains(&Event::CapabilityLost { handle: entry.handle }));
+            assert!(driver.events(b.number).contains(&lost(entry.handle)));
         } else {
             driver.done(b.number, request::CloseLane { lane });
         }

@@ -11,8 +11,8 @@ use alloc::{
 };
 
 use keyway_abi::{
-    Badge, CapabilityEntry, Created, DefaultActions, Denial, Event, Farewell, Handle, LaneId, Listing,
-    MappingId, Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, Terms, WordPlace,
+    Badge, CapabilityEntry, Created, DefaultActions, Denial, Event, Farewell, Handle, LaneEnd, LaneId,
+    Listing, MappingId, Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, Terms, WordPlace,
     request::{self, Audience, MapAccess},
 };
 
@@ -329,7 +329,7 @@ impl Driver {
                         let before = self.replies.insert((to, call.number), (reply, descriptors));
                         assert_eq!(before, None, "one reply a request");
                     }
-                    Outgoing::Event(event) => self.events.entry(to).or_default().push(event),
+                    Outgoing::Event(event) => self.events.entry(to).or_default().extend(each(event)),
                 }
             }
             Effect::CreateMemory { task, first, count, bytes, .. } => {
@@ -529,4 +529,26 @@ pub(super) fn name(text: &str) -> Name {
 
 pub(super) fn derive(from: Handle, rights: Rights) -> request::Derive {
     request::Derive { from, terms: Terms::rights(rights) }
+}
+
+/// What one event says of several things, as one event for each.
+fn each(event: Event) -> Vec<Event> {
+    match event {
+        Event::CapabilitiesLost { handles } => handles.into_iter().map(lost).collect(),
+        Event::LanesEnded { lanes, why } => lanes.into_iter().map(|lane| lane_ended(lane, why)).collect(),
+        Event::AcksDropped { acks } => acks.into_iter().map(|(queue, ack)| ack_dropped(queue, ack)).collect(),
+        other => alloc::vec![other],
+    }
+}
+
+pub(super) fn lost(handle: Handle) -> Event {
+    Event::CapabilitiesLost { handles: alloc::vec![handle] }
+}
+
+pub(super) fn lane_ended(lane: LaneId, why: LaneEnd) -> Event {
+    Event::LanesEnded { lanes: alloc::vec![lane], why }
+}
+
+pub(super) fn ack_dropped(queue: Handle, ack: u32) -> Event {
+    Event::AcksDropped { acks: alloc::vec![(queue, ack)] }
 }

@@ -1,11 +1,11 @@
 //! Capabilities in messages: copied, moved, withdrawn, taken, dropped.
 
 use keyway_abi::{
-    CapabilityEntry, Denial, Event, Handle, Kind, LaneId, Reply, Rights, Terms, Ticket,
+    CapabilityEntry, Denial, Handle, Kind, LaneId, Reply, Rights, Terms, Ticket,
     request::{self, EscrowHow},
 };
 
-use super::driver::{Driver, Joined, Who};
+use super::driver::{Driver, Joined, Who, lost};
 
 fn put(driver: &mut Driver, who: Who, lane: LaneId, from: Handle, how: EscrowHow) -> Ticket {
     let reply = driver.ask(who.number, request::EscrowPut { lane, from, how });
@@ -130,7 +130,7 @@ fn the_lanes_end_drops_the_rest_and_tells_the_sender_what_it_lost() {
     assert_eq!(driver.memories.len(), 4, "region, ring, two acknowledgement memories");
     driver.done(b.number, request::CloseLane { lane });
     let events = driver.events(a.number);
-    assert!(events.contains(&Event::CapabilityLost { handle: region }), "{events:?}");
+    assert!(events.contains(&lost(region)), "{events:?}");
     assert_eq!(driver.memories.len(), 1, "the region, the ring and its acknowledgement memory are gone");
     driver.finish();
 }
@@ -145,7 +145,7 @@ fn a_revoked_lane_carries_no_capability_any_more() {
     driver.ask(b.number, request::Revoke { handle: queue });
     let unknown = Denial::UnknownTicket { lane, ticket };
     assert_eq!(driver.denied(b.number, request::EscrowTake { lane, ticket }), unknown);
-    assert!(driver.events(a.number).contains(&Event::CapabilityLost { handle: region }));
+    assert!(driver.events(a.number).contains(&lost(region)));
     let ended = Denial::LaneEnded { lane };
     let put = request::EscrowPut { lane, from: a.own, how: EscrowHow::Copy(Terms::rights(Rights::WATCH)) };
     assert_eq!(driver.denied(a.number, put), ended);
@@ -168,7 +168,7 @@ fn revocation_reaches_into_escrow() {
         assert_eq!(driver.denied(b.number, request::EscrowTake { lane, ticket }), unknown);
         assert_eq!(driver.denied(a.number, request::EscrowWithdraw { lane, ticket }), unknown);
     }
-    assert_eq!(driver.events(a.number), [Event::CapabilityLost { handle: shared }]);
+    assert_eq!(driver.events(a.number), [lost(shared)]);
     driver.finish();
 }
 

@@ -7,7 +7,7 @@ use keyway_abi::{
     request::{self, EscrowHow, MapAccess},
 };
 
-use super::driver::{Driver, Who, derive};
+use super::driver::{Driver, Who, derive, lane_ended, lost};
 use crate::{Door, Token};
 
 const ALL: Rights = Rights::SEND.union(Rights::GRANT).union(Rights::DERIVE);
@@ -32,8 +32,8 @@ fn a_capability_ends_at_its_time_with_all_below_it_and_not_before() {
     driver.wait(999);
     assert!(driver.holds(a.number, child) && driver.holds(b.number, grandchild));
     driver.wait(1);
-    assert_eq!(driver.events(a.number), [Event::CapabilityLost { handle: child }]);
-    assert_eq!(driver.events(b.number), [Event::CapabilityLost { handle: grandchild }]);
+    assert_eq!(driver.events(a.number), [lost(child)]);
+    assert_eq!(driver.events(b.number), [lost(grandchild)]);
     let stale = driver.denied(b.number, derive(grandchild, Rights::empty()));
     assert_eq!(stale, Denial::StaleHandle { handle: grandchild });
     assert!(driver.holds(b.number, sibling) && driver.holds(a.number, queue));
@@ -58,7 +58,7 @@ fn lanes_mappings_and_names_end_with_the_capability_that_they_hang_on() {
     driver.wait(50);
     assert_eq!(driver.word(b.number, word), WORD_REVOKED);
     assert_eq!(driver.word(b.number, place), WORD_REVOKED);
-    assert!(driver.events(b.number).contains(&Event::LaneEnded { lane, why: LaneEnd::Revoked }));
+    assert!(driver.events(b.number).contains(&lane_ended(lane, LaneEnd::Revoked)));
     let lookup =
         request::Lookup { directory: b.directory, name: super::driver::name("brief"), on_behalf_of: None };
     assert!(matches!(driver.denied(b.number, lookup), Denial::NameUnknown { .. }));
@@ -85,7 +85,7 @@ fn what_expires_in_a_message_reaches_nobody() {
         let take = request::EscrowTake { lane: joined.lane, ticket };
         assert!(matches!(driver.denied(b.number, take), Denial::UnknownTicket { .. }));
     }
-    assert_eq!(driver.events(a.number), [Event::CapabilityLost { handle: brief }]);
+    assert_eq!(driver.events(a.number), [lost(brief)]);
     driver.finish();
 }
 

@@ -8,7 +8,7 @@ use keyway_abi::{
     request,
 };
 
-use super::driver::{Driver, Joined, RING_BYTES};
+use super::driver::{Driver, Joined, RING_BYTES, ack_dropped, lane_ended, lost};
 use crate::{Descriptor, Effect, SealUse};
 
 #[test]
@@ -74,7 +74,7 @@ fn a_sender_that_closes_leaves_a_draining_lane() {
     let Joined { lane, receiver_word, .. } = driver.lane(a, b);
     driver.done(a.number, request::CloseLane { lane });
     assert_eq!(driver.word(b.number, receiver_word), WORD_DEAD);
-    assert_eq!(driver.events(b.number), [Event::LaneEnded { lane, why: LaneEnd::Closed }]);
+    assert_eq!(driver.events(b.number), [lane_ended(lane, LaneEnd::Closed)]);
     assert_eq!(driver.memories.len(), 3, "ring and acknowledgement memory stay, and one in stock");
     driver.done(b.number, request::CloseLane { lane });
     assert_eq!(driver.memories.len(), 1);
@@ -90,7 +90,7 @@ fn a_dead_senders_lane_stays_charged_to_its_user_until_it_is_drained() {
     let account = driver.kernel.process(a.number).account;
     driver.end(a.number);
     assert_eq!(driver.word(b.number, receiver_word), WORD_DEAD);
-    let ended = Event::LaneEnded { lane, why: LaneEnd::PeerDead };
+    let ended = lane_ended(lane, LaneEnd::PeerDead);
     assert_eq!(driver.events(b.number), [ended]);
     let used = driver.kernel.accounts.used(account);
     assert_eq!((used.lanes, used.handles, used.bytes), (1, 0, u64::from(RING_BYTES) + 4096));
@@ -119,7 +119,7 @@ fn a_receiver_that_closes_tells_the_sender() {
     let Joined { lane, sender_word, .. } = driver.lane(a, b);
     driver.done(b.number, request::CloseLane { lane });
     assert_eq!(driver.word(a.number, sender_word), WORD_DEAD);
-    assert_eq!(driver.events(a.number), [Event::LaneEnded { lane, why: LaneEnd::Closed }]);
+    assert_eq!(driver.events(a.number), [lane_ended(lane, LaneEnd::Closed)]);
     assert_eq!(driver.memories.len(), 1, "the memory is gone, though the sender has not closed yet");
     assert_eq!(driver.denied(b.number, request::CloseLane { lane }), Denial::UnknownLane { lane });
     driver.done(a.number, request::CloseLane { lane });
@@ -134,10 +134,7 @@ fn a_deleted_queue_ends_its_lanes_and_takes_its_capabilities_back() {
     let Joined { lane, queue, send, sender_word, .. } = driver.lane(a, b);
     driver.done(b.number, request::Delete { handle: queue });
     assert_eq!(driver.word(a.number, sender_word), WORD_DEAD);
-    assert_eq!(
-        driver.events(a.number),
-        [Event::LaneEnded { lane, why: LaneEnd::QueueDeleted }, Event::CapabilityLost { handle: send }]
-    );
+    assert_eq!(driver.events(a.number), [lane_ended(lane, LaneEnd::QueueDeleted), lost(send)]);
     assert!(driver.memories.is_empty(), "also what was in stock");
     driver.finish();
 }
@@ -149,10 +146,7 @@ fn a_dead_receivers_queue_ends_as_dead() {
     let Joined { lane, send, sender_word, .. } = driver.lane(a, b);
     driver.end(b.number);
     assert_eq!(driver.word(a.number, sender_word), WORD_DEAD);
-    assert_eq!(
-        driver.events(a.number),
-        [Event::LaneEnded { lane, why: LaneEnd::PeerDead }, Event::CapabilityLost { handle: send }]
-    );
+    assert_eq!(driver.events(a.number), [lane_ended(lane, LaneEnd::PeerDead), lost(send)]);
     driver.finish();
 }
 
@@ -164,7 +158,7 @@ fn a_sender_that_leaves_before_its_lane_is_open_uses_up_one_acknowledgement_memo
     driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
     driver.end(a.number);
     let events = driver.events(b.number);
-    assert!(events.contains(&Event::AckDropped { queue, ack: 1 }), "{events:?}");
+    assert!(events.contains(&ack_dropped(queue, 1)), "{events:?}");
     driver.finish();
 }
 
@@ -200,7 +194,7 @@ fn a_lane_that_its_sender_closes_while_it_opens_is_denied_and_gone() {
             call = driver.post(a.number, request::LaneMapped { lane });
         }
         driver.done(a.number, request::CloseLane { lane });
-        assert_eq!(driver.events(b.number), [Event::AckDropped { queue, ack: 1 }]);
+        assert_eq!(driver.events(b.number), [ack_dropped(queue, 1)]);
         driver.answer_next(Ok(()));
         assert_eq!(driver.reply_to(a.number, call), Some(Reply::Denied(Denial::LaneEnded { lane })));
         assert_eq!(driver.denied(a.number, request::CloseLane { lane }), Denial::UnknownLane { lane });

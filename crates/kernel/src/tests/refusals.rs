@@ -12,7 +12,7 @@ use keyway_abi::{
     request::{self, Audience, EscrowHow, MapAccess},
 };
 
-use super::driver::{Driver, Joined, RING_BYTES, Who, derive, name};
+use super::driver::{Driver, Joined, RING_BYTES, Who, ack_dropped, derive, name};
 use crate::{Arrival, Refusal};
 
 const NO_MEMORY: i32 = 12;
@@ -72,7 +72,7 @@ fn a_full_receiver_takes_no_lane() {
     // It was not full when the lane was asked for; it is when the lane is ready.
     let reply = driver.ask(a.number, request::LaneMapped { lane });
     assert_eq!(reply, Reply::Denied(Denial::ReceiverFull { quota: Quota::Handles }));
-    assert!(matches!(driver.events(b.number)[..], [Event::AckDropped { ack: 1, .. }]));
+    assert!(matches!(driver.events(b.number)[..], [Event::AcksDropped { .. }]));
     let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES };
     assert_eq!(driver.denied(a.number, open), Denial::ReceiverFull { quota: Quota::Handles });
     driver.done(b.number, request::Delete { handle: last });
@@ -409,7 +409,7 @@ fn a_refused_ring_ends_the_lane_and_drops_its_acknowledgement_memory() {
     let call = driver.post(a.number, open.clone());
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(driver.reply_to(a.number, call), refused);
-    assert_eq!(driver.events(b.number), [Event::AckDropped { queue, ack: 1 }]);
+    assert_eq!(driver.events(b.number), [ack_dropped(queue, 1)]);
     driver.hold = false;
     driver.ask(b.number, request::TopUp { queue, count: 1 });
     driver.done(b.number, request::AcksMapped { queue, first: 2, count: 1 });
@@ -418,7 +418,7 @@ fn a_refused_ring_ends_the_lane_and_drops_its_acknowledgement_memory() {
     let call = driver.post(a.number, request::LaneMapped { lane });
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(driver.reply_to(a.number, call), refused);
-    assert_eq!(driver.events(b.number), [Event::AckDropped { queue, ack: 2 }]);
+    assert_eq!(driver.events(b.number), [ack_dropped(queue, 2)]);
     assert_eq!(driver.denied(a.number, request::CloseLane { lane }), Denial::UnknownLane { lane });
     driver.finish();
 }
@@ -530,7 +530,7 @@ fn answers_that_come_after_the_process_ended_change_nothing() {
             driver.answer_next(outcome);
         }
         let events = driver.events(b.number);
-        assert!(events.contains(&Event::AckDropped { queue, ack: 1 }), "{events:?}");
+        assert!(events.contains(&ack_dropped(queue, 1)), "{events:?}");
         assert_eq!(driver.farewells.len(), 2, "the child that nobody knows has gone too");
         driver.finish();
     }
@@ -553,7 +553,7 @@ fn answers_about_what_has_ended_are_denials() {
     assert!(
         ended.iter().all(|event| matches!(
             event,
-            Event::LaneEnded { why: LaneEnd::QueueDeleted, .. } | Event::CapabilityLost { .. }
+            Event::LanesEnded { why: LaneEnd::QueueDeleted, .. } | Event::CapabilitiesLost { .. }
         )),
         "{ended:?}"
     );

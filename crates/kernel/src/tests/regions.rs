@@ -1,12 +1,12 @@
 //! Regions: written once, read by many, and their end.
 
 use keyway_abi::{
-    Denial, Event, Kind, Reply, Rights,
+    Denial, Kind, Reply, Rights,
     layout::{WORD_DEAD, WORD_REVOKED},
     request::{self, MapAccess, RegionFlags},
 };
 
-use super::driver::{Driver, REGION_BYTES, Who};
+use super::driver::{Driver, REGION_BYTES, Who, lost};
 use crate::{Descriptor, Effect, Refusal, SealUse};
 
 #[test]
@@ -92,7 +92,7 @@ fn a_revoked_mapping_says_so_and_stays_until_unmapped() {
     driver.ask(a.number, request::Revoke { handle: region });
     assert_eq!(driver.word(b.number, word), WORD_REVOKED);
     assert_eq!(driver.word(a.number, writer_word), WORD_REVOKED, "its own mapping is derived as well");
-    assert_eq!(driver.events(b.number), [Event::CapabilityLost { handle: shared }]);
+    assert_eq!(driver.events(b.number), [lost(shared)]);
     driver.end(a.number);
     assert_eq!(driver.word(b.number, word), WORD_REVOKED, "its last word");
     assert_eq!(driver.memories.len(), 1, "a mapping still holds it");

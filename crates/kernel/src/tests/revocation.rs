@@ -9,7 +9,7 @@ use keyway_abi::{
     request::{self, EscrowHow, MapAccess},
 };
 
-use super::driver::{Driver, RING_BYTES, Who, derive};
+use super::driver::{Driver, RING_BYTES, Who, derive, lane_ended, lost};
 
 const ALL: Rights = Rights::SEND.union(Rights::GRANT).union(Rights::DERIVE);
 
@@ -22,8 +22,8 @@ fn revoke_reaches_grandchildren_in_other_processes() {
     let grandchild = driver.give(b, child, c, ALL);
     let own = driver.made(a.number, derive(queue, ALL)).handle;
     assert_eq!(driver.ask(a.number, request::Revoke { handle: queue }), Reply::Revoked { count: 3 });
-    assert_eq!(driver.events(b.number), [Event::CapabilityLost { handle: child }]);
-    assert_eq!(driver.events(c.number), [Event::CapabilityLost { handle: grandchild }]);
+    assert_eq!(driver.events(b.number), [lost(child)]);
+    assert_eq!(driver.events(c.number), [lost(grandchild)]);
     for (who, handle) in [(a, own), (b, child), (c, grandchild)] {
         let stale = driver.denied(who.number, derive(handle, Rights::empty()));
         assert_eq!(stale, Denial::StaleHandle { handle });
@@ -60,7 +60,7 @@ fn revoke_ends_lanes_and_mappings_that_were_opened_through_it() {
     // Its sender needs the capability no more once the lane is open.
     driver.done(c.number, request::Delete { handle: grandchild });
     assert_eq!(driver.ask(a.number, request::Revoke { handle: queue }), Reply::Revoked { count: 1 });
-    let ended = Event::LaneEnded { lane, why: LaneEnd::Revoked };
+    let ended = lane_ended(lane, LaneEnd::Revoked);
     assert_eq!(driver.events(c.number), core::slice::from_ref(&ended));
     assert_eq!(driver.events(a.number), [ended]);
     assert_eq!(driver.word(c.number, sender_word), WORD_REVOKED);

@@ -2,7 +2,7 @@
 
 use keyway_abi::{Denial, Event, Handle, Kind, Reply, Rights, Terms, request, request::EscrowHow};
 
-use super::driver::{Driver, HELLO, Joined, Who, derive};
+use super::driver::{Driver, HELLO, Joined, Who, derive, lost};
 use crate::{Arrival, Descriptor, Identity, PairKind, limits::Charge, object::ProcessObject};
 
 #[test]
@@ -129,7 +129,7 @@ fn a_revoked_watcher_is_not_told_and_one_that_died_neither() {
     driver.done(b.number, request::Watch { process });
     driver.done(c.number, request::Watch { process: held });
     driver.ask(c.number, request::Revoke { handle: held });
-    assert_eq!(driver.events(b.number), [Event::CapabilityLost { handle: process }]);
+    assert_eq!(driver.events(b.number), [lost(process)]);
     driver.end(c.number);
     driver.end(a.number);
     assert_eq!(driver.events(b.number), []);
