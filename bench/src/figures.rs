@@ -5,6 +5,7 @@
 
 mod broker_revoke;
 mod check;
+mod flood;
 mod footprint;
 mod operations;
 mod races;
@@ -83,6 +84,12 @@ pub(crate) const FIGURES: &[Figure] = &[
         measure: footprint::measure,
     },
     Figure {
+        name: "hostile-flood",
+        about: "what a process that floods the broker costs others",
+        repeats: Repeats::EachRound,
+        measure: flood::measure,
+    },
+    Figure {
         name: "revocation-races",
         about: "lanes in use, taken back by a third",
         repeats: Repeats::Once,
@@ -138,6 +145,8 @@ pub(crate) fn help(duty: Duty) -> Result<()> {
         HelperRole::Broker => serve(&post),
         HelperRole::RaceSender => races::send(&post),
         HelperRole::RaceReceiver => races::receive(&post),
+        HelperRole::Spinner => flood::spin(&post),
+        HelperRole::Flooder => flood::flood(&post),
     }
 }
 
@@ -230,7 +239,7 @@ fn combine(rounds: &[Vec<Reading>]) -> Vec<Reading> {
         let all: Vec<Reading> = rounds.iter().filter_map(same).collect();
         let over = |values: Vec<f64>| match reading.unit {
             Unit::Count => values.iter().sum(),
-            Unit::Ns | Unit::Bytes => median(values),
+            Unit::Ns | Unit::Bytes | Unit::Number => median(values),
         };
         let value = over(all.iter().map(|reading| reading.value).collect());
         let beside = reading.beside.as_ref().map(|(what, _)| {

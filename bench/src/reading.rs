@@ -8,6 +8,8 @@ use crate::Result;
 pub(crate) enum Unit {
     Ns,
     Bytes,
+    /// Things that were there at a time.
+    Number,
     /// Things that were counted. They are added up over the rounds, all others have a median.
     Count,
 }
@@ -101,12 +103,13 @@ impl Unit {
         match self {
             Self::Ns => "ns",
             Self::Bytes => "bytes",
+            Self::Number => "number",
             Self::Count => "count",
         }
     }
 
     fn named(name: &str) -> Option<Self> {
-        [Self::Ns, Self::Bytes, Self::Count].into_iter().find(|unit| unit.name() == name)
+        [Self::Ns, Self::Bytes, Self::Number, Self::Count].into_iter().find(|unit| unit.name() == name)
     }
 
     pub(crate) fn show(self, value: f64) -> String {
@@ -116,7 +119,7 @@ impl Unit {
             Self::Ns if value < 10_000_000.0 => format!("{:.1} µs", value / 1e3),
             Self::Ns => format!("{:.1} ms", value / 1e6),
             Self::Bytes => format!("{value:.0} B"),
-            Self::Count => format!("{value:.0}"),
+            Self::Number | Self::Count => format!("{value:.0}"),
         }
     }
 }

@@ -56,6 +56,10 @@ pub(crate) enum HelperRole {
     RaceSender,
     /// Receives from them.
     RaceReceiver,
+    /// Does nothing, with several threads.
+    Spinner,
+    /// Does to the broker whatever it can, with as many.
+    Flooder,
 }
 
 /// What a helper is told on its command line.
