@@ -17,6 +17,8 @@ mod crowd;
 mod faults;
 #[path = "frames/foreign.rs"]
 mod foreign;
+#[path = "frames/hostile.rs"]
+mod hostile;
 #[path = "frames/session.rs"]
 mod session;
 
@@ -35,6 +37,9 @@ fn the_other_process() {
         "speak" => foreign::speak(descriptor),
         "greet" => foreign::greet(descriptor),
         "hurry" => foreign::hurry(descriptor, &argument),
+        "deaf" => hostile::turn_deaf(descriptor, &argument),
+        "few" => hostile::serve_few(&argument),
+        "hoard" => hostile::hoard(),
         "broker" => crowd::serve(argument.as_ref()),
         role => panic!("no such role: {role}"),
     }
