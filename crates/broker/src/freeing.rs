@@ -135,34 +135,51 @@ mod tests {
         }
     }
 
+    /// A thread that has no orders for the time being.
+    pub(crate) struct HeldUp<'f> {
+        freeing: &'f Freeing,
+        given: Receiver<Order>,
+        to_thread: Sender<Order>,
+    }
+
+    impl Freeing {
+        pub(crate) fn hold_up(&self) -> HeldUp<'_> {
+            let (orders, given) = mpsc::channel();
+            let to_thread = std::mem::replace(&mut *self.orders.lock().unwrap(), orders);
+            HeldUp { freeing: self, given, to_thread }
+        }
+    }
+
+    impl HeldUp<'_> {
+        pub(crate) fn go_on(self) {
+            for order in self.given.try_iter() {
+                self.to_thread.send(order).unwrap();
+            }
+            *self.freeing.orders.lock().unwrap() = self.to_thread;
+        }
+    }
+
     #[test]
     fn one_turn_frees_little_itself_and_leaves_the_rest_to_the_thread() {
         let freeing = Freeing::start(Arc::new(EventFd::new().unwrap())).unwrap();
-        // Nobody takes orders meanwhile, so that what was given away can be counted.
-        let (orders, given) = mpsc::channel();
-        let to_thread = std::mem::replace(&mut *freeing.orders.lock().unwrap(), orders);
+        let held_up = freeing.hold_up();
+        let waiting = || freeing.backlog.count.load(Ordering::Relaxed);
         freeing.close(memory(1 << 20), 1 << 20);
-        assert_eq!(given.try_iter().count(), 1, "more than a turn may free");
+        assert_eq!(waiting(), 1, "more than a turn may free");
         let small = 100 << 10;
         for _ in 0..5 {
             freeing.close(memory(small), small as u64);
         }
-        let rest: Vec<Order> = given.try_iter().collect();
-        assert_eq!(rest.len(), 3, "two of five are within what a turn may free");
+        assert_eq!(waiting(), 4, "two of five are within what a turn may free");
         freeing.begin_turn();
         freeing.close(memory(small), small as u64);
-        assert_eq!(given.try_iter().count(), 0);
-        // One too many for the thread to be on time.
-        for _ in 0..=BEHIND_COUNT {
+        assert_eq!(waiting(), 4);
+        assert!(!freeing.is_behind());
+        for _ in 0..BEHIND_COUNT {
             freeing.close(memory(1 << 20), 1 << 20);
         }
         assert!(freeing.is_behind());
-        let waiting: Vec<Order> = rest.into_iter().chain(given.try_iter()).collect();
-        for order in waiting {
-            to_thread.send(order).unwrap();
-        }
-        // The first was thrown away here.
-        freeing.backlog.take(1 << 20);
+        held_up.go_on();
         settles(&freeing);
         assert!(!freeing.is_behind());
     }

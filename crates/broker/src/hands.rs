@@ -523,10 +523,11 @@ impl Hands {
         if let Some(bound) = &session.bound {
             let _ = self.epoll.delete(&bound.pidfd);
         }
+        // Before the farewell, which nobody has read yet.
+        let (uid, unread) = (session.uid(), session.look_unread());
         if let Some(farewell) = farewell {
             Self::bid_farewell(&session.socket, farewell);
         }
-        let (uid, unread) = (session.uid(), session.look_unread());
         let Session { socket, .. } = session;
         if unread == 0 {
             return self.close_session(socket, uid);
@@ -617,5 +618,28 @@ mod tests {
         stand_for(&mut hands, &other, uid);
         hands.signal(number, LinuxSignal::Kill).unwrap();
         assert!(!other.wait().unwrap().success());
+    }
+
+    #[test]
+    fn with_a_session_goes_what_is_its_own_and_nothing_of_others() {
+        let bell = Arc::new(EventFd::new().unwrap());
+        let mut hands = Hands::new(Epoll::new().unwrap(), &bell).unwrap();
+        let of = [6, 7, 8].map(ProcessNumber);
+        for process in of {
+            hands.create_pair(process, PairKind::Session).unwrap();
+            hands.create_page(process, 0).unwrap();
+            hands.create_page(process, u32::MAX).unwrap();
+        }
+        hands.doom(of[1], Farewell::Stopping);
+        hands.doom(of[1], Farewell::VersionUnsupported);
+        assert_eq!(hands.next_doomed(), Some((of[1], Farewell::Stopping)), "the first reason counts");
+        // It is ended twice: once because the kernel says so, and once for sure.
+        for _ in 0..2 {
+            hands.end_session(of[1], None);
+            assert_eq!(hands.sessions.keys().copied().collect::<Vec<_>>(), [of[0], of[2]]);
+            assert_eq!(hands.pages.len(), 4);
+            assert_eq!(hands.pair_ends.len(), 2);
+            assert!(hands.next_doomed().is_none());
+        }
     }
 }

@@ -234,3 +234,50 @@ impl BrokerPage {
 pub(crate) fn refusal(error: Error) -> Refusal {
     Refusal::System(error.raw_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use keyway_sys::epoll::EventFd;
+
+    use super::*;
+
+    #[test]
+    fn while_too_much_waits_to_be_freed_memories_are_made_later_or_not_if_dropped_by_then() {
+        let bell = Arc::new(EventFd::new().unwrap());
+        let freeing = Freeing::start(Arc::clone(&bell)).unwrap();
+        let mut memories = Memories::new(Arc::clone(&freeing));
+        let making = |task, first, count| Making {
+            task: Task(task),
+            first: Token(first),
+            count,
+            bytes: 2 << 20,
+            huge: false,
+        };
+        assert!(memories.create(making(1, 0, 1)).is_some_and(|answer| answer.outcome == Ok(())));
+        let held_up = freeing.hold_up();
+        memories.drop(Token(0));
+        assert!(!freeing.is_behind());
+        assert!(memories.create(making(2, 1, 70)).is_some());
+        for token in 1..=70 {
+            memories.drop(Token(token));
+        }
+        assert!(freeing.is_behind());
+        assert!(memories.create(making(3, 80, 3)).is_none());
+        assert!(memories.create(making(4, 90, 1)).is_none());
+        memories.drop(Token(81));
+        assert!(memories.poll_made().is_none());
+        let _ = bell.drain();
+        held_up.go_on();
+        while freeing.is_behind() {
+            std::thread::yield_now();
+        }
+        let made = std::iter::from_fn(|| memories.poll_made()).map(|answer| answer.task.0);
+        assert_eq!(made.collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(memories.memories.keys().map(|token| token.0).collect::<Vec<_>>(), [80, 82, 90]);
+        assert!(memories.never_made.is_empty());
+        let began = std::time::Instant::now();
+        while !bell.drain().unwrap() {
+            assert!(began.elapsed() < std::time::Duration::from_secs(20), "the loop is told");
+        }
+    }
+}

@@ -564,3 +564,6 @@ enum Liveness {
     Unknown,
     Dead,
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ mod foreign;
 mod hostile;
 #[path = "frames/session.rs"]
 mod session;
+#[path = "frames/stress.rs"]
+mod stress;
 
 use std::path::PathBuf;
 
@@ -39,6 +41,7 @@ fn the_other_process() {
         "hurry" => foreign::hurry(descriptor, &argument),
         "deaf" => hostile::turn_deaf(descriptor, &argument),
         "few" => hostile::serve_few(&argument),
+        "rampage" => stress::rampage(&argument),
         "hoard" => hostile::hoard(),
         "broker" => crowd::serve(argument.as_ref()),
         role => panic!("no such role: {role}"),
