@@ -123,13 +123,13 @@ fn what_is_due_together_ends_over_turns_in_which_others_are_served() {
 
 #[test]
 fn one_turn_handles_one_deposit_of_a_process() {
+    const COUNT: usize = 100;
     let mut scene = Scene::begin();
     let (socket, start) = scene.connect(RightsFilter::On);
     let process = start.own.unwrap();
     let (reply, doors) = scene.ask(&socket, request::OpenDeposit { process });
     assert_eq!(reply, Reply::Done);
     let null = OwnedFd::from(File::open("/dev/null").unwrap());
-    const COUNT: usize = 100;
     for _ in 0..COUNT {
         let label = Name::new("thing").unwrap();
         say(&doors[0], request::Deposit { label }, &[&null]);

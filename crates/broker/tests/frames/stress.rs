@@ -27,7 +27,7 @@ const SERVICE: &str = "stress/service";
 pub(crate) fn rampage(argument: &str) {
     let (path, seed) = argument.split_once(' ').unwrap();
     let mut dice = Dice(seed.parse().unwrap());
-    let sessions: Vec<Session> = (0..1 + dice.below(3)).map(|_| attack(path.as_ref(), &mut dice)).collect();
+    let sessions: Vec<Session> = (0..=dice.below(3)).map(|_| attack(path.as_ref(), &mut dice)).collect();
     children::say("done");
     if dice.below(2) == 0 {
         // Its frames wait unread until it is killed.
