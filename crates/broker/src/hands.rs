@@ -348,8 +348,8 @@ impl Hands {
         self.retry_ns
     }
 
-    /// Linux let the broker send no descriptor: tries again. While it does not, who holds most of what is unread and takes
-    /// nothing is ended, one each time; who has waited too long ends as well.
+    /// Linux let the broker send no descriptor: tries again. When it has not for a while, who holds most of what is unread and
+    /// takes nothing is ended, one each time; who has waited too long ends as well.
     pub(crate) fn retry(&mut self, now_ns: u64) {
         if self.retry_ns.is_none_or(|at| at > now_ns) {
             return;
@@ -362,10 +362,11 @@ impl Hands {
         for process in late.map(|(process, _)| *process).collect::<Vec<_>>() {
             self.doom_for_unread(process);
         }
-        if self.starved.is_empty() {
+        let Some(oldest) = self.starved.values().min() else { return };
+        self.retry_ns = Some(now_ns + RETRY_NS);
+        if now_ns.saturating_sub(*oldest) < PATIENCE_NS {
             return;
         }
-        self.retry_ns = Some(now_ns + RETRY_NS);
         let stuck = self.unread.sessions(None).into_iter().filter_map(|process| {
             let session = self.sessions.get(&process)?;
             let takes_nothing = matches!(session.until(), Some(Until::Read | Until::Room));
@@ -568,7 +569,9 @@ fn tell_refused(frame: &mut Outgoing, error: &Error) {
 
 /// How long after Linux has let the broker send no descriptor it tries again.
 const RETRY_NS: u64 = 20_000_000;
-/// How long a session waits for that.
+/// How long those who take nothing are borne with while others wait for that.
+const PATIENCE_NS: u64 = 200_000_000;
+/// How long a session waits for it.
 const STARVED_NS_MAX: u64 = 2_000_000_000;
 
 #[cfg(test)]

@@ -223,8 +223,9 @@ pub fn set_send_buffer(fd: impl AsFd, bytes: usize) -> Result<(), Error> {
     sockopt::set_socket_send_buffer_size(fd, bytes).map_err(Error::of("setsockopt(SO_SNDBUF)"))
 }
 
-/// Whether frames that this end of a pair or connection has sent still wait at the other: `SIOCOUTQ` in `unix(7)`. Descriptors
-/// beside a frame are the receiver's by the time that it no longer counts.
+/// Whether frames that this end of a pair or connection has sent still wait at the other: the `ioctl(2)` `SIOCOUTQ`, which
+/// of a Unix socket tells the memory that they take. Descriptors beside a frame are the receiver's by the time that it no longer
+/// counts.
 ///
 /// # Errors
 /// `ENOTTY` and `EBADF` for what is no socket.

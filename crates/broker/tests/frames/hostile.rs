@@ -14,7 +14,7 @@ use std::{
 };
 
 use keyway_abi::{
-    Event, Farewell, Handle, Name, Payer, Quota, Reply, Rights, Terms, layout::PAGE_BYTES, request,
+    Event, Farewell, Fault, Handle, Name, Payer, Quota, Reply, Rights, Terms, layout::PAGE_BYTES, request,
 };
 use keyway_broker::Embedded;
 use keyway_shm::Access;
@@ -342,4 +342,24 @@ fn a_frame_whose_descriptor_linux_refuses_is_sent_later_or_its_session_ends_with
     let errno = Errno::TOOMANYREFS.raw_os_error();
     assert_eq!(given_up.farewell(), Farewell::SystemRefused { errno });
     bystander.is_served();
+}
+
+#[test]
+fn while_linux_refuses_descriptors_who_leaves_most_unread_is_let_go() {
+    let limited = Limited::begin();
+    let mut unreading = Session::open(&limited.path);
+    let handle = region(&mut unreading);
+    leave_unread(&mut unreading, handle);
+    let mut hoarder = start_limited("hoard", "");
+    assert_eq!(hoarder.hear(), "full");
+    let mut kept_waiting = Session::silent(&limited.path);
+    let bytes = kept_waiting.frame(crate::session::hello());
+    kept_waiting.send(&bytes);
+    assert!(kept_waiting.hear_within(Duration::from_millis(350)).is_none());
+    // What it was sent is still there, and counts until it has read it.
+    let farewell = unreading.farewell();
+    assert!(matches!(farewell, Farewell::Fault(Fault::NotReading { .. })), "{farewell}");
+    let heard = kept_waiting.hear();
+    let Heard::Frame(Incoming::Reply(_, Reply::Welcome(_)), fds) = heard else { panic!("no welcome") };
+    assert_eq!(fds.len(), 1);
 }
