@@ -137,11 +137,14 @@ fn what_waits_unread_in_a_deposit_socket_is_closed_where_it_keeps_nobody_waiting
 
 /// Descriptors that the broker of these tests can have open, and send.
 const FEW: u64 = 256;
-/// A user without privileges, to whom Linux's limit applies.
-const NOBODY: u32 = 65534;
-
 /// Those who use up what a user can send in all are alone with their user's broker.
 static ALONE: Mutex<()> = Mutex::new(());
+
+/// A user without privileges, to whom Linux's limit applies: one that no other run of these tests takes at the same time, or the
+/// own one of whoever cannot choose.
+fn limited_user() -> Option<u32> {
+    rustix::process::geteuid().is_root().then(|| 20_000 + std::process::id() % 40_000)
+}
 
 fn limit_descriptors() {
     let limit = Rlimit { current: Some(FEW), maximum: Some(FEW) };
@@ -185,8 +188,8 @@ pub(crate) fn hoard() {
 fn start_limited(role: &str, argument: &str) -> Player {
     let mut command = Command::new(std::env::current_exe().unwrap());
     children::direct(&mut command, role, argument);
-    if rustix::process::geteuid().is_root() {
-        command.uid(NOBODY).gid(NOBODY);
+    if let Some(user) = limited_user() {
+        command.uid(user).gid(user);
     }
     Player::spawn(command, Vec::new())
 }
@@ -203,8 +206,8 @@ impl Limited {
     fn begin() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().unwrap();
-        if rustix::process::geteuid().is_root() {
-            chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        if let Some(user) = limited_user() {
+            chown(directory.path(), Some(user), Some(user)).unwrap();
         }
         let path = directory.path().join("broker.sock");
         let mut broker = start_limited("few", path.to_str().unwrap());
@@ -213,16 +216,18 @@ impl Limited {
     }
 }
 
-/// Has the broker send it as many descriptors as it will, and reads none.
-fn leave_unread(session: &mut Session, region: Handle) {
+/// Asks for so many descriptors, reads none, and tells how often it has asked.
+fn leave_unread(session: &mut Session, region: Handle) -> u64 {
+    let mut asked = 0;
     for _ in 0..2 * FEW {
         let bytes = session.frame(request::MapRegion { region, access: request::MapAccess::Read });
         match frame::send_frame(&session.socket, &bytes, &[], Waiting::DontWait).unwrap() {
-            Sent::Whole => {}
+            Sent::Whole => asked += 1,
             Sent::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
-            Sent::Closed => return,
+            Sent::Closed => break,
         }
     }
+    asked
 }
 
 /// A region of this session that can be read.
@@ -241,20 +246,27 @@ fn a_process_that_reads_no_descriptors_leaves_others_theirs_and_gets_all_of_its_
     let limited = Limited::begin();
     let mut unreading = Session::open(&limited.path);
     let handle = region(&mut unreading);
-    leave_unread(&mut unreading, handle);
+    let asked = leave_unread(&mut unreading, handle);
+    assert!(asked > FEW / 2, "{asked}");
     for _ in 0..20 {
         let mut late = Session::open(&limited.path);
         region(&mut late);
     }
     // Now it reads: each of its requests is answered, and no answer has lost its descriptor.
     let mut answered = 0;
-    while let Some(Heard::Frame(Incoming::Reply(_, reply), fds)) =
-        unreading.hear_within(Duration::from_millis(500))
-    {
-        assert_eq!(fds.len(), usize::from(matches!(reply, Reply::Mapping { .. })), "{reply:?}");
-        answered += 1;
+    while answered < asked {
+        match unreading.hear() {
+            Heard::Frame(Incoming::Reply(_, reply), fds) => {
+                assert_eq!(fds.len(), usize::from(matches!(reply, Reply::Mapping { .. })), "{reply:?}");
+                answered += 1;
+            }
+            // A further page, for the words of its mappings.
+            Heard::Frame(Incoming::Event(event), _) => {
+                assert!(matches!(event, Event::PageAdded { .. }), "{event:?}");
+            }
+            Heard::End => panic!("its session ended after {answered} of {asked} answers"),
+        }
     }
-    assert!(answered > FEW / 2, "{answered}");
     unreading.is_served();
 }
 
