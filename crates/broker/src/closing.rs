@@ -22,7 +22,7 @@ use keyway_sys::{
     memory::{self, Freeze},
 };
 
-use crate::memories::refusal;
+use crate::memories::{Memory, refusal};
 
 /// Who has to know that a descriptor is closed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +45,7 @@ pub(crate) struct Closers {
 #[derive(Debug)]
 enum Job {
     Close(OwnedFd, Closing),
-    Freeze(Arc<OwnedFd>, Task),
+    Freeze(Arc<Memory>, Task),
 }
 
 /// What has been done.
@@ -81,7 +81,7 @@ impl Closers {
     }
 
     /// Freezes a memory of a process of this user.
-    pub(crate) fn freeze(&mut self, uid: u32, fd: Arc<OwnedFd>, task: Task) {
+    pub(crate) fn freeze(&mut self, uid: u32, fd: Arc<Memory>, task: Task) {
         self.give(uid, Job::Freeze(fd, task));
     }
 
@@ -118,6 +118,11 @@ impl Closers {
         Some(did)
     }
 
+    /// Whether so many descriptors of this user that nobody is charged for are not closed yet that it can have no more of them.
+    pub(crate) fn is_full(&self, uid: u32) -> bool {
+        self.strays(uid) > STRAYS_MAX
+    }
+
     /// Descriptors of this user that nobody is charged for and that are not closed yet.
     pub(crate) fn strays(&self, uid: u32) -> u32 {
         self.users.get(&uid).map_or(0, |closer| closer.strays)
@@ -151,13 +156,18 @@ impl Job {
     }
 }
 
-fn freeze(fd: &OwnedFd) -> Result<(), Refusal> {
+fn freeze(fd: &Memory) -> Result<(), Refusal> {
     match memory::freeze(fd).map_err(refusal)? {
         Freeze::Frozen => Ok(()),
         Freeze::Pinned => Err(Refusal::System(Errno::BUSY.raw_os_error())),
         Freeze::SealedByOther => Err(Refusal::System(Errno::PERM.raw_os_error())),
     }
 }
+
+/// Descriptors of one user that nobody is charged for and that wait to be closed: sent where none belong, or sockets of sessions
+/// that have ended. Above it the user begins no session, and of its sessions no descriptor is taken in any more. So at most this
+/// many and those of one frame wait, and the sockets of the sessions that it had.
+pub(crate) const STRAYS_MAX: u32 = 64;
 
 /// A thread that only closes needs little.
 const STACK_BYTES: usize = 64 << 10;

@@ -1,13 +1,15 @@
 //! Descriptors that came from processes: received in a thread apart.
 //!
 //! One frame of each process is on its way to the loop at a time, so that no process is ahead of the others; and the next one
-//! is received only once a descriptor that was refused is closed, so that no process can pile them up.
+//! is received only once a descriptor that was refused is closed, so that no process can pile them up. Nothing is closed
+//! here: what waits unread in a socket is closed with it, by the closer of its user (see `Deferred`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
+    mem,
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, Sender},
     },
     thread,
@@ -21,6 +23,8 @@ use keyway_sys::{
     socket::Credentials,
 };
 
+use crate::deferred::Deferred;
+
 /// A frame that came on a deposit socket.
 #[derive(Debug)]
 pub(crate) struct Arrived {
@@ -31,17 +35,24 @@ pub(crate) struct Arrived {
     pub(crate) credentials: Option<Credentials>,
 }
 
+#[derive(Debug)]
 enum Order {
-    Watch(ProcessNumber, Arc<OwnedFd>),
-    Forget(ProcessNumber),
-    Resume(ProcessNumber),
-    Stop,
+    Watch(Arc<Deferred>),
+    Forget,
+    Resume,
+}
+
+/// What the thread is to do next: one order a process, so that no more of them wait than there are processes.
+#[derive(Debug, Default)]
+struct Inbox {
+    orders: BTreeMap<ProcessNumber, Order>,
+    stop: bool,
 }
 
 /// The loop's side of that thread.
 #[derive(Debug)]
 pub(crate) struct Deposits {
-    orders: Sender<Order>,
+    inbox: Arc<Mutex<Inbox>>,
     bell: Arc<EventFd>,
     arrivals: Receiver<Arrived>,
     thread: Option<thread::JoinHandle<()>>,
@@ -50,29 +61,41 @@ pub(crate) struct Deposits {
 impl Deposits {
     /// Starts the thread. It rings `loop_bell` when something has arrived.
     pub(crate) fn start(loop_bell: Arc<EventFd>) -> Result<Self, Error> {
-        let (orders, inbox) = mpsc::channel();
+        let inbox = Arc::new(Mutex::new(Inbox::default()));
         let (outbox, arrivals) = mpsc::channel();
         let bell = Arc::new(EventFd::new()?);
         let epoll = Epoll::new()?;
         epoll.add(bell.as_ref(), BELL, Interest::Read)?;
-        let worker =
-            Worker { epoll, bell: Arc::clone(&bell), inbox, outbox, loop_bell, sockets: BTreeMap::new() };
+        let worker = Worker {
+            epoll,
+            bell: Arc::clone(&bell),
+            inbox: Arc::clone(&inbox),
+            outbox,
+            loop_bell,
+            sockets: BTreeMap::new(),
+        };
         let builder = thread::Builder::new().name("keyway-deposits".into());
         let thread = builder.spawn(move || worker.run()).map_err(|error| Error::from_io("clone", &error))?;
-        Ok(Deposits { orders, bell, arrivals, thread: Some(thread) })
+        Ok(Deposits { inbox, bell, arrivals, thread: Some(thread) })
     }
 
-    pub(crate) fn watch(&self, process: ProcessNumber, socket: Arc<OwnedFd>) {
-        self.order(Order::Watch(process, socket));
+    /// Watches this socket for a process, in place of the one before.
+    pub(crate) fn watch(&self, process: ProcessNumber, socket: Arc<Deferred>) {
+        self.order(|inbox| _ = inbox.orders.insert(process, Order::Watch(socket)));
     }
 
     pub(crate) fn forget(&self, process: ProcessNumber) {
-        self.order(Order::Forget(process));
+        self.order(|inbox| _ = inbox.orders.insert(process, Order::Forget));
     }
 
     /// The last frame of this process has been handled; the next may come.
     pub(crate) fn resume(&self, process: ProcessNumber) {
-        self.order(Order::Resume(process));
+        self.order(|inbox| {
+            // A socket that is not watched yet, or no longer, has nothing to go on with.
+            if let Entry::Vacant(vacant) = inbox.orders.entry(process) {
+                vacant.insert(Order::Resume);
+            }
+        });
     }
 
     /// The next frame that has arrived.
@@ -80,17 +103,16 @@ impl Deposits {
         self.arrivals.try_recv().ok()
     }
 
-    fn order(&self, order: Order) {
-        // Both fail only once the thread has ended, which only `drop` asks it to.
-        let _ = self.orders.send(order);
+    fn order(&self, order: impl FnOnce(&mut Inbox)) {
+        order(&mut self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
         let _ = self.bell.ring();
     }
 }
 
 impl Drop for Deposits {
     fn drop(&mut self) {
-        self.order(Order::Stop);
-        // Not joined: it may be waiting in a close, and nothing depends on it any more.
+        self.order(|inbox| inbox.stop = true);
+        // Not joined: nothing depends on it any more.
         drop(self.thread.take());
     }
 }
@@ -100,10 +122,10 @@ const BELL: u64 = 0;
 struct Worker {
     epoll: Epoll,
     bell: Arc<EventFd>,
-    inbox: Receiver<Order>,
+    inbox: Arc<Mutex<Inbox>>,
     outbox: Sender<Arrived>,
     loop_bell: Arc<EventFd>,
-    sockets: BTreeMap<ProcessNumber, Arc<OwnedFd>>,
+    sockets: BTreeMap<ProcessNumber, Arc<Deferred>>,
 }
 
 impl Worker {
@@ -125,25 +147,25 @@ impl Worker {
 
     fn obey(&mut self) -> bool {
         let _ = self.bell.drain();
-        while let Ok(order) = self.inbox.try_recv() {
+        let inbox = mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        for (process, order) in inbox.orders {
             match order {
-                Order::Watch(process, socket) => {
+                Order::Watch(socket) => {
                     self.forget(process);
                     if self.epoll.add(socket.as_ref(), process.0, Interest::Read).is_ok() {
                         self.sockets.insert(process, socket);
                     }
                 }
-                Order::Forget(process) => self.forget(process),
-                Order::Resume(process) => {
+                Order::Forget => self.forget(process),
+                Order::Resume => {
                     if let Some(socket) = self.sockets.get(&process) {
                         // It is watched since it was given here.
                         let _ = self.epoll.modify(socket.as_ref(), process.0, Interest::Read);
                     }
                 }
-                Order::Stop => return false,
             }
         }
-        true
+        !inbox.stop
     }
 
     fn forget(&mut self, process: ProcessNumber) {

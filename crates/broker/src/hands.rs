@@ -1,7 +1,7 @@
 //! What the kernel says, done.
 //!
-//! Never decides: an effect is carried out, or Linux refuses it and the kernel is told. A process that does not read is
-//! noted in `doomed`, because the kernel must not be called from here.
+//! Never decides: an effect is carried out, or Linux refuses it and the kernel is told. A session that has to end is noted in
+//! `doomed`, because the kernel must not be called from here: once, with the first reason, and nothing more is sent to it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,17 +14,20 @@ use keyway_kernel::{
     Answer, Call, Descriptor, Door, Effect, Kernel, LinuxSignal, Outgoing, PairKind, Refusal, Task, Token,
 };
 use keyway_sys::{
-    Errno, Error,
-    epoll::{Epoll, Interest},
+    Errno, Error, clock,
+    epoll::{Epoll, EventFd, Interest},
     process::{self, Signal},
-    socket::{self, PairUse},
+    socket::{self, PairUse, RightsFilter},
 };
 
 use crate::{
     closing::{Closers, Closing},
+    deferred::{Deferrals, Deferred, Dropped},
     deposits::Deposits,
-    memories::{BrokerPage, Memories, refusal},
-    session::{self, Parcel, Session},
+    freeing::Freeing,
+    memories::{BrokerPage, Making, Memories, refusal},
+    session::{self, Beside, Parcel, Session, Until},
+    unread::Unread,
 };
 
 /// See the module.
@@ -34,12 +37,19 @@ pub(crate) struct Hands {
     pub(crate) sessions: BTreeMap<ProcessNumber, Session>,
     pub(crate) deposits: Deposits,
     pub(crate) closers: Closers,
-    pub(crate) doomed: Vec<(ProcessNumber, Farewell)>,
+    /// Whether Linux refuses descriptors on sessions' sockets.
+    pub(crate) rights_filter: RightsFilter,
+    doomed: BTreeMap<ProcessNumber, Farewell>,
+    unread: Unread,
+    /// Sessions for which Linux lets the broker send no descriptor, each since when.
+    starved: BTreeMap<ProcessNumber, u64>,
+    /// When they are looked after again.
+    retry_ns: Option<u64>,
+    deferrals: Deferrals,
+    freeing: Arc<Freeing>,
     memories: Memories,
     pages: BTreeMap<(ProcessNumber, u32), BrokerPage>,
     devices: BTreeMap<Token, Device>,
-    /// Devices that are dropped and still on their way to someone.
-    leaving: Vec<(Device, Closing)>,
     /// The far ends of pairs, between being made and being handed on.
     pair_ends: BTreeMap<(ProcessNumber, PairKind), Arc<OwnedFd>>,
     last_device: u64,
@@ -48,9 +58,7 @@ pub(crate) struct Hands {
 /// A descriptor that a process handed in.
 #[derive(Debug)]
 struct Device {
-    fd: Arc<OwnedFd>,
-    /// The user of that process.
-    uid: u32,
+    fd: Arc<Deferred>,
     from: ProcessNumber,
 }
 
@@ -64,6 +72,8 @@ pub(crate) enum Watched {
     Reloads,
     Socket(ProcessNumber),
     Pidfd(ProcessNumber),
+    /// The broker's end of a session that is over, see `Unread`.
+    Left(u64),
 }
 
 impl Watched {
@@ -76,6 +86,8 @@ impl Watched {
             Watched::Reloads => 4,
             Watched::Socket(process) => process.0 << 2 | 3,
             Watched::Pidfd(process) => process.0 << 2 | 2 | 1 << 63,
+            // Counted from 1: above the five.
+            Watched::Left(number) => (number + 1) << 2 | 1,
         }
     }
 
@@ -88,26 +100,47 @@ impl Watched {
             3 => Watched::Timer,
             4 => Watched::Reloads,
             token if token >> 63 == 1 => Watched::Pidfd(process),
+            token if token & 3 == 1 => Watched::Left((token >> 2) - 1),
             _ => Watched::Socket(process),
         }
     }
 }
 
 impl Hands {
-    pub(crate) fn new(epoll: Epoll, deposits: Deposits, closers: Closers) -> Self {
-        Hands {
+    /// `bell` is rung when another thread has something for the loop.
+    pub(crate) fn new(epoll: Epoll, bell: &Arc<EventFd>) -> Result<Self, Error> {
+        let rights_filter = socket::seqpacket_pair(PairUse::Session)?.rights_filter;
+        let deposits = Deposits::start(Arc::clone(bell))?;
+        let closers = Closers::new(Arc::clone(bell));
+        let freeing = Freeing::start(Arc::clone(bell))?;
+        Ok(Hands {
             epoll,
             sessions: BTreeMap::new(),
             deposits,
             closers,
-            leaving: Vec::new(),
-            doomed: Vec::new(),
-            memories: Memories::default(),
+            rights_filter,
+            doomed: BTreeMap::new(),
+            unread: Unread::new(process::descriptor_limit()),
+            starved: BTreeMap::new(),
+            retry_ns: None,
+            deferrals: Deferrals::new(Arc::clone(bell)),
+            memories: Memories::new(Arc::clone(&freeing)),
+            freeing,
             pages: BTreeMap::new(),
             devices: BTreeMap::new(),
             pair_ends: BTreeMap::new(),
             last_device: 0,
-        }
+        })
+    }
+
+    /// A turn of the loop begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.freeing.begin_turn();
+    }
+
+    /// What was put off and can be done now: an answer for the kernel.
+    pub(crate) fn poll_made(&mut self) -> Option<Answer> {
+        self.memories.poll_made()
     }
 
     /// Keeps a descriptor that a process handed in.
@@ -115,8 +148,8 @@ impl Hands {
         // The kernel's own tokens count up from 0; these count in the upper half.
         self.last_device += 1;
         let token = Token(1 << 63 | self.last_device);
-        let uid = self.uid(from);
-        self.devices.insert(token, Device { fd: Arc::new(fd), uid, from });
+        let fd = self.deferrals.defer(fd, self.uid(from));
+        self.devices.insert(token, Device { fd, from });
         token
     }
 
@@ -125,8 +158,7 @@ impl Hands {
         match effect {
             Effect::Send { to, frame, descriptors } => self.send(kernel, to, frame, &descriptors),
             Effect::CreateMemory { task, first, count, bytes, huge } => {
-                let outcome = self.memories.create(first, count, bytes, huge);
-                answers.push_back(Answer { task, outcome });
+                answers.extend(self.memories.create(Making { task, first, count, bytes, huge }));
             }
             Effect::SealMemory { task, tokens, seals, bytes } => {
                 let mut seal = tokens.iter().map(|token| self.memories.seal(*token, seals, bytes));
@@ -175,6 +207,9 @@ impl Hands {
     }
 
     fn send(&mut self, kernel: &Kernel, to: ProcessNumber, mut frame: Outgoing, descriptors: &[Descriptor]) {
+        if self.doomed.contains_key(&to) || !self.sessions.contains_key(&to) {
+            return self.discard(descriptors);
+        }
         if let Outgoing::Reply(_, Reply::Listing(Listing::Lanes(lanes))) = &mut frame {
             for lane in lanes {
                 self.look_into(kernel, lane);
@@ -189,7 +224,7 @@ impl Hands {
                     // cannot be welcomed ends.
                     if matches!(frame, Outgoing::Reply(_, Reply::Welcome(_))) {
                         let errno = error.raw_os_error();
-                        return self.doomed.push((to, Farewell::SystemRefused { errno }));
+                        return self.doom(to, Farewell::SystemRefused { errno });
                     }
                     tell_refused(&mut frame, &error);
                     found.clear();
@@ -216,18 +251,149 @@ impl Hands {
             }
             return;
         }
-        match session.send(&self.epoll, parcel) {
-            Ok(events) => self.count_events(to, events),
-            Err(fault) => self.doomed.push((to, Farewell::Fault(fault))),
+        let sent = session.send(&self.epoll, parcel);
+        self.after_sending(to, sent);
+    }
+
+    /// What was to go beside a frame that nobody gets.
+    fn discard(&mut self, descriptors: &[Descriptor]) {
+        for descriptor in descriptors {
+            if let Descriptor::PairEnd(process, kind) = descriptor {
+                self.pair_ends.remove(&(*process, *kind));
+            }
         }
     }
 
-    /// A session's socket is writable again.
+    /// A session's socket is writable again, or its process has read something.
     pub(crate) fn flush(&mut self, process: ProcessNumber) {
         let Some(session) = self.sessions.get_mut(&process) else { return };
-        let events = session.flush(&self.epoll);
-        self.count_events(process, events);
-        self.close_leaving();
+        let sent = session.flush(&self.epoll);
+        self.after_sending(process, sent);
+    }
+
+    /// Nobody is at the other end any more.
+    pub(crate) fn give_up(&mut self, process: ProcessNumber) {
+        let Some(session) = self.sessions.get_mut(&process) else { return };
+        session.give_up(&self.epoll);
+        self.after_sending(process, Ok(0));
+    }
+
+    fn after_sending(&mut self, process: ProcessNumber, sent: Result<u32, Farewell>) {
+        match sent {
+            Ok(events) => self.count_events(process, events),
+            Err(farewell) => return self.doom(process, farewell),
+        }
+        let Some(session) = self.sessions.get(&process) else { return };
+        let (uid, count) = (session.uid(), session.on_the_way());
+        if session.until() == Some(Until::Allowance) {
+            let now = clock::boot_ns();
+            self.starved.entry(process).or_insert(now);
+            self.retry_ns.get_or_insert(now + RETRY_NS);
+        } else {
+            self.starved.remove(&process);
+        }
+        self.unread.count(process, uid, count);
+        if self.unread.is_over(uid) {
+            self.relieve(uid);
+        }
+    }
+
+    /// A user has too many descriptors on their way: of its sessions, the one with most of them ends.
+    fn relieve(&mut self, uid: u32) {
+        let most = self.most_on_the_way(Some(uid));
+        if self.unread.is_over(uid)
+            && let Some(process) = most
+        {
+            self.doom_for_unread(process);
+        }
+    }
+
+    /// Looks again what the sessions of a user, or of all, have on their way, and which has most.
+    fn most_on_the_way(&mut self, of: Option<u32>) -> Option<ProcessNumber> {
+        let mut most = None;
+        for process in self.unread.sessions(of) {
+            let Some(session) = self.sessions.get_mut(&process) else { continue };
+            session.look_unread();
+            let count = session.on_the_way();
+            self.unread.count(process, session.uid(), count);
+            if count > 0 && most.is_none_or(|(_, least)| count > least) {
+                most = Some((process, count));
+            }
+        }
+        most.map(|(process, _)| process)
+    }
+
+    fn doom_for_unread(&mut self, process: ProcessNumber) {
+        let Some(session) = self.sessions.get(&process) else { return };
+        // Who reads is not to blame: what others of its user have left unread is in its way.
+        let errno = Errno::TOOMANYREFS.raw_os_error();
+        let refused = Farewell::SystemRefused { errno };
+        let farewell = if session.until() == Some(Until::Allowance) || !session.is_congested() {
+            refused
+        } else {
+            session.not_reading()
+        };
+        self.doom(process, farewell);
+    }
+
+    /// Why a user can begin no session, as long as its processes have read too little.
+    pub(crate) fn unread_farewell(&mut self, uid: u32) -> Option<Farewell> {
+        self.unread.farewell(uid)?;
+        self.most_on_the_way(Some(uid));
+        self.unread.farewell(uid)
+    }
+
+    /// When [`Hands::retry`] is to be called.
+    pub(crate) fn retry_ns(&self) -> Option<u64> {
+        self.retry_ns
+    }
+
+    /// Linux let the broker send no descriptor: tries again. When it has not for a while, who holds most of what is unread and
+    /// takes nothing is ended, one each time; who has waited too long ends as well.
+    pub(crate) fn retry(&mut self, now_ns: u64) {
+        if self.retry_ns.is_none_or(|at| at > now_ns) {
+            return;
+        }
+        self.retry_ns = None;
+        for process in self.starved.keys().copied().collect::<Vec<_>>() {
+            self.flush(process);
+        }
+        let late = self.starved.iter().filter(|(_, since)| now_ns.saturating_sub(**since) > STARVED_NS_MAX);
+        for process in late.map(|(process, _)| *process).collect::<Vec<_>>() {
+            self.doom_for_unread(process);
+        }
+        let Some(oldest) = self.starved.values().min() else { return };
+        self.retry_ns = Some(now_ns + RETRY_NS);
+        if now_ns.saturating_sub(*oldest) < PATIENCE_NS {
+            return;
+        }
+        let stuck = self.unread.sessions(None).into_iter().filter_map(|process| {
+            let session = self.sessions.get(&process)?;
+            let takes_nothing = matches!(session.until(), Some(Until::Read | Until::Room));
+            takes_nothing.then_some((session.on_the_way(), process))
+        });
+        if let Some((_, process)) = stuck.max() {
+            self.doom_for_unread(process);
+        }
+    }
+
+    /// A session has to end, for this reason if there is none yet.
+    pub(crate) fn doom(&mut self, process: ProcessNumber, farewell: Farewell) {
+        let Some(session) = self.sessions.get_mut(&process) else { return };
+        self.doomed.entry(process).or_insert(farewell);
+        session.give_up(&self.epoll);
+        self.unread.count(process, session.uid(), session.on_the_way());
+        self.starved.remove(&process);
+    }
+
+    /// Whether a session has to end.
+    pub(crate) fn is_doomed(&self, process: ProcessNumber) -> bool {
+        self.doomed.contains_key(&process)
+    }
+
+    /// The next session that has to end. It stays until it has.
+    pub(crate) fn next_doomed(&self) -> Option<(ProcessNumber, Farewell)> {
+        self.doomed.first_key_value().map(|(process, farewell)| (*process, *farewell))
     }
 
     fn count_events(&self, process: ProcessNumber, events: u32) {
@@ -237,16 +403,21 @@ impl Hands {
     }
 
     /// The descriptor that goes beside a frame.
-    fn resolve(&mut self, to: ProcessNumber, descriptor: Descriptor) -> Result<Arc<OwnedFd>, Error> {
+    fn resolve(&mut self, to: ProcessNumber, descriptor: Descriptor) -> Result<Beside, Error> {
         let gone = Error { call: "dup", errno: Errno::BADF };
         match descriptor {
-            Descriptor::Writable(token) => self.memories.writable(token).ok_or(gone),
-            Descriptor::Readable(token) => self.memories.readable(token),
+            Descriptor::Writable(token) => self.memories.writable(token).map(Beside::Memory).ok_or(gone),
+            Descriptor::Readable(token) => self.memories.readable(token).map(Beside::Memory),
             Descriptor::Device(token) => {
-                self.devices.get(&token).map(|device| Arc::clone(&device.fd)).ok_or(gone)
+                let device = self.devices.get(&token).ok_or(gone)?;
+                Ok(Beside::Device(Arc::clone(&device.fd)))
             }
-            Descriptor::PairEnd(process, kind) => self.pair_ends.remove(&(process, kind)).ok_or(gone),
-            Descriptor::Page(page) => self.pages.get_mut(&(to, page)).ok_or(gone)?.take_readable(),
+            Descriptor::PairEnd(process, kind) => {
+                self.pair_ends.remove(&(process, kind)).map(Beside::Own).ok_or(gone)
+            }
+            Descriptor::Page(page) => {
+                self.pages.get_mut(&(to, page)).ok_or(gone)?.take_readable().map(Beside::Own)
+            }
         }
     }
 
@@ -256,6 +427,10 @@ impl Hands {
     }
 
     fn create_pair(&mut self, process: ProcessNumber, kind: PairKind) -> Result<(), Error> {
+        // The one before is closed with what waits in it, which nobody is charged for.
+        if kind == PairKind::Deposit && self.closers.is_full(self.uid(process)) {
+            return Err(Error { call: "socketpair", errno: Errno::MFILE });
+        }
         let pair = match kind {
             PairKind::Session => socket::seqpacket_pair(PairUse::Session)?,
             PairKind::Deposit => socket::seqpacket_pair(PairUse::Deposit)?,
@@ -267,10 +442,11 @@ impl Hands {
                 self.sessions.insert(process, Session::new(pair.broker_end, None, token));
             }
             PairKind::Deposit => {
-                let socket = Arc::new(pair.broker_end);
-                if let Some(session) = self.sessions.get_mut(&process) {
-                    session.deposit = Some(Arc::clone(&socket));
-                }
+                let uid = self.uid(process);
+                let gone = Error { call: "socketpair", errno: Errno::SRCH };
+                let session = self.sessions.get_mut(&process).ok_or(gone)?;
+                let socket = self.deferrals.defer(pair.broker_end, uid);
+                session.deposit = Some(Arc::clone(&socket));
                 self.deposits.watch(process, socket);
             }
         }
@@ -304,43 +480,70 @@ impl Hands {
 
     /// The user of a process; nobody's before a confined child has spoken.
     pub(crate) fn uid(&self, process: ProcessNumber) -> u32 {
-        let bound = self.sessions.get(&process).and_then(|session| session.bound.as_ref());
-        bound.map_or(u32::MAX, |bound| bound.uid)
+        self.sessions.get(&process).map_or(u32::MAX, Session::uid)
     }
 
     fn drop_device(&mut self, task: Task, token: Token) {
-        if let Some(device) = self.devices.remove(&token) {
-            let closing = Closing { task: Some(task), resumes: Some(device.from) };
-            self.leaving.push((device, closing));
-            self.close_leaving();
+        if let Some(Device { fd, from }) = self.devices.remove(&token) {
+            fd.tell(Closing { task: Some(task), resumes: Some(from) });
         }
     }
 
-    /// Closes what was dropped, unless a frame that waits to be sent still has it: the last of them must not be closed here.
-    fn close_leaving(&mut self) {
-        for (device, closing) in std::mem::take(&mut self.leaving) {
-            let Device { fd, uid, from } = device;
-            match Arc::try_unwrap(fd) {
-                Ok(fd) => self.closers.close(uid, fd, closing),
-                Err(fd) => self.leaving.push((Device { fd, uid, from }, closing)),
-            }
+    /// Has closed what nobody holds any more.
+    pub(crate) fn close_dropped(&mut self) {
+        while let Some(Dropped { fd, uid, closing }) = self.deferrals.poll_dropped() {
+            self.closers.close(uid, fd, closing);
+        }
+    }
+
+    /// Closes the broker's end of a session, in which descriptors can wait if Linux does not refuse them.
+    fn close_session(&mut self, socket: OwnedFd, uid: u32) {
+        match self.rights_filter {
+            RightsFilter::On => drop(socket),
+            RightsFilter::Missing => self.closers.close(uid, socket, Closing::default()),
         }
     }
 
     fn end_session(&mut self, process: ProcessNumber, farewell: Option<Farewell>) {
-        self.pair_ends.retain(|(of, _), _| *of != process);
-        self.pages.retain(|(of, _), _| *of != process);
-        self.deposits.forget(process);
-        let Some(session) = self.sessions.remove(&process) else { return };
+        for kind in [PairKind::Session, PairKind::Deposit] {
+            self.pair_ends.remove(&(process, kind));
+        }
+        // As many as this process has, however many there are.
+        while let Some((key, _)) = self.pages.range((process, 0)..=(process, u32::MAX)).next() {
+            let key = *key;
+            self.pages.remove(&key);
+        }
+        let Some(mut session) = self.sessions.remove(&process) else { return };
+        self.doomed.remove(&process);
+        self.starved.remove(&process);
+        self.unread.forget(process);
+        if session.deposit.is_some() {
+            self.deposits.forget(process);
+        }
         let _ = self.epoll.delete(&session.socket);
         if let Some(bound) = &session.bound {
             let _ = self.epoll.delete(&bound.pidfd);
         }
+        // Before the farewell, which nobody has read yet.
+        let (uid, unread) = (session.uid(), session.look_unread());
         if let Some(farewell) = farewell {
             Self::bid_farewell(&session.socket, farewell);
         }
-        drop(session);
-        self.close_leaving();
+        let Session { socket, .. } = session;
+        if unread == 0 {
+            return self.close_session(socket, uid);
+        }
+        let token = |number| Watched::Left(number).token();
+        if let Some(socket) = self.unread.leave(&self.epoll, token, (socket, uid, unread)) {
+            self.close_session(socket, uid);
+        }
+    }
+
+    /// Something became of the broker's end of a session that is over.
+    pub(crate) fn look_left(&mut self, number: u64) {
+        if let Some((socket, uid)) = self.unread.look(&self.epoll, number) {
+            self.close_session(socket, uid);
+        }
     }
 
     /// What the two ends of a lane say of themselves. Only for people; nothing is decided by it.
@@ -364,6 +567,13 @@ fn tell_refused(frame: &mut Outgoing, error: &Error) {
     }
 }
 
+/// How long after Linux has let the broker send no descriptor it tries again.
+const RETRY_NS: u64 = 20_000_000;
+/// How long those who take nothing are borne with while others wait for that.
+const PATIENCE_NS: u64 = 200_000_000;
+/// How long a session waits for it.
+const STARVED_NS_MAX: u64 = 2_000_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,7 +582,7 @@ mod tests {
     fn tokens_name_what_they_were_made_for() {
         for number in [2, 3, 77, 1 << 40] {
             let process = ProcessNumber(number);
-            for watched in [Watched::Socket(process), Watched::Pidfd(process)] {
+            for watched in [Watched::Socket(process), Watched::Pidfd(process), Watched::Left(number - 1)] {
                 assert_eq!(Watched::of(watched.token()), watched);
             }
         }
@@ -387,9 +597,8 @@ mod tests {
     fn a_process_that_its_user_cannot_reach_any_more_is_out_of_the_brokers_reach() {
         use std::process::{Child, Command, Stdio};
         let start = || Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let bell = Arc::new(keyway_sys::epoll::EventFd::new().unwrap());
-        let deposits = Deposits::start(Arc::clone(&bell)).unwrap();
-        let mut hands = Hands::new(Epoll::new().unwrap(), deposits, Closers::new(bell));
+        let bell = Arc::new(EventFd::new().unwrap());
+        let mut hands = Hands::new(Epoll::new().unwrap(), &bell).unwrap();
         let number = ProcessNumber(7);
         let stand_for = |hands: &mut Hands, child: &Child, uid| {
             let socket = socket::seqpacket_pair(PairUse::Session).unwrap().broker_end;
@@ -412,5 +621,28 @@ mod tests {
         stand_for(&mut hands, &other, uid);
         hands.signal(number, LinuxSignal::Kill).unwrap();
         assert!(!other.wait().unwrap().success());
+    }
+
+    #[test]
+    fn with_a_session_goes_what_is_its_own_and_nothing_of_others() {
+        let bell = Arc::new(EventFd::new().unwrap());
+        let mut hands = Hands::new(Epoll::new().unwrap(), &bell).unwrap();
+        let of = [6, 7, 8].map(ProcessNumber);
+        for process in of {
+            hands.create_pair(process, PairKind::Session).unwrap();
+            hands.create_page(process, 0).unwrap();
+            hands.create_page(process, u32::MAX).unwrap();
+        }
+        hands.doom(of[1], Farewell::Stopping);
+        hands.doom(of[1], Farewell::VersionUnsupported);
+        assert_eq!(hands.next_doomed(), Some((of[1], Farewell::Stopping)), "the first reason counts");
+        // It is ended twice: once because the kernel says so, and once for sure.
+        for _ in 0..2 {
+            hands.end_session(of[1], None);
+            assert_eq!(hands.sessions.keys().copied().collect::<Vec<_>>(), [of[0], of[2]]);
+            assert_eq!(hands.pages.len(), 4);
+            assert_eq!(hands.pair_ends.len(), 2);
+            assert!(hands.next_doomed().is_none());
+        }
     }
 }

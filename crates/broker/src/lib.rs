@@ -11,15 +11,17 @@
 //!                                                              └─── answers ────────┘
 //! ```
 //!
-//! Floors, lowest first: `identity`; `policy`; `memories`, `session`, `deposits`; `hands` (does what the kernel says);
-//! `socket`; `turn` (the loop); `daemon`, `embedded`.
+//! Floors, lowest first: `identity`; `policy`; `freeing`, `memories`; `closing`, `deferred`; `session`, `unread`, `deposits`;
+//! `hands` (does what the kernel says); `socket`; `turn` (the loop); `daemon`, `embedded`.
 
 #![forbid(unsafe_code)]
 
 mod closing;
 mod daemon;
+mod deferred;
 mod deposits;
 mod embedded;
+mod freeing;
 mod hands;
 mod identity;
 mod memories;
@@ -27,6 +29,7 @@ mod policy;
 mod session;
 mod socket;
 mod turn;
+mod unread;
 
 pub use keyway_sys::{
     clock::boot_ns,

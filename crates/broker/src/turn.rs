@@ -1,7 +1,7 @@
 //! The loop: readiness, kernel, effects.
 //!
-//! Each turn handles at most one frame of each session that has one, and one step of the revocations under way, so
-//! that no session starves another.
+//! Each turn handles at most one frame of each session that has one, one step of the revocations under way, the end of one
+//! capability whose time is over, and the end of one session that has to end, so that no session starves another.
 
 use std::{
     collections::VecDeque,
@@ -23,14 +23,14 @@ use keyway_sys::{
     frame::{self, Received, Reception, Waiting},
     process,
     reloads::Reloads,
-    socket,
+    socket::{self, RightsFilter},
     terminations::Terminations,
     timer::Timer,
 };
 
 use crate::{
-    closing::{Closers, Closing, Did},
-    deposits::{Arrived, Deposits},
+    closing::{Closing, Did, STRAYS_MAX},
+    deposits::Arrived,
     hands::{Hands, Watched},
     identity::Who,
     policy::{Policy, PolicyError, PolicyInForce, PolicySource},
@@ -92,8 +92,7 @@ impl Broker {
         }
         let timer = Timer::new()?;
         epoll.add(&timer, Watched::Timer.token(), Interest::Read)?;
-        let deposits = Deposits::start(Arc::clone(&bell))?;
-        let hands = Hands::new(epoll, deposits, Closers::new(Arc::clone(&bell)));
+        let hands = Hands::new(epoll, &bell)?;
         let descriptors = descriptors()?;
         let mut kernel = Kernel::new(policy.limits().with_descriptors(descriptors));
         kernel.set_rules(policy.names().clone());
@@ -173,30 +172,48 @@ impl Broker {
 
     pub(crate) fn run_until_told(&mut self) -> Result<(), Error> {
         let mut ready = Vec::new();
-        let mut next = Next::GoOn;
-        while next == Next::GoOn {
-            let timeout = if self.kernel.is_sweeping() { Some(Duration::ZERO) } else { None };
-            self.hands.epoll.wait(&mut ready, timeout)?;
-            for ready in ready.drain(..) {
-                if self.turn(ready) == Next::Stop {
-                    next = Next::Stop;
-                }
-            }
-            self.on_time();
-            if self.kernel.is_sweeping() {
-                self.feed(Kernel::sweep);
-            }
-        }
+        while self.step(&mut ready)? == Next::GoOn {}
         self.stop();
         Ok(())
     }
 
-    /// Ends what has come to its end, and sets the timer for what comes next.
+    /// One turn. Waits only when nothing is to be done already.
+    fn step(&mut self, ready: &mut Vec<Ready>) -> Result<Next, Error> {
+        let timeout = if self.has_more_to_do() { Some(Duration::ZERO) } else { None };
+        self.hands.epoll.wait(ready, timeout)?;
+        self.hands.begin_turn();
+        let mut next = Next::GoOn;
+        for ready in ready.drain(..) {
+            if self.turn(ready) == Next::Stop {
+                next = Next::Stop;
+            }
+        }
+        self.on_time();
+        if self.kernel.is_sweeping() {
+            self.feed(Kernel::sweep);
+        }
+        if let Some((process, farewell)) = self.hands.next_doomed() {
+            self.end(process, Some(farewell));
+        }
+        self.hands.close_dropped();
+        Ok(next)
+    }
+
+    fn has_more_to_do(&self) -> bool {
+        self.kernel.is_sweeping() || self.hands.next_doomed().is_some() || self.is_something_due()
+    }
+
+    fn is_something_due(&self) -> bool {
+        self.kernel.next_expiry_ns().is_some_and(|at| at <= clock::boot_ns())
+    }
+
+    /// Ends one thing that has come to its end, and sets the timer for what comes next.
     fn on_time(&mut self) {
-        while self.kernel.next_expiry_ns().is_some_and(|at| at <= clock::boot_ns()) {
+        if self.is_something_due() {
             self.feed(Kernel::expire);
         }
-        let next = self.kernel.next_expiry_ns();
+        self.hands.retry(clock::boot_ns());
+        let next = [self.kernel.next_expiry_ns(), self.hands.retry_ns()].into_iter().flatten().min();
         // It was set before, and nothing is refused a timer that is there.
         if next != self.timer_ns && self.timer.set(next).is_ok() {
             self.timer_ns = next;
@@ -215,7 +232,9 @@ impl Broker {
                 self.timer_ns = None;
             }
             Watched::Socket(process) => {
-                if ready.writable {
+                if ready.hangup {
+                    self.hands.give_up(process);
+                } else if ready.writable {
                     self.hands.flush(process);
                 }
                 if ready.readable || ready.hangup {
@@ -223,6 +242,7 @@ impl Broker {
                 }
             }
             Watched::Pidfd(process) => self.receive(process, Liveness::Dead),
+            Watched::Left(number) => self.hands.look_left(number),
         }
         Next::GoOn
     }
@@ -263,10 +283,7 @@ impl Broker {
         // A connected socket's process is known once for all; each frame names its sender by credentials.
         let _ = socket::stop_pidfds(&fd);
         let (pid, uid) = (who.pid, who.uid);
-        let strays = self.hands.closers.strays(uid);
-        if strays > STRAYS_MAX {
-            let (quota, of) = (Quota::Descriptors, Payer::User);
-            let farewell = Farewell::Full { quota, of, used: strays.into(), max: STRAYS_MAX.into() };
+        if let Some(farewell) = self.strays_farewell(uid).or_else(|| self.hands.unread_farewell(uid)) {
             return Hands::bid_farewell(&fd, farewell);
         }
         let identity = who.into();
@@ -291,11 +308,39 @@ impl Broker {
         }
     }
 
+    /// Why a user can have no further descriptors closed, while it cannot.
+    fn strays_farewell(&mut self, uid: u32) -> Option<Farewell> {
+        if self.hands.closers.is_full(uid) {
+            // Some may be closed by now.
+            self.on_closed();
+        }
+        let (used, max) = (self.hands.closers.strays(uid), STRAYS_MAX);
+        let (quota, of) = (Quota::Descriptors, Payer::User);
+        (used > max).then_some(Farewell::Full { quota, of, used: used.into(), max: max.into() })
+    }
+
+    /// Where Linux cannot refuse descriptors, a user that has too many waiting to be closed gets no more of them into the broker:
+    /// the session to which they are sent ends, and they are closed with its socket. Why it ends, if it does.
+    fn overflow(&mut self, process: ProcessNumber) -> Option<Farewell> {
+        if self.hands.rights_filter == RightsFilter::On {
+            return None;
+        }
+        let farewell = self.strays_farewell(self.hands.uid(process))?;
+        let session = self.hands.sessions.get(&process)?;
+        // Of a child that has not spoken yet a pidfd is asked for, beside which they cannot be told apart.
+        let laden = session.bound.is_none() || frame::has_descriptors(&session.socket).unwrap_or(true);
+        laden.then_some(farewell)
+    }
+
     fn receive(&mut self, process: ProcessNumber, liveness: Liveness) {
         let Some(session) = self.hands.sessions.get(&process) else { return };
-        if session.is_congested() && liveness == Liveness::Unknown {
+        if self.hands.is_doomed(process) || session.is_congested() && liveness == Liveness::Unknown {
             return;
         }
+        if let Some(farewell) = self.overflow(process) {
+            return self.end(process, Some(farewell));
+        }
+        let Some(session) = self.hands.sessions.get(&process) else { return };
         let mut buffer = [0; FRAME_BYTES_MAX + 1];
         match frame::receive_frame(&session.socket, &mut buffer, frame::FRAME_FDS_MAX, Waiting::DontWait) {
             Ok(Reception::Frame(received)) => self.on_frame(process, &buffer, received),
@@ -363,27 +408,22 @@ impl Broker {
 
     fn on_bell(&mut self) -> Next {
         let _ = self.bell.drain();
-        // LIMIT: one of each process.
+        // LIMIT: one of each process, as the next is received only after this.
+        let mut handled = Vec::new();
         while let Some(arrived) = self.hands.deposits.poll_arrived() {
             let process = arrived.process;
             if self.on_deposit(arrived) == Deposited::Kept {
-                self.hands.deposits.resume(process);
+                handled.push(process);
             }
         }
-        while let Some(did) = self.hands.closers.poll_done() {
-            let (answer, resumes) = match did {
-                Did::Close(Closing { task, resumes }) => {
-                    (task.map(|task| Answer { task, outcome: Ok(()) }), resumes)
-                }
-                Did::Freeze(answer) => (Some(answer), None),
-            };
-            if let Some(answer) = answer {
-                self.answers.push_back(answer);
-                self.carry_out(Vec::new());
-            }
-            if let Some(process) = resumes {
-                self.hands.deposits.resume(process);
-            }
+        for process in handled {
+            self.hands.deposits.resume(process);
+        }
+        self.on_closed();
+        // LIMIT: the requests whose reply waits.
+        while let Some(answer) = self.hands.poll_made() {
+            self.answers.push_back(answer);
+            self.carry_out(Vec::new());
         }
         let mut next = Next::GoOn;
         while let Some(order) = self.orders.as_ref().and_then(|orders| orders.try_recv().ok()) {
@@ -401,6 +441,27 @@ impl Broker {
             }
         }
         next
+    }
+
+    /// LIMIT: what was given to be closed or frozen; a process that hands in more waits until this has come.
+    fn on_closed(&mut self) {
+        let mut resumes = Vec::new();
+        while let Some(did) = self.hands.closers.poll_done() {
+            let answer = match did {
+                Did::Close(Closing { task, resumes: resumed }) => {
+                    resumes.extend(resumed);
+                    task.map(|task| Answer { task, outcome: Ok(()) })
+                }
+                Did::Freeze(answer) => Some(answer),
+            };
+            if let Some(answer) = answer {
+                self.answers.push_back(answer);
+                self.carry_out(Vec::new());
+            }
+        }
+        for process in resumes {
+            self.hands.deposits.resume(process);
+        }
     }
 
     fn on_deposit(&mut self, arrived: Arrived) -> Deposited {
@@ -467,15 +528,13 @@ impl Broker {
                 self.hands.execute(&self.kernel, effect, &mut self.answers);
             }
         }
-        while let Some((process, farewell)) = self.hands.doomed.pop() {
-            self.end(process, Some(farewell));
-        }
     }
 
     fn stop(&mut self) {
         while let Some(process) = self.hands.sessions.keys().next().copied() {
             self.end(process, Some(Farewell::Stopping));
         }
+        self.hands.close_dropped();
         self.listener.take();
     }
 }
@@ -496,9 +555,6 @@ fn descriptors() -> Result<u32, Error> {
     Ok(u32::try_from(usable).unwrap_or(u32::MAX))
 }
 
-/// Descriptors that a user sent where none belong and that are not closed yet, above which it begins no session.
-const STRAYS_MAX: u32 = 64;
-
 /// Descriptors that processes are not charged for: the loop's own, and those beside frames.
 const DESCRIPTORS_RESERVE: u64 = 24;
 
@@ -509,5 +565,7 @@ enum Liveness {
     Dead,
 }
 
+#[cfg(test)]
+mod odd_frames;
 #[cfg(test)]
 mod tests;

@@ -17,8 +17,12 @@ mod crowd;
 mod faults;
 #[path = "frames/foreign.rs"]
 mod foreign;
+#[path = "frames/hostile.rs"]
+mod hostile;
 #[path = "frames/session.rs"]
 mod session;
+#[path = "frames/stress.rs"]
+mod stress;
 
 use std::path::PathBuf;
 
@@ -35,6 +39,10 @@ fn the_other_process() {
         "speak" => foreign::speak(descriptor),
         "greet" => foreign::greet(descriptor),
         "hurry" => foreign::hurry(descriptor, &argument),
+        "deaf" => hostile::turn_deaf(descriptor, &argument),
+        "few" => hostile::serve_few(&argument),
+        "rampage" => stress::rampage(&argument),
+        "hoard" => hostile::hoard(),
         "broker" => crowd::serve(argument.as_ref()),
         role => panic!("no such role: {role}"),
     }

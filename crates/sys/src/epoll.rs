@@ -1,6 +1,6 @@
 //! Readiness of many descriptors, and a way to wake the thread that waits for it.
 //!
-//! Level-triggered: what is not handled is told again. A token is the caller's own number for a descriptor; take the
+//! Level-triggered, but for [`Interest::Taken`]: what is not handled is told again. A token is the caller's own number for a descriptor; take the
 //! descriptor out before it is closed, because Linux goes on watching it as long as somebody else has it open.
 
 use std::{
@@ -99,6 +99,8 @@ pub enum Interest {
     Write,
     /// Both.
     ReadWrite,
+    /// That the other end has read something, as long as a Unix socket then has most of its room again; told once each time.
+    Taken,
 }
 
 impl Interest {
@@ -108,6 +110,7 @@ impl Interest {
             Self::Read => EventFlags::IN,
             Self::Write => EventFlags::OUT,
             Self::ReadWrite => EventFlags::IN | EventFlags::OUT,
+            Self::Taken => EventFlags::OUT | EventFlags::ET,
         }
     }
 }
@@ -221,6 +224,32 @@ mod tests {
         epoll.wait(&mut ready, Some(Duration::ZERO)).unwrap();
         assert_eq!(ready, []);
         assert_eq!(epoll.delete(&pair.broker_end).unwrap_err().errno, Errno::NOENT);
+    }
+
+    #[test]
+    fn each_frame_that_is_read_is_told_once() {
+        let epoll = Epoll::new().unwrap();
+        let pair = socket::seqpacket_pair(PairUse::Session).unwrap();
+        epoll.add(&pair.broker_end, 5, Interest::Taken).unwrap();
+        let mut ready = Vec::new();
+        let mut told = || {
+            epoll.wait(&mut ready, Some(Duration::ZERO)).unwrap();
+            ready.len()
+        };
+        assert_eq!((told(), told()), (1, 0), "there is room, which is told once");
+        for _ in 0..2 {
+            let sent = frame::send_frame(&pair.broker_end, b"x", &[], Waiting::DontWait).unwrap();
+            assert_eq!(sent, Sent::Whole);
+        }
+        assert_eq!(told(), 0);
+        for left in [true, false] {
+            let mut buffer = [0; 8];
+            frame::receive_frame(&pair.client_end, &mut buffer, 0, Waiting::DontWait).unwrap();
+            assert_eq!((told(), told()), (1, 0));
+            assert_eq!(socket::has_unread(&pair.broker_end).unwrap(), left);
+        }
+        drop(pair.client_end);
+        assert_eq!((told(), told()), (1, 0), "its end is told once, too");
     }
 
     #[test]

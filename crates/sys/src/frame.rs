@@ -118,11 +118,15 @@ pub fn receive_frame(
     waiting: Waiting,
 ) -> Result<Reception, Error> {
     let mut control = Control([0; CONTROL_BYTES]);
+    let flags = match waiting {
+        Waiting::Block => libc::MSG_CMSG_CLOEXEC,
+        Waiting::DontWait => libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT,
+    };
     // When the other end was closed with frames unread there, Linux first reports that, once, before it gives out the
     // frames that wait at this end.
     let mut resets_left = 2;
     let message = loop {
-        match receive_message(&fd, buffer, &mut control, waiting) {
+        match receive_message(&fd, buffer, &mut control, flags) {
             Ok(message) => break message,
             Err(Errno::AGAIN) => return Ok(Reception::WouldBlock),
             Err(Errno::INTR) => {}
@@ -154,6 +158,22 @@ pub fn receive_frame(
     Ok(Reception::Frame(received))
 }
 
+/// Whether descriptors are beside the frame that would be received next, which stays where it is: `recvmsg(2)` with
+/// `MSG_PEEK`, at an end that asks for credentials and for no pidfds. None of them is opened here, so that none has to be closed.
+///
+/// # Errors
+/// `ENOTCONN`, `ENOMEM`.
+pub fn has_descriptors(fd: impl AsFd) -> Result<bool, Error> {
+    // Room for the credentials, which come first, and nothing more: Linux says when there was more.
+    let mut control = Control([0; CREDENTIALS_BYTES]);
+    let flags = libc::MSG_PEEK | libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    match receive_message(&fd, &mut [], &mut control, flags) {
+        Ok(message) => Ok(message.flags & libc::MSG_CTRUNC != 0),
+        Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => Ok(false),
+        Err(errno) => Err(Error { call: "recvmsg", errno }),
+    }
+}
+
 impl Received {
     fn take_descriptors(&mut self, payload: &[u8], fds_max: usize) {
         // Each is owned first, so that those beyond the limit are closed.
@@ -174,11 +194,11 @@ struct Message {
     flags: i32,
 }
 
-fn receive_message(
+fn receive_message<const BYTES: usize>(
     fd: impl AsFd,
     buffer: &mut [u8],
-    control: &mut Control,
-    waiting: Waiting,
+    control: &mut Control<BYTES>,
+    flags: i32,
 ) -> Result<Message, Errno> {
     let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: a `msghdr` is pointers and integers, for all of which zero is a value. It is not written field by field,
@@ -187,11 +207,7 @@ fn receive_message(
     header.msg_iov = &raw mut slice;
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = CONTROL_BYTES as _;
-    let flags = match waiting {
-        Waiting::Block => libc::MSG_CMSG_CLOEXEC,
-        Waiting::DontWait => libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT,
-    };
+    header.msg_controllen = BYTES as _;
     // SAFETY: the kernel writes at most the lengths given, at `buffer`, `control` and `header`, all of which are
     // borrowed exclusively until the call has returned (check: the lines above).
     let bytes = unsafe { libc::recvmsg(fd.as_fd().as_raw_fd(), &raw mut header, flags) };
@@ -205,7 +221,7 @@ fn receive_message(
 
 /// Room for the control messages of one frame, aligned as the kernel asks.
 #[repr(C, align(16))]
-struct Control([u8; CONTROL_BYTES]);
+struct Control<const BYTES: usize>([u8; BYTES]);
 
 /// The control messages of `SOL_SOCKET` in what the kernel wrote: type and payload (`cmsg(3)`).
 struct ControlMessages<'c> {
@@ -261,6 +277,8 @@ fn own_received(number: RawFd) -> Option<OwnedFd> {
 const SCM_PIDFD: i32 = 4;
 /// `sizeof(struct cmsghdr)`: a length, a level and a type.
 const CMSG_HEADER_BYTES: usize = size_of::<usize>() + 8;
+/// Credentials and their header.
+const CREDENTIALS_BYTES: usize = CMSG_HEADER_BYTES + 16;
 /// Descriptors, credentials, a pidfd, and their headers, with room to spare.
 const CONTROL_BYTES: usize = 2048;
 const _: () = assert!(CONTROL_BYTES >= 4 * FRAME_FDS_MAX + 12 + 4 + 5 * (CMSG_HEADER_BYTES + 8));

@@ -25,10 +25,39 @@ impl fmt::Display for Mistake {
 impl Mistake {
     /// A mistake at this offset.
     pub(super) fn at(text: &str, offset: usize, what: Wrong) -> Self {
-        let before = String::from_utf8_lossy(&text.as_bytes()[..offset.min(text.len())]);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-        Mistake { line, column, what }
+        let mut place = Place::START;
+        place.advance(text, offset);
+        place.mistake(what)
+    }
+}
+
+/// A place in a text, found from an earlier one, so that a text is gone through once for all its mistakes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    offset: usize,
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+impl Place {
+    pub(super) const START: Place = Place { offset: 0, line: 1, column: 1 };
+
+    /// Goes on to an offset, which lies not before this place.
+    pub(super) fn advance(&mut self, text: &str, offset: usize) {
+        let offset = offset.min(text.len());
+        for byte in text.as_bytes().get(self.offset..offset).unwrap_or_default() {
+            match byte {
+                b'\n' => (self.line, self.column) = (self.line + 1, 1),
+                // The rest of a character that was counted by its first byte.
+                0x80..=0xbf => {}
+                _ => self.column += 1,
+            }
+        }
+        self.offset = offset.max(self.offset);
+    }
+
+    pub(super) fn mistake(self, what: Wrong) -> Mistake {
+        Mistake { line: self.line, column: self.column, what }
     }
 }
 

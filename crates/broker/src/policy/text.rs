@@ -15,7 +15,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Mistake, Policy, ROOT_UID, Standing, StandingRule, Wrong};
+use super::{Mistake, Policy, ROOT_UID, Standing, StandingRule, Wrong, mistake::Place};
 
 /// See [`Policy::parse`].
 pub(super) fn parse(text: &str, broker_uid: u32) -> Result<Policy, Vec<Mistake>> {
@@ -32,7 +32,12 @@ pub(super) fn parse(text: &str, broker_uid: u32) -> Result<Policy, Vec<Mistake>>
         judge.mistakes.push((at, Wrong::NoToml { message: error.message().into() }));
     }
     judge.mistakes.sort_by_key(|(at, _)| *at);
-    Err(judge.mistakes.into_iter().map(|(at, what)| Mistake::at(text, at, what)).collect())
+    let mut place = Place::START;
+    let told = judge.mistakes.into_iter().map(|(at, what)| {
+        place.advance(text, at);
+        place.mistake(what)
+    });
+    Err(told.collect())
 }
 
 type Value<'t> = Spanned<DeValue<'t>>;

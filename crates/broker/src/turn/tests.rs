@@ -1,71 +1,194 @@
-//! Frames that Linux brings only from elsewhere, or brought only before 6.16: without a sender, and with descriptors.
+//! A broker turned by hand: what one turn does, and what it leaves to the next.
 
-use std::fs::File;
+use std::{
+    io::Write,
+    net::{TcpListener, TcpStream},
+    os::fd::AsFd,
+};
 
-use keyway_abi::{Event, PROTOCOL_VERSION, request};
-use keyway_sys::socket::{Credentials, PairUse};
+use keyway_abi::{
+    DefaultActions, Event, Handle, Name, PROTOCOL_VERSION, Reply, Rights, SessionStart, Terms,
+    limits::SWEEP_STEP, request,
+};
+use keyway_sys::{
+    frame::{Sent, Waiting},
+    socket::PairUse,
+};
 use keyway_wire::Incoming;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::*;
+use crate::identity::own_uid;
 
-/// A broker with one session, which has said nothing yet, and the other end of it.
-fn begin() -> (Broker, ProcessNumber, OwnedFd) {
-    let policy = Policy::for_user(crate::identity::own_uid());
-    let mut broker = Broker::new(policy, None).unwrap();
-    let pair = socket::seqpacket_pair(PairUse::Session).unwrap();
-    broker.admit(pair.broker_end);
-    let process = *broker.hands.sessions.keys().next().unwrap();
-    (broker, process, pair.client_end)
+struct Scene {
+    broker: Broker,
+    ready: Vec<Ready>,
 }
 
-/// A frame that says hello, with what came beside it.
-fn arrives(broker: &mut Broker, process: ProcessNumber, credentials: Option<Credentials>, fds: Vec<OwnedFd>) {
-    let (version_min, version_max) = (PROTOCOL_VERSION, PROTOCOL_VERSION);
-    let default_actions = keyway_abi::DefaultActions::Refused;
-    let hello = request::Hello { version_min, version_max, default_actions };
-    let bytes = keyway_wire::encode_request(1, &hello.into(), 0).unwrap();
-    let mut buffer = [0; FRAME_BYTES_MAX + 1];
-    buffer[..bytes.len()].copy_from_slice(&bytes);
-    let (truncated, fds_truncated, pidfd) = (false, false, None);
-    let bytes = bytes.len();
-    broker.on_frame(process, &buffer, Received { bytes, truncated, fds, fds_truncated, credentials, pidfd });
+impl Scene {
+    fn begin() -> Self {
+        let broker = Broker::new(Policy::for_user(own_uid()), None).unwrap();
+        Scene { broker, ready: Vec::new() }
+    }
+
+    fn step(&mut self) {
+        assert_eq!(self.broker.step(&mut self.ready).unwrap(), Next::GoOn);
+    }
+
+    /// A session of this process.
+    fn connect(&mut self, rights: RightsFilter) -> (OwnedFd, SessionStart) {
+        let (broker_end, client_end) = match rights {
+            RightsFilter::On => {
+                let pair = socket::seqpacket_pair(PairUse::Session).unwrap();
+                (pair.broker_end, pair.client_end)
+            }
+            // As it is before Linux 6.16.
+            RightsFilter::Missing => {
+                let (family, kind, flags) =
+                    (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+                let (broker_end, client_end) = rustix::net::socketpair(family, kind, flags, None).unwrap();
+                sockopt::set_socket_passcred(&broker_end, true).unwrap();
+                (broker_end, client_end)
+            }
+        };
+        self.broker.admit(broker_end);
+        let hello = request::Hello {
+            version_min: PROTOCOL_VERSION,
+            version_max: PROTOCOL_VERSION,
+            default_actions: DefaultActions::Refused,
+        };
+        let (reply, _) = self.ask(&client_end, hello);
+        let Reply::Welcome(start) = reply else { panic!("no welcome: {reply:?}") };
+        (client_end, start)
+    }
+
+    fn ask(&mut self, socket: &OwnedFd, request: impl Into<Request>) -> (Reply, Vec<OwnedFd>) {
+        say(socket, request, &[]);
+        loop {
+            self.step();
+            while let Some((incoming, fds)) = hear(socket) {
+                if let Incoming::Reply(_, reply) = incoming {
+                    return (reply, fds);
+                }
+            }
+        }
+    }
 }
 
-/// The session has ended with this fault, and its process was told so.
-fn ended(broker: &Broker, process: ProcessNumber, end: &OwnedFd, fault: Fault) {
+fn say(socket: &OwnedFd, request: impl Into<Request>, fds: &[&OwnedFd]) {
+    let bytes = keyway_wire::encode_request(1, &request.into(), fds.len() as u16).unwrap();
+    let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+    assert_eq!(frame::send_frame(socket, &bytes, &fds, Waiting::Block).unwrap(), Sent::Whole);
+}
+
+fn hear(socket: &OwnedFd) -> Option<(Incoming, Vec<OwnedFd>)> {
     let mut buffer = [0; FRAME_BYTES_MAX];
-    let Ok(Reception::Frame(received)) = frame::receive_frame(end, &mut buffer, 1, Waiting::DontWait) else {
-        panic!("nothing was said")
+    match frame::receive_frame(socket, &mut buffer, 16, Waiting::DontWait).unwrap() {
+        Reception::Frame(received) => {
+            let incoming = keyway_wire::decode_incoming(&buffer[..received.bytes], received.fds.len());
+            Some((incoming.unwrap(), received.fds))
+        }
+        Reception::WouldBlock | Reception::End => None,
+    }
+}
+
+#[test]
+fn what_is_due_together_ends_over_turns_in_which_others_are_served() {
+    let mut scene = Scene::begin();
+    let (socket, _start) = scene.connect(RightsFilter::On);
+    let (bystander, _) = scene.connect(RightsFilter::On);
+    let flags = request::RegionFlags::empty();
+    let (Reply::Capability(region), _) = scene.ask(&socket, request::CreateRegion { bytes: 4096, flags })
+    else {
+        panic!("no region")
     };
-    let told = keyway_wire::decode_incoming(&buffer[..received.bytes], 0);
-    assert_eq!(told, Ok(Incoming::Event(Event::Farewell(Farewell::Fault(fault)))));
-    assert!(!broker.hands.sessions.contains_key(&process));
-    keyway_provoked::note(&fault, "");
+    let soon = clock::boot_ns() + 1_500_000_000;
+    for number in 0..3 * SWEEP_STEP as u64 {
+        let terms = Terms { expires_ns: Some(soon + number), ..Terms::rights(Rights::MAP) };
+        let (reply, _) = scene.ask(&socket, request::Derive { from: region.handle, terms });
+        assert!(matches!(reply, Reply::Capability(_)), "{reply:?}");
+    }
+    std::thread::sleep(Duration::from_nanos(soon.saturating_sub(clock::boot_ns()) + 1_000_000));
+    say(&bystander, request::ListOwn { after: Handle::NONE }, &[]);
+    scene.step();
+    assert!(matches!(hear(&bystander), Some((Incoming::Reply(..), _))), "served in the first turn");
+    assert!(scene.broker.has_more_to_do(), "and not all is done in it");
+    for _ in 0..200 {
+        if scene.broker.has_more_to_do() {
+            scene.step();
+        }
+    }
+    assert!(!scene.broker.has_more_to_do(), "a bounded number of turns does all");
 }
 
 #[test]
-fn a_frame_whose_sender_linux_does_not_name_ends_the_session() {
-    let nobody = Credentials { pid: 0, uid: 0, gid: 0 };
-    for credentials in [None, Some(nobody)] {
-        let (mut broker, process, end) = begin();
-        arrives(&mut broker, process, credentials, Vec::new());
-        ended(&broker, process, &end, Fault::SenderUnknown);
+fn one_turn_handles_one_deposit_of_a_process() {
+    const COUNT: usize = 100;
+    let mut scene = Scene::begin();
+    let (socket, start) = scene.connect(RightsFilter::On);
+    let process = start.own.unwrap();
+    let (reply, doors) = scene.ask(&socket, request::OpenDeposit { process });
+    assert_eq!(reply, Reply::Done);
+    let null = OwnedFd::from(File::open("/dev/null").unwrap());
+    for _ in 0..COUNT {
+        let label = Name::new("thing").unwrap();
+        say(&doors[0], request::Deposit { label }, &[&null]);
+    }
+    let mut answered = 0;
+    while answered < COUNT {
+        scene.step();
+        let of_this_turn = std::iter::from_fn(|| hear(&doors[0])).count();
+        assert!(of_this_turn <= 1, "{of_this_turn} in one turn");
+        answered += of_this_turn;
     }
 }
 
+/// A socket whose close takes minutes: it lingers over bytes that the other end does not read.
+fn lingering() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (other, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    while stream.write(&[0; 1 << 12]).is_ok() {}
+    stream.set_nonblocking(false).unwrap();
+    sockopt::set_socket_linger(&stream, Some(Duration::from_secs(600))).unwrap();
+    (stream.into(), other)
+}
+
 #[test]
-fn descriptors_beside_a_frame_end_the_session_and_are_closed() {
-    for count in [1, 3] {
-        let (mut broker, process, end) = begin();
-        let bound = broker.hands.sessions[&process].bound.as_ref().unwrap();
-        let me = Credentials { pid: bound.pid, uid: bound.uid, gid: 0 };
-        let fds = (0..count).map(|_| File::open("/dev/null").unwrap().into()).collect();
-        arrives(&mut broker, process, Some(me), fds);
-        ended(&broker, process, &end, Fault::DescriptorsSent { count });
+fn where_linux_cannot_refuse_descriptors_a_user_gets_no_more_in_than_a_frame_above_its_limit() {
+    let mut scene = Scene::begin();
+    scene.broker.hands.rights_filter = RightsFilter::Missing;
+    let mut sessions: Vec<OwnedFd> = (0..5).map(|_| scene.connect(RightsFilter::Missing).0).collect();
+    let honest = sessions.pop().unwrap();
+    let (slow, other_end) = lingering();
+    let uid = own_uid();
+    scene.broker.hands.closers.close(uid, slow, Closing::default());
+    let null = OwnedFd::from(File::open("/dev/null").unwrap());
+    let files = vec![&null; 253];
+    for session in &sessions {
+        let bytes = [7; 30];
+        let fds: Vec<_> = files.iter().map(|fd| fd.as_fd()).collect();
+        let _ = frame::send_frame(session, &bytes, &fds, Waiting::Block).unwrap();
     }
-    // Without any it is served.
-    let (mut broker, process, _end) = begin();
-    let me = Credentials { pid: std::process::id(), uid: 0, gid: 0 };
-    arrives(&mut broker, process, Some(me), Vec::new());
-    assert!(broker.hands.sessions.contains_key(&process));
+    let mut farewells = Vec::new();
+    while farewells.len() < sessions.len() {
+        scene.step();
+        farewells.extend(sessions.iter().filter_map(|session| match hear(session) {
+            Some((Incoming::Event(Event::Farewell(farewell)), _)) => Some(farewell),
+            _ => None,
+        }));
+    }
+    let sent = Farewell::Fault(Fault::DescriptorsSent { count: 253 });
+    assert_eq!(farewells.iter().filter(|farewell| **farewell == sent).count(), 1, "{farewells:?}");
+    let full = |farewell: &&Farewell| matches!(farewell, Farewell::Full { quota: Quota::Descriptors, .. });
+    assert_eq!(farewells.iter().filter(full).count(), 3, "{farewells:?}");
+    // The lingering one, those of one frame, and the sessions' sockets.
+    assert_eq!(scene.broker.hands.closers.strays(uid), 1 + 253 + 4);
+    let (reply, _) = scene.ask(&honest, request::ListOwn { after: Handle::NONE });
+    assert!(matches!(reply, Reply::Listing(_)), "who sends none is served");
+    drop(other_end);
+    while scene.broker.hands.closers.strays(uid) > 0 {
+        scene.step();
+    }
 }

@@ -122,7 +122,7 @@ fn frames_behind_a_broken_one_are_never_handled() {
 }
 
 /// Numbers from a seed (splitmix64).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
@@ -133,7 +133,7 @@ impl Dice {
         mixed ^ mixed >> 31
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.roll() % bound as u64) as usize
     }
 

@@ -69,7 +69,21 @@ impl Stage {
         });
     }
 
+    /// What the broker has once it has nothing more to close: it closes some things in threads apart.
     pub(crate) fn footprint(&self) -> Footprint {
+        let mut now = self.look();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            thread::sleep(Duration::from_millis(20));
+            let before = std::mem::replace(&mut now, self.look());
+            if before == now {
+                return now;
+            }
+            assert!(Instant::now() < deadline, "never at rest: {before:?}, {now:?}");
+        }
+    }
+
+    fn look(&self) -> Footprint {
         // What others asked before is done once this is answered.
         self.witness.processes().unwrap();
         let pid = self.broker.pid();
@@ -89,12 +103,12 @@ impl Stage {
             now.descriptors == before.descriptors
                 && (before.mappings..=before.mappings + 2).contains(&now.mappings)
         };
-        let mut now = self.footprint();
+        let mut now = self.look();
         let deadline = Instant::now() + PATIENCE;
         while !is_back(now) {
             assert!(Instant::now() < deadline, "{now:?} instead of {before:?}");
             thread::sleep(Duration::from_millis(5));
-            now = self.footprint();
+            now = self.look();
         }
     }
 }

@@ -135,6 +135,28 @@ fn descriptors_arrive_closed_at_exec_and_up_to_the_limit() {
 }
 
 #[test]
+fn descriptors_beside_the_next_frame_are_seen_and_stay_beside_it() {
+    let pair = pair(PairUse::Deposit);
+    socket::stop_pidfds(&pair.broker_end).unwrap();
+    assert!(!has_descriptors(&pair.broker_end).unwrap(), "no frame, no descriptors");
+    assert_eq!(send(&pair.client_end, b"bare"), Sent::Whole);
+    for count in [1, FRAME_FDS_MAX] {
+        let fds = vec![pair.client_end.as_fd(); count];
+        let _ = send_frame(&pair.client_end, b"laden", &fds, Waiting::DontWait).unwrap();
+    }
+    assert!(!has_descriptors(&pair.broker_end).unwrap());
+    let mut buffer = [0; 16];
+    assert_eq!(frame(&pair.broker_end, &mut buffer, 0).bytes, 4);
+    for count in [1, FRAME_FDS_MAX] {
+        assert!(has_descriptors(&pair.broker_end).unwrap());
+        assert!(has_descriptors(&pair.broker_end).unwrap(), "it has stayed");
+        assert_eq!(frame(&pair.broker_end, &mut buffer, FRAME_FDS_MAX).fds.len(), count);
+    }
+    drop(pair.client_end);
+    assert!(!has_descriptors(&pair.broker_end).unwrap());
+}
+
+#[test]
 fn a_refused_descriptor_takes_its_frame_along() {
     let pair = pair(PairUse::Session);
     if pair.rights_filter == RightsFilter::Missing {

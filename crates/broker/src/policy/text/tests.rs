@@ -307,3 +307,27 @@ fn users_and_groups_are_named_as_the_machine_names_them() {
         "a supplementary one"
     );
 }
+
+#[test]
+fn a_long_text_of_mistakes_is_gone_through_once() {
+    let lines = 1 << 17;
+    let began = std::time::Instant::now();
+    let mistakes = parse(&"=\n".repeat(lines), BROKER_UID).unwrap_err();
+    let places = mistakes.iter().map(|mistake| mistake.line);
+    assert!(places.is_sorted() && mistakes.last().unwrap().line >= lines, "each line has its mistake");
+    assert!(mistakes.len() >= lines, "{}", mistakes.len());
+    // By looking from the beginning for each it takes minutes.
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_place_counts_characters_and_goes_on_from_the_one_before() {
+    let text = "aé\nß€x\n\n😀b";
+    let mut place = Place::START;
+    for (offset, _) in text.char_indices().chain([(text.len(), ' '), (text.len() + 9, ' ')]) {
+        let before = &text[..offset.min(text.len())];
+        let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+        place.advance(text, offset);
+        assert_eq!((place.line, place.column), (before.matches('\n').count() + 1, column), "{offset}");
+    }
+}
