@@ -157,12 +157,12 @@ fn connect(path: &Path) -> Result<OwnedFd> {
         version_max: PROTOCOL_VERSION,
         default_actions: DefaultActions::Refused,
     };
-    send(&socket, 1, hello.into(), &[])?;
+    send(&socket, 1, &hello.into(), &[])?;
     Ok(socket)
 }
 
-fn send(socket: impl AsFd, number: u32, request: Request, descriptors: &[OwnedFd]) -> Result<()> {
-    let bytes = keyway_wire::encode_request(number, &request, descriptors.len() as u16)
+fn send(socket: impl AsFd, number: u32, request: &Request, descriptors: &[OwnedFd]) -> Result<()> {
+    let bytes = keyway_wire::encode_request(number, request, descriptors.len() as u16)
         .map_err(|error| format!("{error:?}"))?;
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut beside = SendAncillaryBuffer::new(&mut room);
@@ -184,7 +184,7 @@ fn request_without_reading(path: &Path) -> Result<()> {
             1 => request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 0 }.into(),
             _ => request::Delete { handle: after }.into(),
         };
-        send(&socket, number, request, &[])?;
+        send(&socket, number, &request, &[])?;
     }
     Ok(())
 }
@@ -214,7 +214,7 @@ fn send_descriptors(path: &Path) -> Result<()> {
     let socket = connect(path)?;
     for number in 2.. {
         let request = request::ListOwn { after: keyway::Handle::NONE };
-        send(&socket, number, request.into(), &[OwnedFd::from(fs::File::open("/dev/null")?)])?;
+        send(&socket, number, &request.into(), &[OwnedFd::from(fs::File::open("/dev/null")?)])?;
     }
     Ok(())
 }
@@ -229,7 +229,7 @@ fn deposit_lingering(path: &Path) -> Result<()> {
         let mut stream = TcpStream::connect(listener.local_addr()?)?;
         others.push(listener.accept()?.0);
         stream.set_nonblocking(true)?;
-        while stream.write(&[0; 1 << 16]).is_ok() {}
+        while stream.write(&[0; 1 << 12]).is_ok() {}
         sockopt::set_socket_linger(&stream, Some(Duration::from_secs(2)))?;
         depositor.deposit("slow", &stream)?;
     }

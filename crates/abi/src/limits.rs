@@ -53,7 +53,7 @@ pub const USER_SESSIONS_MAX: u32 = 256;
 pub const DERIVATION_DEPTH_MAX: u8 = 64;
 /// Capabilities that are taken back at a time, with whatever is on its way in a lane that goes with the last of them; the broker
 /// serves everybody in between.
-pub const SWEEP_STEP: usize = 256;
+pub const SWEEP_STEP: usize = 128;
 /// Of these, those that one revocation takes back before it is another's turn.
 pub const SWEEP_SHARE: usize = 32;
 /// Lanes into one queue.

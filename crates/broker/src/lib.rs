@@ -11,7 +11,7 @@
 //!                                                              └─── answers ────────┘
 //! ```
 //!
-//! Floors, lowest first: `identity`; `policy`; `freeing`, `memories`; `closing`, `deferred`; `session`, `unread`, `deposits`;
+//! Floors, lowest first: `identity`, `fairness`; `policy`; `freeing`, `memories`; `closing`, `deferred`; `session`, `unread`, `deposits`;
 //! `hands` (does what the kernel says); `socket`; `turn` (the loop); `daemon`, `embedded`.
 
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ mod daemon;
 mod deferred;
 mod deposits;
 mod embedded;
+mod fairness;
 mod freeing;
 mod hands;
 mod identity;

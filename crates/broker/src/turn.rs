@@ -1,7 +1,8 @@
 //! The loop: readiness, kernel, effects.
 //!
-//! Each turn handles at most one frame of each session that has one, one step of the revocations under way, the end of one
-//! capability whose time is over, and the end of one session that has to end, so that no session starves another.
+//! Each turn serves, for a short while, those who have had the least of the broker's time: at most one frame of each session.
+//! Then come one step of the revocations under way, one of what is over by its time, and the end of one session that has to
+//! end. So no session starves another, nor does a process or a user with many sessions.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +13,7 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use keyway_abi::{Farewell, Fault, Malformed, Payer, ProcessNumber, Quota, Request, limits::FRAME_BYTES_MAX};
@@ -31,6 +32,7 @@ use keyway_sys::{
 use crate::{
     closing::{Closing, Did, STRAYS_MAX},
     deposits::Arrived,
+    fairness::{Customer, Fairness, TURN},
     hands::{Hands, Watched},
     identity::Who,
     policy::{Policy, PolicyError, PolicyInForce, PolicySource},
@@ -57,6 +59,11 @@ pub struct Broker {
     /// Descriptors that processes can be given in all.
     descriptors: u32,
     reloading: Option<Reloading>,
+    fairness: Fairness,
+    /// Who has just begun a session.
+    admitted: Option<Customer>,
+    /// Room to write that is told once, and was not used yet.
+    put_off: Vec<Ready>,
 }
 
 /// When the policy is read again, from where, and who is told.
@@ -95,7 +102,8 @@ impl Broker {
         let hands = Hands::new(epoll, &bell)?;
         let descriptors = descriptors()?;
         let mut kernel = Kernel::new(policy.limits().with_descriptors(descriptors));
-        kernel.set_rules(policy.names().clone());
+        // Nobody waits for a name yet.
+        drop(kernel.set_rules(clock::boot_ns(), policy.names().clone()));
         let spare = File::open("/dev/null").ok();
         let (answers, timer_ns) = (VecDeque::new(), None);
         Ok(Broker {
@@ -111,13 +119,16 @@ impl Broker {
             spare,
             descriptors,
             reloading: None,
+            fairness: Fairness::default(),
+            admitted: None,
+            put_off: Vec::new(),
         })
     }
 
     /// From now on this policy holds: for whoever connects, and its rules for names and its limits for all. Who is connected
     /// keeps what it has.
     pub fn adopt(&mut self, policy: Policy) {
-        self.kernel.set_rules(policy.names().clone());
+        self.feed(|kernel, now| kernel.set_rules(now, policy.names().clone()));
         self.kernel.set_limits(policy.limits().with_descriptors(self.descriptors));
         self.policy = policy;
     }
@@ -182,12 +193,7 @@ impl Broker {
         let timeout = if self.has_more_to_do() { Some(Duration::ZERO) } else { None };
         self.hands.epoll.wait(ready, timeout)?;
         self.hands.begin_turn();
-        let mut next = Next::GoOn;
-        for ready in ready.drain(..) {
-            if self.turn(ready) == Next::Stop {
-                next = Next::Stop;
-            }
-        }
+        let next = self.serve(ready);
         self.on_time();
         if self.kernel.is_sweeping() {
             self.feed(Kernel::sweep);
@@ -199,8 +205,55 @@ impl Broker {
         Ok(next)
     }
 
+    /// Serves those who are ready: first what belongs to no process, then whoever has had the least of the broker's time, until
+    /// the turn is over. Whoever was not served is told of again.
+    fn serve(&mut self, ready: &mut Vec<Ready>) -> Next {
+        ready.append(&mut self.put_off);
+        let mut next = Next::GoOn;
+        let mut customers = Vec::with_capacity(ready.len());
+        for ready in ready.drain(..) {
+            match self.customer(ready) {
+                Some(customer) => customers.push((customer, ready)),
+                None if self.turn(ready) == Next::Stop => next = Next::Stop,
+                None => {}
+            }
+        }
+        customers.sort_by_key(|(customer, _)| self.fairness.used(*customer));
+        let turn = Instant::now();
+        for (customer, ready) in customers {
+            let began = Instant::now();
+            // At least one is served.
+            if began.duration_since(turn) < TURN {
+                self.turn(ready);
+                self.fairness.charge(customer, began);
+                if let Some(admitted) = self.admitted.take() {
+                    self.fairness.charge(admitted, began);
+                }
+            } else if ready.writable {
+                self.put_off.push(ready);
+            }
+        }
+        let sessions = &self.hands.sessions;
+        self.fairness.forget_absent(sessions.len(), || sessions.values().map(of).collect());
+        next
+    }
+
+    /// Whose time it takes to serve what is ready; nobody's when it is the broker's own business.
+    fn customer(&self, ready: Ready) -> Option<Customer> {
+        match Watched::of(ready.token) {
+            Watched::Listener => Some(Customer::Newcomers),
+            Watched::Socket(process) | Watched::Pidfd(process) => self.hands.sessions.get(&process).map(of),
+            Watched::Bell | Watched::Terminations | Watched::Timer | Watched::Reloads | Watched::Left(_) => {
+                None
+            }
+        }
+    }
+
     fn has_more_to_do(&self) -> bool {
-        self.kernel.is_sweeping() || self.hands.next_doomed().is_some() || self.is_something_due()
+        !self.put_off.is_empty()
+            || self.kernel.is_sweeping()
+            || self.hands.next_doomed().is_some()
+            || self.is_something_due()
     }
 
     fn is_something_due(&self) -> bool {
@@ -283,6 +336,7 @@ impl Broker {
         // A connected socket's process is known once for all; each frame names its sender by credentials.
         let _ = socket::stop_pidfds(&fd);
         let (pid, uid) = (who.pid, who.uid);
+        self.admitted = Some(Customer::Process { uid, pid });
         if let Some(farewell) = self.strays_farewell(uid).or_else(|| self.hands.unread_farewell(uid)) {
             return Hands::bid_farewell(&fd, farewell);
         }
@@ -537,6 +591,12 @@ impl Broker {
         self.hands.close_dropped();
         self.listener.take();
     }
+}
+
+/// Whose session it is.
+fn of(session: &Session) -> Customer {
+    let process = |bound: &Bound| Customer::Process { uid: bound.uid, pid: bound.pid };
+    session.bound.as_ref().map_or(Customer::Newcomers, process)
 }
 
 /// What became of a descriptor that was handed in.

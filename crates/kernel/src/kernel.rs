@@ -124,9 +124,13 @@ impl Kernel {
         }
     }
 
-    /// From now on these rules for names hold. What is published, and what was looked up, stays.
-    pub fn set_rules(&mut self, rules: NameRules) {
+    /// From now on these rules for names hold. What is published, and what was looked up, stays. Who waits for a name that is there
+    /// and could not look it up until now is told.
+    pub fn set_rules(&mut self, now_ns: u64, rules: NameRules) -> Effects<'_> {
+        self.begin(now_ns);
         self.rules = rules;
+        self.tell_all_waiters();
+        self.finish()
     }
 
     /// From now on these limits hold. Who has more than that keeps it, and gets no more.

@@ -74,9 +74,8 @@ impl Entry {
             Input::Sweep => (None, kernel.sweep(now_ns).collect()),
             Input::Expire => (None, kernel.expire(now_ns).collect()),
             Input::Policy(rules, limits) => {
-                kernel.set_rules(rules);
                 kernel.set_limits(limits);
-                (None, Vec::new())
+                (None, kernel.set_rules(now_ns, rules).collect())
             }
         }
     }

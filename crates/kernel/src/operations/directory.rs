@@ -170,6 +170,15 @@ impl Kernel {
         self.name_waits.remove(&(name.clone(), process));
     }
 
+    /// Other rules hold: whoever waits for a name that is there may be able to look it up now.
+    pub(crate) fn tell_all_waiters(&mut self) {
+        let mut names: Vec<Name> = self.name_waits.iter().map(|(name, _)| name.clone()).collect();
+        names.dedup();
+        for name in names {
+            self.tell_waiters(&name);
+        }
+    }
+
     /// A name is there: those who wait for it and may look it up are told once.
     fn tell_waiters(&mut self, name: &Name) {
         let first = (name.clone(), ProcessNumber(0));

@@ -293,7 +293,7 @@ impl Driver {
     }
 
     /// Does what the kernel asks for, and answers it unless answers are held.
-    fn run(&mut self, effects: Vec<Effect>) {
+    pub(super) fn run(&mut self, effects: Vec<Effect>) {
         if self.audits {
             self.kernel.audit();
         }

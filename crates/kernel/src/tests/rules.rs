@@ -18,7 +18,8 @@ fn rule(prefix: &str, subject: Subject, allow: Rights, deny: Rights) -> NameRule
 }
 
 fn set(driver: &mut Driver, rules: Vec<NameRule>) {
-    driver.kernel.set_rules(NameRules::new(rules));
+    let effects = driver.kernel.set_rules(driver.now_ns, NameRules::new(rules)).collect();
+    driver.run(effects);
 }
 
 fn publish(who: Who, queue: Handle, text: &str) -> request::Publish {
@@ -189,6 +190,31 @@ fn a_name_that_is_forbidden_is_not_waited_for_nor_told_of() {
     set(&mut driver, vec![]);
     driver.publish(a, queue, "org.a");
     assert_eq!(driver.events(b.number), [Event::NameAppeared { name: name("org.a") }]);
+    driver.finish();
+}
+
+#[test]
+fn who_waits_for_a_name_that_was_forbidden_is_told_once_when_the_rules_allow_it() {
+    let mut driver = Driver::new();
+    let (a, b, c) = (driver.connect_uid(1000), driver.connect_uid(1001), driver.connect_uid(1002));
+    let queue = driver.queue(a, 0);
+    let wait = request::WaitName { directory: b.directory, name: name("org.a") };
+    driver.done(b.number, wait.clone());
+    driver.done(c.number, request::WaitName { directory: c.directory, name: name("org.b") });
+    let publish = rule("", Subject::User(1000), Rights::PUBLISH, NONE);
+    set(&mut driver, vec![publish.clone()]);
+    driver.publish(a, queue, "org.a");
+    driver.publish(a, queue, "org.b");
+    assert_eq!((driver.events(b.number), driver.events(c.number)), (vec![], vec![]));
+    set(&mut driver, vec![publish, rule("", Subject::User(1001), Rights::LOOKUP, NONE)]);
+    let appeared = Event::NameAppeared { name: name("org.a") };
+    assert_eq!(driver.events(b.number), core::slice::from_ref(&appeared));
+    assert_eq!(driver.events(c.number), [], "it may still not look it up");
+    set(&mut driver, vec![]);
+    assert_eq!(driver.events(b.number), [], "it was told");
+    assert_eq!(driver.events(c.number), [Event::NameAppeared { name: name("org.b") }]);
+    driver.ask(b.number, wait);
+    assert_eq!(driver.events(b.number), [appeared], "asked again, told again");
     driver.finish();
 }
 
