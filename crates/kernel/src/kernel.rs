@@ -14,7 +14,9 @@ use alloc::{
 
 use keyway_abi::{
     AuditEntry, Denial, Event, Farewell, Fault, Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Reply,
-    Request, Rights, Terms, Verdict, WordPlace, layout::GENERATION_FIRST, limits::SWEEP_STEP,
+    Request, Rights, Terms, Verdict, WordPlace,
+    layout::{GENERATION_FIRST, WORD_REVOKED},
+    limits::SWEEP_STEP,
 };
 
 use crate::{
@@ -469,6 +471,8 @@ impl Kernel {
 
     /// Takes a broker word back from a process that has given up what it spoke of.
     pub(crate) fn retire_word(&mut self, process: ProcessNumber, place: WordPlace) {
+        // Whoever has it next finds what a word says that never spoke.
+        self.set_word(process, place, WORD_REVOKED);
         let Some(entry) = self.processes.get_mut(&process) else { return };
         let account = entry.account;
         if let Some(page) = entry.pages.retire_word(place) {

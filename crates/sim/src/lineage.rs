@@ -24,6 +24,8 @@ pub(crate) struct Lineage {
     parents: BTreeMap<Own, Own>,
     gone: BTreeSet<Own>,
     opened: BTreeMap<(ProcessNumber, Opened), (Handle, WordPlace)>,
+    /// Requests to open something that are not answered: through what, and when that ended by itself when it was asked.
+    opening: BTreeMap<(ProcessNumber, u32), (Handle, Option<u64>)>,
     /// When a capability ends by itself, at the latest.
     expiries: BTreeMap<Own, u64>,
     /// When what was opened through it ends, at the latest.
@@ -55,24 +57,35 @@ impl Lineage {
                 None => self.parents.remove(&child),
             };
         }
-        for ((of, _), (through, _)) in &mut self.opened {
+        let next = above.filter(|(of, _)| *of == process).map_or(Handle::NONE, |(_, handle)| handle);
+        let opened = self.opened.iter_mut().map(|((of, _), (through, _))| (of, through));
+        let opening = self.opening.iter_mut().map(|((of, _), (through, _))| (of, through));
+        for (of, through) in opened.chain(opening) {
             if (*of, *through) == own {
-                *through = above.map_or(Handle::NONE, |(_, handle)| handle);
+                *through = next;
             }
         }
         let before = self.expiries.get(&own).copied();
         self.expiries.extend(before.into_iter().chain(expires_ns).min().map(|at| (own, at)));
     }
 
+    /// A process asks to open something through a capability.
+    pub(crate) fn on_opening(&mut self, process: ProcessNumber, call: u32, through: Handle) {
+        let ends = self.expiries.get(&(process, through)).copied();
+        self.opening.insert((process, call), (through, ends));
+    }
+
+    /// It has been opened, with this word; or not.
     pub(crate) fn on_opened(
         &mut self,
         process: ProcessNumber,
-        opened: Opened,
-        through: Handle,
-        word: WordPlace,
+        call: u32,
+        opened: Option<(Opened, WordPlace)>,
     ) {
+        let asked = self.opening.remove(&(process, call));
+        let (Some((through, ends)), Some((opened, word))) = (asked, opened) else { return };
         self.opened.insert((process, opened), (through, word));
-        self.ends.extend(self.expiries.get(&(process, through)).map(|at| ((process, opened), *at)));
+        self.ends.extend(ends.map(|at| ((process, opened), at)));
     }
 
     /// The words of a process's mappings.
@@ -120,6 +133,7 @@ impl Lineage {
         self.parents.retain(|(owner, _), _| *owner != process);
         self.gone.retain(|(owner, _)| *owner != process);
         self.opened.retain(|(owner, _), _| *owner != process);
+        self.opening.retain(|(owner, _), _| *owner != process);
         self.expiries.retain(|(owner, _), _| *owner != process);
         self.ends.retain(|(owner, _), _| *owner != process);
     }

@@ -66,6 +66,8 @@ pub(crate) struct Promises {
     ended: BTreeSet<ProcessNumber>,
     lanes: BTreeMap<LaneId, LaneEnds>,
     pages: BTreeMap<(ProcessNumber, u32), BTreeMap<u16, u32>>,
+    /// The generation that a word said last.
+    generations: BTreeMap<(ProcessNumber, u32, u16), u32>,
     /// Who is watched through which capability, where that is known.
     watches: BTreeMap<(ProcessNumber, Handle), Option<ProcessNumber>>,
     /// Which process a handle is known to name.
@@ -96,6 +98,11 @@ impl Promises {
             _ => None,
         };
         self.signals.on_request(process, &request, at);
+        match &request {
+            Request::OpenLane(request) => self.lineage.on_opening(process, call.number, request.queue),
+            Request::MapRegion(request) => self.lineage.on_opening(process, call.number, request.region),
+            _ => {}
+        }
         self.unanswered.insert((process, call.number), (call, request));
     }
 
@@ -217,6 +224,12 @@ impl Promises {
         let doomed = self.doomed.remove(&(to, call.number));
         let denied = matches!(reply, Reply::Denied(_));
         require!(denied || !doomed, "{request:?} of {to} acts on what is gone, and is answered {reply:?}");
+        let opened = match reply {
+            Reply::LaneOpening { lane, word } => Some((Opened::Lane(*lane), *word)),
+            Reply::Mapping { mapping, word, .. } => Some((Opened::Mapping(*mapping), *word)),
+            _ => None,
+        };
+        self.lineage.on_opened(to, call.number, opened);
         self.on_lineage(to, &request, reply)?;
         self.on_waiting(to, &request, reply);
         match (request, reply) {
@@ -297,12 +310,6 @@ impl Promises {
             }
             (Request::Weaken(request), Reply::Capability(_)) => {
                 self.lineage.on_weakened(to, request.handle, request.terms.expires_ns);
-            }
-            (Request::OpenLane(request), Reply::LaneOpening { lane, word }) => {
-                self.lineage.on_opened(to, Opened::Lane(*lane), request.queue, *word);
-            }
-            (Request::MapRegion(request), Reply::Mapping { mapping, word, .. }) => {
-                self.lineage.on_opened(to, Opened::Mapping(*mapping), request.region, *word);
             }
             (Request::CloseLane(request), Reply::Done) => {
                 self.lineage.on_closed(to, Opened::Lane(request.lane));
@@ -403,19 +410,30 @@ impl Promises {
         !open.any(|end| is_it(&end.word)) && !self.lineage.mapping_words(process).any(|word| is_it(&word))
     }
 
+    /// Whether a lane's end has this word and has not been told of its end.
+    fn speaks(&self, process: ProcessNumber, page: u32, index: u16) -> bool {
+        let ends = self.lanes.values().flat_map(|ends| [ends.sender, ends.receiver]).flatten();
+        let mut open = ends.filter(|end| end.process == process && !end.closed && end.told.is_none());
+        open.any(|end| (end.word.page, end.word.index) == (page, index))
+    }
+
     fn on_word(&mut self, process: ProcessNumber, page: u32, index: u16, value: u32) -> Kept {
+        let speaks = self.speaks(process, page, index);
         let is_idle = value < GENERATION_FIRST || self.is_idle(process, page, index, value);
+        let is_newer = value < GENERATION_FIRST
+            || self.generations.insert((process, page, index), value).is_none_or(|before| before < value);
         let Some(words) = self.pages.get_mut(&(process, page)) else {
             return Err(Broken(format!(
                 "word {index} is set in page {page} of {process}, which is not there"
             )));
         };
         let lawful = match (words.insert(index, value), value) {
-            (None, _) => true,
+            (None, _) | (Some(_), WORD_REVOKED) => true,
             // Generations only grow, so that a word never speaks again of what it spoke of before.
-            (Some(before), _) if value >= GENERATION_FIRST => value > before && is_idle,
-            (Some(before), WORD_REVOKED | WORD_DEAD) if before >= GENERATION_FIRST => true,
-            (Some(before), WORD_REVOKED) => before == WORD_DEAD,
+            (Some(_), _) if value >= GENERATION_FIRST => is_newer && is_idle,
+            (Some(before), WORD_DEAD) if before >= GENERATION_FIRST => true,
+            // Of a lane that was still being opened, so that it never said its generation.
+            (Some(WORD_REVOKED), WORD_DEAD) => speaks,
             (Some(_), _) => false,
         };
         require!(lawful, "word {index} of page {page} of {process} is set to {value} after its verdict");
@@ -425,6 +443,7 @@ impl Promises {
     fn on_end(&mut self, process: ProcessNumber) -> Kept {
         require!(self.ended.insert(process), "the session of {process} ends twice");
         self.pages.retain(|(owner, _), _| *owner != process);
+        self.generations.retain(|(owner, ..), _| *owner != process);
         self.unanswered.retain(|(asker, _), _| *asker != process);
         self.watches.retain(|(watcher, _), _| *watcher != process);
         self.waits.retain(|(waiter, _)| *waiter != process);
