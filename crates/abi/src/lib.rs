@@ -24,6 +24,9 @@ mod rights;
 mod signal;
 mod terms;
 
+#[cfg(test)]
+mod tests;
+
 pub use crate::{
     denial::{Denial, Payer, Quota, Sharer},
     event::{BadgeBearer, Event, LaneEnd, PeerIdentity},

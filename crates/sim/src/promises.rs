@@ -410,8 +410,12 @@ impl Promises {
         !open.any(|end| is_it(&end.word)) && !self.lineage.mapping_words(process).any(|word| is_it(&word))
     }
 
-    /// Whether a lane's end has this word and has not been told of its end.
+    /// Whether a lane's end has this word and has not been told of its end, or may have it and has not been told of the lane.
     fn speaks(&self, process: ProcessNumber, page: u32, index: u16) -> bool {
+        let mut asked = self.unanswered.range((process, 0)..=(process, u32::MAX));
+        if asked.any(|(_, (_, request))| matches!(request, Request::OpenLane(_))) {
+            return true;
+        }
         let ends = self.lanes.values().flat_map(|ends| [ends.sender, ends.receiver]).flatten();
         let mut open = ends.filter(|end| end.process == process && !end.closed && end.told.is_none());
         open.any(|end| (end.word.page, end.word.index) == (page, index))
@@ -464,7 +468,8 @@ impl Promises {
             let who = peer.process;
             require!(peer.told.is_some(), "{who} was not told that lane {lane} ended with {process}");
             let word = self.pages.get(&(who, peer.word.page)).and_then(|page| page.get(&peer.word.index));
-            let verdict = word.is_some_and(|word| *word == WORD_REVOKED || *word == WORD_DEAD);
+            // If it has given the lane up unknown to us, the word may speak of another by now.
+            let verdict = word.is_some_and(|word| *word != peer.word.generation);
             require!(verdict, "the word of {who} for lane {lane} is {word:?} after {process} has ended");
         }
         Ok(())

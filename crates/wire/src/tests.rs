@@ -128,6 +128,71 @@ fn events_of_many_things_fit_a_frame() {
     }
 }
 
+#[test]
+fn frames_are_as_long_as_the_limit_and_no_longer() {
+    let listing = |count: usize, bytes: usize| {
+        let executable = "x".repeat(bytes);
+        let entry = keyway_abi::ProcessEntry {
+            process: keyway_abi::ProcessNumber(1),
+            pid: 1,
+            uid: 1,
+            gid: 1,
+            executable,
+            since_ns: 1,
+            handles: 1,
+            lanes_sending: 1,
+            lanes_receiving: 1,
+            bytes: 1,
+            confined: false,
+        };
+        Reply::Listing(keyway_abi::Listing::Processes(vec![entry; count]))
+    };
+    let short = encode_reply(26, 1, &listing(1, 0), 0).expect("short").len();
+    // A length of two bytes instead of one.
+    let room = FRAME_BYTES_MAX - short - 1;
+    let longest = encode_reply(26, 1, &listing(1, room), 0).expect("it fits");
+    assert_eq!(longest.len(), FRAME_BYTES_MAX);
+    assert_eq!(decode_incoming(&longest, 0), Ok(Incoming::Reply(1, listing(1, room))));
+    let too_long = encode_reply(26, 1, &listing(1, room + 1), 0).map_err(|error| error.bytes);
+    assert_eq!(too_long, Err(FRAME_BYTES_MAX + 1));
+}
+
+#[test]
+fn each_byte_of_a_length_and_of_a_number_counts() {
+    let mut bytes = frame();
+    bytes[8..12].copy_from_slice(&[8, 9, 10, 11]);
+    let (head, _) = decode_request(&bytes, 0).expect("lawful");
+    assert_eq!(head.number, u32::from_le_bytes([8, 9, 10, 11]));
+    for at in 12..16 {
+        let mut wrong = frame();
+        wrong[at] ^= 1;
+        let said = u32::from_le_bytes([wrong[12], wrong[13], wrong[14], wrong[15]]);
+        let found = (wrong.len() - FRAME_HEADER_BYTES) as u32;
+        assert_eq!(decode_request(&wrong, 0).map(|_| ()), Err(Malformed::LengthWrong { said, found }));
+    }
+}
+
+#[test]
+fn a_reply_is_told_from_a_request_by_one_bit() {
+    let bytes = encode_reply(0x1a | crate::REPLY_BIT, 7, &Reply::Done, 0).expect("short");
+    assert_eq!(
+        decode_incoming(&bytes, 0),
+        Ok(Incoming::Reply(7, Reply::Done)),
+        "the bit is set, not flipped"
+    );
+}
+
+#[test]
+fn as_many_descriptors_as_may_come_may_come() {
+    use keyway_abi::limits::FRAME_DESCRIPTORS_MAX;
+    let max = FRAME_DESCRIPTORS_MAX as u16;
+    let most = encode_request(1, &derive(), max).expect("short");
+    assert!(decode_request(&most, FRAME_DESCRIPTORS_MAX).is_ok());
+    let more = encode_request(1, &derive(), max + 1).expect("short");
+    let wrong = Malformed::DescriptorsWrong { said: max + 1, found: max + 1 };
+    assert_eq!(decode_request(&more, FRAME_DESCRIPTORS_MAX + 1).map(|_| ()), Err(wrong));
+}
+
 proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..256), descriptors in 0usize..4) {
