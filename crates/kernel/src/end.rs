@@ -16,6 +16,7 @@ use crate::{
     kernel::Kernel,
     lane::{Lane, Mapping, Opening},
     limits::Charge,
+    news::News,
     object::{AckState, Body, Device, Object, Queue, Region, RegionState, ServiceName},
     process::Phase,
     sweep::{Loss, Owner, Sweep, Turns},
@@ -489,6 +490,23 @@ impl Kernel {
         if let Some(capability) = capability {
             self.tree.get_mut(capability).holder = Holder::Nobody;
             self.drop_capability(capability, Loss::Deleted);
+        }
+    }
+}
+
+/// What is told.
+impl Kernel {
+    /// What this input takes from a process.
+    pub(crate) fn news_of(&mut self, process: ProcessNumber) -> &mut News {
+        self.news.entry(process).or_default()
+    }
+
+    /// The input has been handled, or a session ends in it: who has lost something is told.
+    pub(crate) fn tell_news(&mut self) {
+        for (process, news) in core::mem::take(&mut self.news) {
+            for event in news.into_events() {
+                self.notify(process, event, Vec::new());
+            }
         }
     }
 }

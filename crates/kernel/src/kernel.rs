@@ -170,6 +170,8 @@ impl Kernel {
     ) -> Effects<'_> {
         self.begin(now_ns);
         self.expire_step();
+        // What is over by now is told before what is asked for is answered.
+        self.tell_news();
         let caller = Caller { process, call };
         self.log.set_asker(Some((process, call.opcode)));
         let known = self.processes.get(&process).map(|process| process.phase);

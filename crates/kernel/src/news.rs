@@ -5,9 +5,7 @@
 
 use alloc::vec::Vec;
 
-use keyway_abi::{Event, Handle, LaneEnd, LaneId, ProcessNumber, limits::EVENT_ENTRIES_MAX};
-
-use crate::kernel::Kernel;
+use keyway_abi::{Event, Handle, LaneEnd, LaneId, limits::EVENT_ENTRIES_MAX};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -26,7 +24,8 @@ impl News {
         }
     }
 
-    fn into_events(self) -> impl Iterator<Item = Event> {
+    /// In as few events as will hold it.
+    pub(crate) fn into_events(self) -> impl Iterator<Item = Event> {
         let lanes = |(why, lanes): (LaneEnd, Vec<LaneId>)| {
             in_parts(lanes).map(move |lanes| Event::LanesEnded { lanes, why })
         };
@@ -41,20 +40,4 @@ fn in_parts<T: Clone>(entries: Vec<T>) -> impl Iterator<Item = Vec<T>> {
     (0..count).map(move |part| {
         entries.iter().skip(part * EVENT_ENTRIES_MAX).take(EVENT_ENTRIES_MAX).cloned().collect()
     })
-}
-
-impl Kernel {
-    /// What this input takes from a process.
-    pub(crate) fn news_of(&mut self, process: ProcessNumber) -> &mut News {
-        self.news.entry(process).or_default()
-    }
-
-    /// The input has been handled, or a session ends in it: who has lost something is told.
-    pub(crate) fn tell_news(&mut self) {
-        for (process, news) in core::mem::take(&mut self.news) {
-            for event in news.into_events() {
-                self.notify(process, event, Vec::new());
-            }
-        }
-    }
 }
