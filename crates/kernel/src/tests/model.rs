@@ -39,11 +39,11 @@ use super::std;
 type Step = (u8, u8, u8, u8, u32);
 
 /// Sequences that are tried when nobody says how many; a build without optimization takes some seconds for them.
-const CASES: u32 = 128;
+const CASES: u32 = 96;
 /// Steps of one sequence that does not shrink.
 const SEQUENCE: u64 = 300;
 /// How many steps such sequences have together when nobody says how many.
-const STEPS_DEFAULT: u64 = 9_000;
+const STEPS_DEFAULT: u64 = 6_000;
 
 /// What even few sequences have to come upon, besides the plainest refusals.
 const REFUSALS: [&str; 13] = [

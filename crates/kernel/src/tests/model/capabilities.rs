@@ -114,7 +114,7 @@ impl Duel {
 /// Mostly none; few, so that they are reached.
 fn limits(choice: u32) -> CapabilityLimits {
     CapabilityLimits {
-        opens: choice.is_multiple_of(4).then_some((choice >> 2) as u16 % 4),
+        opens: choice.is_multiple_of(2).then_some((choice >> 1) as u16 % 3),
         ring_bytes: (choice % 16 == 1).then_some(RING_BYTES << (choice >> 4 & 1) >> (choice >> 5 & 1)),
     }
 }

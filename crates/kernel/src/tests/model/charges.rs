@@ -207,18 +207,21 @@ impl Oracle {
 
     /// Whether the account, its user and everyone have room for this.
     pub(super) fn affords(&self, account: usize, parts: &[&[(Quota, u64)]]) -> Result<(), Denial> {
-        let asked = sum(parts);
-        fits(self.uses()[account], asked, rows(&self.limits.process), Payer::Process)?;
-        self.shared(self.accounts[account].1, asked)
+        let (uses, asked) = (self.uses(), sum(parts));
+        self.affords_of(&uses, account, asked)
+    }
+
+    fn affords_of(&self, uses: &[Use], account: usize, asked: Use) -> Result<(), Denial> {
+        fits(uses[account], asked, rows(&self.limits.process), Payer::Process)?;
+        self.shared(uses, self.accounts[account].1, asked)
     }
 
     /// The same for a process of a user who may have no account yet.
-    pub(super) fn shared(&self, uid: u32, asked: Use) -> Result<(), Denial> {
-        let uses = self.uses();
+    pub(super) fn shared(&self, uses: &[Use], uid: u32, asked: Use) -> Result<(), Denial> {
         let of_user = uses.iter().zip(&self.accounts).filter(|(_, (_, of))| *of == uid);
         let of_user = of_user.fold([0; ROWS.len()], |sum, (used, _)| both(sum, *used));
         fits(of_user, asked, rows(&self.limits.user), Payer::User)?;
-        self.everyone(asked)
+        self.everyone(uses, asked)
     }
 
     /// Whether two processes can each pay a part: the inner error is that only the second cannot.
@@ -227,21 +230,21 @@ impl Oracle {
         (one, first): (usize, &[&[(Quota, u64)]]),
         (other, second): (usize, &[&[(Quota, u64)]]),
     ) -> Result<Result<(), Denial>, Denial> {
-        let together: Vec<_> = first.iter().chain(second).copied().collect();
+        let (uses, together) = (self.uses(), both(sum(first), sum(second)));
         if one == other {
-            return self.affords(one, &together).map(Ok);
+            return self.affords_of(&uses, one, together).map(Ok);
         }
-        self.affords(one, first)?;
+        self.affords_of(&uses, one, sum(first))?;
         if self.accounts[one].1 == self.accounts[other].1 {
-            self.shared(self.accounts[one].1, sum(&together))?;
+            self.shared(&uses, self.accounts[one].1, together)?;
         } else {
-            self.everyone(sum(&together))?;
+            self.everyone(&uses, together)?;
         }
-        Ok(self.affords(other, second))
+        Ok(self.affords_of(&uses, other, sum(second)))
     }
 
-    fn everyone(&self, asked: Use) -> Result<(), Denial> {
-        let all = self.uses().iter().fold([0; ROWS.len()], |sum, used| both(sum, *used));
+    fn everyone(&self, uses: &[Use], asked: Use) -> Result<(), Denial> {
+        let all = uses.iter().fold([0; ROWS.len()], |sum, used| both(sum, *used));
         fits(all, asked, rows(&self.limits.everyone), Payer::Everyone)
     }
 }

@@ -88,8 +88,8 @@ impl Duel {
         match second % 8 {
             0 | 1 => Subject::Holder(self.pick(process, second, Some(Kind::Process))),
             2 | 3 => Subject::Holder(self.pick(process, second, None)),
-            4 | 5 => Subject::User(UIDS[nth % UIDS.len()]),
-            6 => Subject::Group(GROUPS[nth % GROUPS.len()]),
+            4 => Subject::User(UIDS[nth % UIDS.len()]),
+            5 | 6 => Subject::Group(GROUPS[nth % GROUPS.len()]),
             _ if bits >> 29 == 0 => Subject::Executable(String::from("probe")),
             _ => Subject::Executable(String::from(PROGRAMS[nth % PROGRAMS.len()])),
         }
@@ -155,7 +155,15 @@ impl Duel {
     }
 
     pub(super) fn acl_check(&mut self, process: usize, first: u8) -> bool {
-        let object = self.pick(process, first, (first < 192).then_some(Kind::Queue));
+        let listed = self.oracle.table(process).into_iter().filter(|(_, id)| {
+            let object = self.oracle.capabilities[*id].object;
+            !self.oracle.lists[object].entries.is_empty()
+        });
+        let listed: Vec<Handle> = listed.map(|(handle, _)| handle).collect();
+        let object = match listed.len() {
+            count @ 1.. if first % 8 < 6 => listed[count - 1 - usize::from(first / 8) % count],
+            _ => self.pick(process, first, None),
+        };
         let plan = self.oracle.held_any(process, object);
         let Some((id, reply)) = self.ask(process, request::AclCheck { object }, plan) else { return false };
         let (of, held) = (self.oracle.capabilities[id].object, self.oracle.capabilities[id].rights);

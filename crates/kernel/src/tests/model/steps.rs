@@ -47,7 +47,7 @@ pub(super) const STEPS: [(&str, u8); KINDS] = [
     ("acl_add", 4),
     ("acl_remove", 2),
     ("acl_list", 1),
-    ("acl_check", 1),
+    ("acl_check", 3),
     ("wait_name", 2),
     ("forget_name", 1),
     ("set_rules", 1),
@@ -179,10 +179,11 @@ impl Duel {
 
     /// Whether there is room for one more session. Nobody's own limit counts before anything is charged to them.
     fn judge_session(&self, account: usize, uid: u32) -> Result<(), Denial> {
-        if self.oracle.uses()[account].iter().any(|count| *count > 0) {
+        let uses = self.oracle.uses();
+        if uses[account].iter().any(|count| *count > 0) {
             return self.oracle.affords(account, &[&SESSION]);
         }
-        self.oracle.shared(uid, charges::sum(&[&SESSION]))
+        self.oracle.shared(&uses, uid, charges::sum(&[&SESSION]))
     }
 
     /// Each has a capability to the other, as if it had come in a message.
@@ -274,6 +275,11 @@ impl Duel {
                 let list = &self.oracle.lists[capability.object];
                 capability.rights.contains(Rights::CONTROL) && !list.entries.is_empty()
             }),
+            "acl_check" => self
+                .oracle
+                .table(process)
+                .into_iter()
+                .any(|(_, id)| !self.oracle.lists[self.oracle.capabilities[id].object].entries.is_empty()),
             "forget_name" => !self.oracle.people[process].waits.is_empty(),
             "pending" | "take_signal" => self.oracle.people[process].inbox.pending_bits() != 0,
             _ => true,
