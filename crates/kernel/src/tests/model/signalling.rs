@@ -89,8 +89,13 @@ impl Duel {
 
     pub(super) fn set_action(&mut self, process: usize, first: u8, second: u8) -> bool {
         let action =
-            [SignalAction::Default, SignalAction::Ignore, SignalAction::Handle][usize::from(first) % 3];
-        let asked = number(second);
+            [SignalAction::Default, SignalAction::Ignore, SignalAction::Handle][usize::from(second) % 3];
+        // Mostly about one that is pending, because that is where an action changes most.
+        let pending = SignalSet::from_bits(self.oracle.people[process].inbox.pending_bits());
+        let asked = match pending.iter().nth(usize::from(first) % 4) {
+            Some(signal) if first < 192 => signal.number().into(),
+            _ => number(second),
+        };
         let plan = signal(asked).and_then(|signal| match asked {
             9 | 19 => Err(Denial::SignalBound { signal }),
             _ => Ok(signal.number()),
