@@ -250,6 +250,11 @@ pub(crate) mod tests {
     }
 
     impl Accounts {
+        /// What is charged to the process with this key, which may have no account.
+        pub(crate) fn used_by(&self, key: (u64, u64)) -> Charge {
+            self.keys.get(&key).map_or(Charge::NOTHING, |id| self.used(*id))
+        }
+
         fn release_session(&mut self, id: AccountId) {
             self.release(id, Charge::SESSION);
         }

@@ -48,10 +48,8 @@ impl Kernel {
         let object = self.object_mut(id);
         let account = object.account;
         let acl = object.acl.as_mut().filter(|acl| acl.contains(request.number)).ok_or(unknown)?;
+        // An empty list stays: it knows which numbers it has given.
         acl.remove(request.number);
-        if acl.len() == 0 {
-            object.acl = None;
-        }
         if let Some(account) = account {
             self.accounts.release(account, Charge::HANDLE);
         }

@@ -192,6 +192,21 @@ fn a_list_is_kept_by_those_who_have_the_right_and_paid_for_by_its_object() {
 }
 
 #[test]
+fn an_entrys_number_is_not_given_again_when_its_list_was_empty_meanwhile() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    let queue = driver.queue(a, 0);
+    let first = allow(&mut driver, a, queue, Subject::User(1), Rights::SEND);
+    driver.done(a.number, request::AclRemove { object: queue, number: first });
+    let second = deny(&mut driver, a, queue, Subject::User(2), Rights::SEND);
+    assert_ne!(second, first);
+    // Who has seen the first, and does not know that it has gone, removes nothing else.
+    let unknown = Denial::UnknownAclEntry { number: first };
+    assert_eq!(driver.denied(a.number, request::AclRemove { object: queue, number: first }), unknown);
+    driver.finish();
+}
+
+#[test]
 fn entries_that_make_no_sense_and_too_many_are_refused() {
     let mut driver = Driver::new();
     let a = driver.connect();

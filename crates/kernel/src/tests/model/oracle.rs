@@ -2,15 +2,21 @@
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
+    string::String,
     vec::Vec,
 };
 use core::ops::RangeInclusive;
 
 use keyway_abi::{
-    Badge, CapabilityLimit, CapabilityLimits, Denial, Handle, Kind, LaneId, MappingId, ProcessNumber, Rights,
+    AclKind, Badge, CapabilityLimits, Event, Handle, LaneEnd, LaneId, MappingId, ProcessNumber, Rights,
     Terms, Ticket,
-    limits::DERIVATION_DEPTH_MAX,
-    request::{MapAccess, RegionFlags},
+    request::{Audience, RegionFlags},
+};
+
+use super::signals::Inbox;
+use crate::{
+    Identity, Limits, NameRule,
+    tests::driver::{lane_ended, lost},
 };
 
 /// Who holds a capability of the oracle.
@@ -36,6 +42,19 @@ pub(super) struct Capability {
     pub(super) holder: Holder,
     pub(super) expires_ns: u64,
     pub(super) limits: CapabilityLimits,
+    /// The account that asked for it, if one pays.
+    pub(super) payer: Option<usize>,
+}
+
+/// Why something goes, which decides who hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Its holder gave it up.
+    GivenUp,
+    /// It was taken back, or its time has come.
+    Taken,
+    /// What it was for has ended.
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +73,36 @@ pub(super) enum Body {
     Region(RegionState, RegionFlags),
     Process(usize),
     Directory,
-    Name { text: &'static str, publisher: usize, root: usize, target: Option<usize> },
+    Name { text: &'static str, publisher: usize, root: usize, target: Option<usize>, audience: Audience },
+}
+
+/// Whom an entry of an access list is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    Object(usize),
+    User(u32),
+    Group(u32),
+    Program(String),
+}
+
+/// An access list, with how many entries there ever were.
+#[derive(Clone, Debug, Default)]
+pub(super) struct List {
+    pub(super) entries: Vec<(u64, About, Rights, AclKind)>,
+    pub(super) last: u64,
+}
+
+/// A process, with what it is known by.
+#[derive(Debug)]
+pub(super) struct Person {
+    /// The kernel's number of it.
+    pub(super) number: ProcessNumber,
+    pub(super) identity: Identity,
+    pub(super) account: usize,
+    /// The kernel's own capability to it.
+    pub(super) root: usize,
+    pub(super) inbox: Inbox,
+    pub(super) waits: BTreeSet<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -89,17 +137,33 @@ pub(super) struct Oracle {
     pub(super) lanes: BTreeMap<LaneId, Lane>,
     pub(super) mappings: BTreeMap<MappingId, Mapping>,
     pub(super) badges: BTreeMap<(usize, usize), Badge>,
-    /// The kernel's number of each process.
-    pub(super) numbers: Vec<ProcessNumber>,
-    /// The kernel's own capability to each process.
-    pub(super) roots: Vec<usize>,
+    pub(super) people: Vec<Person>,
+    /// Each with its key and its user.
+    pub(super) accounts: Vec<((u64, u64), u32)>,
+    /// Whose account pays for each object.
+    pub(super) owners: Vec<Option<usize>>,
+    /// The access list of each object.
+    pub(super) lists: Vec<List>,
+    /// Who watches whom, and through which handle.
+    pub(super) watches: Vec<(usize, Handle, usize)>,
+    pub(super) rules: Vec<NameRule>,
+    pub(super) limits: Limits,
+    /// What processes are told in this step.
+    pub(super) news: Vec<(usize, Event)>,
     pub(super) now_ns: u64,
 }
 
 /// Making things.
 impl Oracle {
     pub(super) fn object(&mut self, body: Body, rights: Rights, holder: Holder) -> usize {
+        let owner = match (holder, &body) {
+            (_, Body::Process(_) | Body::Directory) => None,
+            (Holder::Process(process, _), _) => Some(self.people[process].account),
+            _ => None,
+        };
         self.objects.push(body);
+        self.owners.push(owner);
+        self.lists.push(List::default());
         let object = self.objects.len() - 1;
         self.insert(Capability {
             parent: None,
@@ -111,6 +175,7 @@ impl Oracle {
             holder,
             expires_ns: u64::MAX,
             limits: CapabilityLimits::NONE,
+            payer: None,
         })
     }
 
@@ -123,7 +188,7 @@ impl Oracle {
     ) -> usize {
         let from = self.capabilities[parent].clone();
         let (parent, depth) = (Some(parent), from.depth + 1);
-        self.insert(Capability { parent, rights, badge, depth, holder, ..from })
+        self.insert(Capability { parent, rights, badge, depth, holder, payer: None, ..from })
     }
 
     pub(super) fn child_until(
@@ -132,8 +197,10 @@ impl Oracle {
         asked: &Terms,
         badge: Option<Badge>,
         holder: Holder,
+        payer: usize,
     ) -> usize {
         let id = self.child(parent, asked.rights, badge, holder);
+        self.capabilities[id].payer = Some(payer);
         let inherited = self.capabilities[id].expires_ns;
         self.capabilities[id].expires_ns = asked.expires_ns.unwrap_or(inherited);
         let limits = &mut self.capabilities[id].limits;
@@ -160,7 +227,8 @@ impl Oracle {
         handle: Handle,
     ) {
         self.seen[process].remove(&handle);
-        self.child_until(id, asked, badge, Holder::Process(process, handle));
+        let payer = self.people[process].account;
+        self.child_until(id, asked, badge, Holder::Process(process, handle), payer);
     }
 
     pub(super) fn hold(&mut self, id: usize, holder: Holder) {
@@ -172,215 +240,18 @@ impl Oracle {
     }
 }
 
-/// Judging.
-impl Oracle {
-    pub(super) fn held_any(&self, process: usize, handle: Handle) -> Result<usize, Denial> {
-        match self.seen[process].get(&handle) {
-            None => Err(Denial::UnknownHandle { handle }),
-            Some(id) if self.capabilities[*id].holder == Holder::Process(process, handle) => Ok(*id),
-            Some(_) => Err(Denial::StaleHandle { handle }),
-        }
-    }
-
-    pub(super) fn held(
-        &self,
-        process: usize,
-        handle: Handle,
-        needed: Kind,
-        right: Rights,
-    ) -> Result<usize, Denial> {
-        let id = self.held_any(process, handle)?;
-        let found = self.kind(id);
-        if found != needed {
-            return Err(Denial::WrongKind { handle, needed, found });
-        }
-        self.has(id, handle, right)
-    }
-
-    fn has(&self, id: usize, handle: Handle, needed: Rights) -> Result<usize, Denial> {
-        let held = self.capabilities[id].rights;
-        if held.contains(needed) { Ok(id) } else { Err(Denial::MissingRights { handle, needed, held }) }
-    }
-
-    pub(super) fn weaker(
-        &self,
-        parent: usize,
-        asked: Rights,
-        badge: Option<Badge>,
-    ) -> Result<Option<Badge>, Denial> {
-        self.weaker_until(parent, &Terms { badge, ..Terms::rights(asked) })
-    }
-
-    pub(super) fn weaker_until(&self, parent: usize, asked: &Terms) -> Result<Option<Badge>, Denial> {
-        let Terms { rights: asked, badge, expires_ns, limits: asked_limits } = *asked;
-        let Capability { rights: held, badge: fixed, depth, expires_ns: held_ns, .. } =
-            self.capabilities[parent];
-        if !held.contains(asked) {
-            return Err(Denial::RightsExceeded { asked, held });
-        }
-        if asked.contains(Rights::RECEIVE) {
-            return Err(Denial::ReceiveBound);
-        }
-        if depth == DERIVATION_DEPTH_MAX {
-            return Err(Denial::DepthExceeded { depth: depth + 1, depth_max: DERIVATION_DEPTH_MAX });
-        }
-        let now_ns = self.now_ns;
-        match expires_ns {
-            Some(asked_ns) if asked_ns <= now_ns => return Err(Denial::ExpiryPast { asked_ns, now_ns }),
-            Some(asked_ns) if asked_ns > held_ns => return Err(Denial::ExpiryExceeded { asked_ns, held_ns }),
-            _ => {}
-        }
-        let (held, asked) = (self.capabilities[parent].limits, asked_limits);
-        if asked.opens.zip(held.opens).is_some_and(|(asked, held)| asked > held) {
-            let (asked, held) = (asked.opens.unwrap_or(0).into(), held.opens.unwrap_or(0).into());
-            return Err(Denial::LimitExceeded { limit: CapabilityLimit::Opens, asked, held });
-        }
-        if asked.ring_bytes.zip(held.ring_bytes).is_some_and(|(asked, held)| asked > held) {
-            let (asked, held) = (asked.ring_bytes.unwrap_or(0).into(), held.ring_bytes.unwrap_or(0).into());
-            return Err(Denial::LimitExceeded { limit: CapabilityLimit::RingBytes, asked, held });
-        }
-        match (fixed, badge) {
-            (Some(held), Some(asked)) if asked != held => Err(Denial::BadgeFixed { asked, held }),
-            _ => Ok(fixed.or(badge)),
-        }
-    }
-
-    pub(super) fn child_of(
-        &self,
-        process: usize,
-        from: Handle,
-        needed: Rights,
-        asked: &Terms,
-    ) -> Result<(usize, Option<Badge>), Denial> {
-        let id = self.held_any(process, from)?;
-        self.has(id, from, needed)?;
-        Ok((id, self.weaker_until(id, asked)?))
-    }
-
-    /// Whether a weaker capability can take the place of this one.
-    pub(super) fn replaceable(
-        &self,
-        process: usize,
-        handle: Handle,
-        asked: &Terms,
-    ) -> Result<(usize, Option<Badge>), Denial> {
-        let found = self.child_of(process, handle, Rights::empty(), asked)?;
-        match self.objects[self.capabilities[found.0].object] {
-            Body::Queue { root, .. } if root == found.0 => Err(Denial::RootBound { kind: Kind::Queue }),
-            Body::Name { root, .. } if root == found.0 => Err(Denial::RootBound { kind: Kind::ServiceName }),
-            _ => Ok(found),
-        }
-    }
-
-    pub(super) fn endow(&self, process: usize, handle: Handle) -> Result<usize, Denial> {
-        let id = self.held(process, handle, Kind::Process, Rights::ENDOW)?;
-        match self.objects[self.capabilities[id].object] {
-            Body::Process(to) if !self.ended.contains(&to) => Ok(to),
-            Body::Process(to) => Err(Denial::ProcessEnded { process: self.numbers[to] }),
-            _ => unreachable!("it names a process"),
-        }
-    }
-
-    pub(super) fn movable(&self, process: usize, handle: Handle) -> Result<usize, Denial> {
-        let id = self.held_any(process, handle)?;
-        self.has(id, handle, Rights::GRANT)?;
-        if self.capabilities[id].rights.contains(Rights::RECEIVE) {
-            return Err(Denial::ReceiveBound);
-        }
-        Ok(id)
-    }
-
-    pub(super) fn sends(&self, process: usize, lane: LaneId) -> Result<&Lane, Denial> {
-        match self.lanes.get(&lane) {
-            Some(found) if found.sender == process && found.sender_here => Ok(found),
-            Some(found) if found.receiver == process && found.receiver_here => Err(Denial::WrongEnd { lane }),
-            _ => Err(Denial::UnknownLane { lane }),
-        }
-    }
-
-    pub(super) fn receives(&self, process: usize, lane: LaneId) -> Result<&Lane, Denial> {
-        match self.lanes.get(&lane) {
-            Some(found) if found.receiver == process && found.receiver_here => Ok(found),
-            Some(found) if found.sender == process && found.sender_here => Err(Denial::WrongEnd { lane }),
-            _ => Err(Denial::UnknownLane { lane }),
-        }
-    }
-
-    pub(super) fn mappable(&self, region: usize, access: MapAccess) -> Result<(), Denial> {
-        let Body::Region(state, flags) = &self.objects[region] else { panic!("a region") };
-        let shared = flags.contains(RegionFlags::SHARED);
-        match (access, state) {
-            (MapAccess::Write, _) if shared => Err(Denial::WrongSharing { shared }),
-            (MapAccess::Share, _) if !shared => Err(Denial::WrongSharing { shared }),
-            (_, RegionState::Abandoned) => Err(Denial::ObjectEnded { kind: Kind::Region }),
-            (MapAccess::Read, RegionState::Unwritten | RegionState::Writing(_)) => {
-                Err(Denial::RegionUnwritten)
-            }
-            (MapAccess::Share, RegionState::Writing(_)) => Err(Denial::RegionUnwritten),
-            (MapAccess::Write, RegionState::Unwritten)
-            | (MapAccess::Read | MapAccess::Share, _)
-            | (MapAccess::Frozen, RegionState::Frozen) => Ok(()),
-            (MapAccess::Frozen, _) => Err(Denial::NotFrozen),
-            (MapAccess::Write, _) => Err(Denial::WriterTaken),
-        }
-    }
-
-    /// Whether one more lane or mapping may be open through the capability and through each that it comes from.
-    pub(super) fn openable(&self, id: usize, handle: Handle) -> Result<(), Denial> {
-        let mut at = Some(id);
-        while let Some(above) = at {
-            let open = |found: &Capability| matches!(found.holder, Holder::Lane(_) | Holder::Mapping(_));
-            let is_open_below = |one: &usize| open(&self.capabilities[*one]) && self.is_below(*one, above);
-            let used = || (0..self.capabilities.len()).filter(is_open_below).count() as u64;
-            match self.capabilities[above].limits.opens.map(|max| (u64::from(max), used())) {
-                Some((max, used)) if used >= max => {
-                    let limit = CapabilityLimit::Opens;
-                    return Err(Denial::LimitReached { handle, limit, asked: 1, used, max });
-                }
-                _ => at = self.capabilities[above].parent,
-            }
-        }
-        Ok(())
-    }
-
-    /// Lanes into a queue whose memory is still there.
-    pub(super) fn lanes_into(&self, queue: usize) -> usize {
-        self.lanes.values().filter(|lane| lane.queue == queue && lane.receiver_here).count()
-    }
-
-    pub(super) fn name(&self, text: &str) -> Option<(usize, usize)> {
-        self.objects.iter().enumerate().find_map(|(object, body)| match body {
-            Body::Name { text: found, target: Some(target), .. } if *found == text => Some((object, *target)),
-            _ => None,
-        })
-    }
-
-    pub(super) fn kind(&self, id: usize) -> Kind {
-        match self.objects[self.capabilities[id].object] {
-            Body::Queue { .. } => Kind::Queue,
-            Body::Region(..) => Kind::Region,
-            Body::Process(_) => Kind::Process,
-            Body::Directory => Kind::Directory,
-            Body::Name { .. } => Kind::ServiceName,
-        }
-    }
-
-    /// What a process holds, in the order of slots.
-    pub(super) fn table(&self, process: usize) -> Vec<(Handle, usize)> {
-        let held = self.seen[process].iter().map(|(handle, id)| (*handle, *id));
-        let mut held: Vec<_> = held
-            .filter(|(handle, id)| self.capabilities[*id].holder == Holder::Process(process, *handle))
-            .collect();
-        held.sort_by_key(|(handle, _)| handle.slot());
-        held
-    }
-}
-
 /// Ending things.
 impl Oracle {
+    /// Who has not ended is told.
+    pub(super) fn tell(&mut self, process: usize, event: Event) {
+        if !self.ended.contains(&process) {
+            self.news.push((process, event));
+        }
+    }
+
     /// Takes back everything below. Returns how many of that a process or a message had, without and with what was
     /// in escrow.
-    pub(super) fn revoke(&mut self, root: usize) -> RangeInclusive<u64> {
+    pub(super) fn revoke(&mut self, root: usize, why: Why) -> RangeInclusive<u64> {
         let (mut held, mut escrow) = (0, 0);
         let below: Vec<usize> = (0..self.capabilities.len()).filter(|id| self.is_below(*id, root)).collect();
         for id in &below {
@@ -391,12 +262,12 @@ impl Oracle {
             }
         }
         for id in below {
-            self.drop_one(id, true);
+            self.drop_one(id, why);
         }
         held..=held + escrow
     }
 
-    fn is_below(&self, id: usize, root: usize) -> bool {
+    pub(super) fn is_below(&self, id: usize, root: usize) -> bool {
         let mut above = self.capabilities[id].parent;
         while let Some(parent) = above {
             if parent == root {
@@ -412,84 +283,112 @@ impl Oracle {
         self.now_ns = now_ns;
         for id in 0..self.capabilities.len() {
             if self.capabilities[id].expires_ns <= now_ns {
-                self.drop_one(id, true);
+                self.drop_one(id, Why::Taken);
             }
         }
     }
 
-    pub(super) fn drop_one(&mut self, id: usize, revoked: bool) {
+    pub(super) fn drop_one(&mut self, id: usize, why: Why) {
         let holder = core::mem::replace(&mut self.capabilities[id].holder, Holder::Gone);
         match holder {
-            Holder::Lane(lane) if revoked => {
-                if let Some(lane) = self.lanes.get_mut(&lane) {
-                    lane.ended = true;
-                    let escrow = core::mem::take(&mut lane.escrow);
-                    for (id, _) in escrow.into_values() {
-                        self.drop_one(id, false);
-                    }
+            Holder::Process(process, handle) => {
+                self.unwatch(process, handle);
+                if why != Why::GivenUp {
+                    self.tell(process, lost(handle));
                 }
             }
+            Holder::Lane(lane) if why == Why::Taken => self.take_lane_back(lane),
             Holder::Name(name) => {
                 if let Body::Name { target, .. } = &mut self.objects[name] {
                     *target = None;
                 }
             }
             Holder::Escrow(lane, ticket) => {
-                if let Some(lane) = self.lanes.get_mut(&lane) {
-                    lane.escrow.remove(&ticket);
+                let Some(lane) = self.lanes.get_mut(&lane) else { return };
+                let (sender, sender_here) = (lane.sender, lane.sender_here);
+                if let Some((_, Some(back))) = lane.escrow.remove(&ticket)
+                    && sender_here
+                    && why != Why::GivenUp
+                {
+                    self.tell(sender, lost(back));
                 }
             }
             _ => {}
         }
     }
 
-    pub(super) fn delete(&mut self, id: usize) {
-        let object = self.capabilities[id].object;
-        match self.objects[object] {
-            Body::Queue { root, .. } if root == id => self.end_queue(object),
-            Body::Name { target, .. } => {
-                if let Some(target) = target {
-                    self.drop_one(target, false);
-                }
-                self.drop_one(id, false);
+    pub(super) fn unwatch(&mut self, process: usize, handle: Handle) {
+        self.watches.retain(|(watcher, through, _)| (*watcher, *through) != (process, handle));
+    }
+
+    fn take_lane_back(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.ended = true;
+        let ends = [(lane.sender, lane.sender_here), (lane.receiver, lane.receiver_here)];
+        for (process, here) in ends {
+            if here {
+                self.tell(process, lane_ended(id, LaneEnd::Revoked));
             }
-            _ => self.drop_one(id, false),
+        }
+        self.drop_escrow(id);
+    }
+
+    fn drop_escrow(&mut self, id: LaneId) {
+        let carried: Vec<usize> = self.lanes[&id].escrow.values().map(|(id, _)| *id).collect();
+        for id in carried {
+            self.drop_one(id, Why::Ended);
         }
     }
 
-    pub(super) fn end_queue(&mut self, object: usize) {
+    pub(super) fn delete(&mut self, id: usize) {
+        let object = self.capabilities[id].object;
+        match self.objects[object] {
+            Body::Queue { root, .. } if root == id => self.end_queue(object, LaneEnd::QueueDeleted),
+            Body::Name { target, .. } => {
+                if let Some(target) = target {
+                    self.drop_one(target, Why::GivenUp);
+                }
+                self.drop_one(id, Why::GivenUp);
+            }
+            _ => self.drop_one(id, Why::GivenUp),
+        }
+    }
+
+    pub(super) fn end_queue(&mut self, object: usize, why: LaneEnd) {
         let Body::Queue { root, .. } = self.objects[object] else { return };
         let lanes: Vec<_> = self.lanes.keys().copied().collect();
         for lane in lanes {
             if self.lanes[&lane].queue == object && self.lanes[&lane].receiver_here {
-                self.leave_receiver(lane);
+                self.leave_receiver(lane, why);
             }
         }
-        self.drop_one(root, false);
-        self.revoke(root);
+        self.drop_one(root, Why::GivenUp);
+        self.revoke(root, Why::Ended);
     }
 
-    pub(super) fn leave_sender(&mut self, id: LaneId) {
+    pub(super) fn leave_sender(&mut self, id: LaneId, why: LaneEnd) {
         let lane = self.lanes.get_mut(&id).expect("a lane");
         lane.sender_here = false;
-        lane.ended = true;
-        let settled = !lane.receiver_here;
+        let (receiver, receiver_here) = (lane.receiver, lane.receiver_here);
+        let is_news = !core::mem::replace(&mut lane.ended, true);
         lane.escrow.values_mut().for_each(|(_, back)| *back = None);
-        if settled {
+        if !receiver_here {
             self.lanes.remove(&id);
+        } else if is_news {
+            self.tell(receiver, lane_ended(id, why));
         }
     }
 
-    pub(super) fn leave_receiver(&mut self, id: LaneId) {
+    pub(super) fn leave_receiver(&mut self, id: LaneId, why: LaneEnd) {
         let lane = self.lanes.get_mut(&id).expect("a lane");
         lane.receiver_here = false;
-        lane.ended = true;
-        let (sender_here, own) = (lane.sender_here, lane.capability);
-        let escrow = core::mem::take(&mut lane.escrow);
-        for (id, _) in escrow.into_values() {
-            self.drop_one(id, false);
+        let (sender, sender_here, own) = (lane.sender, lane.sender_here, lane.capability);
+        let is_news = !core::mem::replace(&mut lane.ended, true);
+        if is_news && sender_here {
+            self.tell(sender, lane_ended(id, why));
         }
-        self.drop_one(own, false);
+        self.drop_escrow(id);
+        self.drop_one(own, Why::GivenUp);
         if !sender_here {
             self.lanes.remove(&id);
         }
@@ -497,7 +396,7 @@ impl Oracle {
 
     pub(super) fn unmap(&mut self, id: MappingId) {
         let mapping = self.mappings.remove(&id).expect("a mapping");
-        self.drop_one(mapping.capability, false);
+        self.drop_one(mapping.capability, Why::GivenUp);
         if let Body::Region(state, _) = &mut self.objects[mapping.region] {
             *state = match *state {
                 RegionState::Writing(writer) if writer == id => RegionState::Abandoned,
@@ -514,7 +413,7 @@ impl Oracle {
                 Body::Queue { receiver, root, .. }
                     if receiver == process && self.capabilities[root].holder != Holder::Gone =>
                 {
-                    self.end_queue(object);
+                    self.end_queue(object, LaneEnd::PeerDead);
                 }
                 Body::Name { publisher, root, .. }
                     if publisher == process && self.capabilities[root].holder != Holder::Gone =>
@@ -528,7 +427,7 @@ impl Oracle {
         let sending: Vec<_> =
             sending.into_iter().filter(|(_, lane)| lane.sender_here).map(|(id, _)| *id).collect();
         for lane in sending {
-            self.leave_sender(lane);
+            self.leave_sender(lane, LaneEnd::PeerDead);
         }
         let mapped = self.mappings.iter().filter(|(_, mapping)| mapping.process == process);
         let mapped: Vec<_> = mapped.map(|(id, _)| *id).collect();
@@ -536,7 +435,13 @@ impl Oracle {
             self.unmap(mapping);
         }
         for (_, id) in self.table(process) {
-            self.drop_one(id, false);
+            self.drop_one(id, Why::GivenUp);
         }
+        self.drop_one(self.people[process].root, Why::GivenUp);
+        self.people[process].waits.clear();
+        for (watcher, through, _) in self.watches.clone().into_iter().filter(|(.., of)| *of == process) {
+            self.tell(watcher, Event::ProcessEnded { process: through });
+        }
+        self.watches.retain(|(.., watched)| *watched != process);
     }
 }
