@@ -46,6 +46,12 @@ impl Duel {
         if let Body::Name { root, target, .. } = &mut self.oracle.objects[object] {
             (*root, *target) = (own, Some(child));
         }
+        self.tell_waiters(text);
+        true
+    }
+
+    /// Whoever waits for a name and may look it up now is told.
+    fn tell_waiters(&mut self, text: &'static str) {
         for waiter in 0..self.oracle.people.len() {
             let may = self.oracle.ruled(waiter, text, Rights::LOOKUP).is_ok()
                 && self.oracle.name_for(waiter, text).is_ok();
@@ -53,7 +59,6 @@ impl Duel {
                 self.oracle.tell(waiter, Event::NameAppeared { name: name(text) });
             }
         }
-        true
     }
 
     pub(super) fn lookup(&mut self, process: usize, first: u8, second: u8) -> bool {
@@ -138,8 +143,13 @@ impl Duel {
             NameRule { prefix, subject, allow: verbs[3 - (bits >> 12) as usize % 4], deny }
         };
         let rules: Vec<NameRule> = (0..u32::from(first % 4)).map(rule).collect();
-        self.driver.kernel.set_rules(NameRules::new(rules.clone()));
+        let effects = self.driver.kernel.set_rules(self.driver.now_ns, NameRules::new(rules.clone()));
+        let effects = effects.collect();
+        self.driver.run(effects);
         self.oracle.rules = rules;
+        for text in NAMES {
+            self.tell_waiters(text);
+        }
         true
     }
 }
