@@ -10,7 +10,7 @@ use std::{
 use keyway_abi::{
     Badge, BadgeBearer, Denial, Event, LaneId, PeerIdentity, Reply, Rights, Ticket,
     layout::{PAGE_BYTES, RING_BYTES_MAX},
-    limits::{QUEUE_SENDERS_MAX, STOCK_MAX},
+    limits::{MESSAGE_CAPABILITIES_MAX, QUEUE_SENDERS_MAX, STOCK_MAX},
     request,
 };
 use keyway_shm::{Access, LaneReceiver, ReceiveError, RecordHeader, Wait, Word};
@@ -528,7 +528,9 @@ fn sleep_on(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Error> {
 
 /// Takes the capabilities of a message out of escrow, before it is acknowledged.
 fn claim(control: &Arc<Control>, lane: LaneId, header: RecordHeader) -> Vec<Result<Capability, Error>> {
-    let count = (header.flags & flags::CAPABILITIES) >> flags::CAPABILITIES_SHIFT;
+    // LIMIT: MESSAGE_CAPABILITIES_MAX, whatever the sender says.
+    let count = ((header.flags & flags::CAPABILITIES) >> flags::CAPABILITIES_SHIFT)
+        .min(MESSAGE_CAPABILITIES_MAX as u32);
     let take = |offset: u32| {
         let ticket = Ticket(header.ticket.wrapping_add(offset));
         match control.request(request::EscrowTake { lane, ticket })?.0 {
