@@ -12,7 +12,11 @@ use crate::tests::driver::RING_BYTES;
 /// Capabilities.
 impl Duel {
     pub(super) fn derive(&mut self, process: usize, first: u8, second: u8, bits: u32) -> bool {
-        let from = self.pick(process, first, None);
+        let from = if bits.is_multiple_of(3) {
+            self.pick_listed(process, first)
+        } else {
+            self.pick(process, first, None)
+        };
         let rights = self.rights(process, from, bits);
         let badge = (second < 64).then_some(Badge(u64::from(second % 4)));
         let expires_ns = self.expiry(second);
@@ -59,7 +63,11 @@ impl Duel {
     }
 
     pub(super) fn grant(&mut self, process: usize, first: u8, second: u8, bits: u32) -> bool {
-        let from = self.pick(process, first, None);
+        let from = if bits.is_multiple_of(3) {
+            self.pick_listed(process, first)
+        } else {
+            self.pick(process, first, None)
+        };
         let to = self.pick(process, second, Some(Kind::Process));
         let rights = self.rights(process, from, bits);
         let badge = (bits >> 28 == 0).then_some(Badge(1));
