@@ -12,10 +12,11 @@ use crate::tests::driver::RING_BYTES;
 /// Capabilities.
 impl Duel {
     pub(super) fn derive(&mut self, process: usize, first: u8, second: u8, bits: u32) -> bool {
-        let from = if bits.is_multiple_of(3) {
-            self.pick_listed(process, first)
-        } else {
-            self.pick(process, first, None)
+        let from = match bits % 6 {
+            0 | 1 => self.pick_listed(process, first),
+            2 => self.pick_opening(process, first, Kind::Queue),
+            3 => self.pick_opening(process, first, Kind::Region),
+            _ => self.pick(process, first, None),
         };
         let rights = self.rights(process, from, bits);
         let badge = (second < 64).then_some(Badge(u64::from(second % 4)));
@@ -63,10 +64,11 @@ impl Duel {
     }
 
     pub(super) fn grant(&mut self, process: usize, first: u8, second: u8, bits: u32) -> bool {
-        let from = if bits.is_multiple_of(3) {
-            self.pick_listed(process, first)
-        } else {
-            self.pick(process, first, None)
+        let from = match bits % 6 {
+            0 | 1 => self.pick_listed(process, first),
+            2 => self.pick_opening(process, first, Kind::Queue),
+            3 => self.pick_opening(process, first, Kind::Region),
+            _ => self.pick(process, first, None),
         };
         let to = self.pick(process, second, Some(Kind::Process));
         let rights = self.rights(process, from, bits);
