@@ -33,6 +33,11 @@ impl Duel {
         let Reply::Capability(made) = reply else { panic!("a capability: {reply:?}") };
         assert_eq!((made.rights, made.badge), (rights, badge));
         self.oracle.child_until(parent, &terms, badge, Holder::Process(process, made.handle), payer);
+        // What is open through one counts for the other, which is seen while both have room.
+        if self.oracle.capabilities[parent].limits.opens.is_some() && !bits.is_multiple_of(4) {
+            self.open_through(process, from);
+            self.open_through(process, made.handle);
+        }
         true
     }
 
