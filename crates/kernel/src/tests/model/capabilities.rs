@@ -12,7 +12,12 @@ use crate::tests::driver::RING_BYTES;
 /// Capabilities.
 impl Duel {
     pub(super) fn derive(&mut self, process: usize, first: u8, second: u8, bits: u32) -> bool {
-        let from = self.pick(process, first, None);
+        let from = match bits % 6 {
+            0 | 1 => self.pick_listed(process, first),
+            2 => self.pick_opening(process, first, Kind::Queue),
+            3 => self.pick_opening(process, first, Kind::Region),
+            _ => self.pick(process, first, None),
+        };
         let rights = self.rights(process, from, bits);
         let badge = (second < 64).then_some(Badge(u64::from(second % 4)));
         let expires_ns = self.expiry(second);
@@ -28,6 +33,11 @@ impl Duel {
         let Reply::Capability(made) = reply else { panic!("a capability: {reply:?}") };
         assert_eq!((made.rights, made.badge), (rights, badge));
         self.oracle.child_until(parent, &terms, badge, Holder::Process(process, made.handle), payer);
+        // What is open through one counts for the other, which is seen while both have room.
+        if self.oracle.capabilities[parent].limits.opens.is_some() && !bits.is_multiple_of(4) {
+            self.open_through(process, from);
+            self.open_through(process, made.handle);
+        }
         true
     }
 
@@ -59,7 +69,12 @@ impl Duel {
     }
 
     pub(super) fn grant(&mut self, process: usize, first: u8, second: u8, bits: u32) -> bool {
-        let from = self.pick(process, first, None);
+        let from = match bits % 6 {
+            0 | 1 => self.pick_listed(process, first),
+            2 => self.pick_opening(process, first, Kind::Queue),
+            3 => self.pick_opening(process, first, Kind::Region),
+            _ => self.pick(process, first, None),
+        };
         let to = self.pick(process, second, Some(Kind::Process));
         let rights = self.rights(process, from, bits);
         let badge = (bits >> 28 == 0).then_some(Badge(1));

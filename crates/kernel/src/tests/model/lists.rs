@@ -36,7 +36,7 @@ impl Duel {
             .filter(|(_, id)| self.oracle.capabilities[*id].rights.contains(Rights::CONTROL));
         let controlled: Vec<Handle> = controlled.map(|(handle, _)| handle).collect();
         match controlled.len() {
-            count @ 1.. if choice % 8 < 6 => controlled[count - 1 - usize::from(choice / 8) % count],
+            count @ 1.. if choice % 8 < 6 => controlled[count - 1 - usize::from(choice / 8) % count.min(3)],
             _ => self.pick(process, choice, None),
         }
     }
@@ -155,15 +155,7 @@ impl Duel {
     }
 
     pub(super) fn acl_check(&mut self, process: usize, first: u8) -> bool {
-        let listed = self.oracle.table(process).into_iter().filter(|(_, id)| {
-            let object = self.oracle.capabilities[*id].object;
-            !self.oracle.lists[object].entries.is_empty()
-        });
-        let listed: Vec<Handle> = listed.map(|(handle, _)| handle).collect();
-        let object = match listed.len() {
-            count @ 1.. if first % 8 < 6 => listed[count - 1 - usize::from(first / 8) % count],
-            _ => self.pick(process, first, None),
-        };
+        let object = self.pick_listed(process, first);
         let plan = self.oracle.held_any(process, object);
         let Some((id, reply)) = self.ask(process, request::AclCheck { object }, plan) else { return false };
         let (of, held) = (self.oracle.capabilities[id].object, self.oracle.capabilities[id].rights);

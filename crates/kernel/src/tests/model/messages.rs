@@ -43,6 +43,10 @@ impl Duel {
 
     pub(super) fn open_lane(&mut self, process: usize, first: u8) -> bool {
         let queue = self.pick_opening(process, first, Kind::Queue);
+        self.open_through(process, queue)
+    }
+
+    pub(super) fn open_through(&mut self, process: usize, queue: Handle) -> bool {
         let plan = self.oracle.held(process, queue, Kind::Queue, Rights::SEND).and_then(|id| {
             self.oracle.openable(id, queue)?;
             let (asked, limits) = (RING_BYTES.into(), self.oracle.capabilities[id].limits);

@@ -62,6 +62,8 @@ pub(super) const STEPS: [(&str, u8); KINDS] = [
 /// Kinds of steps.
 pub(super) const KINDS: usize = 32;
 const PROCESSES: usize = 4;
+/// Who they are: of different users, groups and programs; two accept default actions, and two do not.
+const FIRST: [u32; PROCESSES] = [0, 0x0001_0101, 0x0010_0104, 0x0011_0202];
 pub(super) const UIDS: [u32; 3] = [1000, 1001, 0];
 pub(super) const GROUPS: [u32; 4] = [1001, 2000, 2001, 1];
 pub(super) const PROGRAMS: [&str; 2] = ["/usr/bin/probe", "/usr/bin/other"];
@@ -115,8 +117,8 @@ impl Duel {
             denials: BTreeMap::new(),
             quotas: BTreeMap::new(),
         };
-        for nth in 0..PROCESSES as u32 {
-            duel.connect(nth * 0x0102_0305);
+        for bits in FIRST {
+            duel.connect(bits);
         }
         duel
     }
@@ -377,6 +379,19 @@ impl Duel {
         match bounded.len() {
             count @ 1.. if choice % 8 < 3 => bounded[count - 1 - usize::from(choice / 8) % count],
             _ => self.pick(process, choice, Some(kind)),
+        }
+    }
+
+    /// A handle, mostly of something that has an access list.
+    pub(super) fn pick_listed(&self, process: usize, choice: u8) -> Handle {
+        let listed = self.oracle.table(process).into_iter().filter(|(_, id)| {
+            let object = self.oracle.capabilities[*id].object;
+            !self.oracle.lists[object].entries.is_empty()
+        });
+        let listed: Vec<Handle> = listed.map(|(handle, _)| handle).collect();
+        match listed.len() {
+            count @ 1.. if choice % 8 < 6 => listed[count - 1 - usize::from(choice / 8) % count],
+            _ => self.pick(process, choice, None),
         }
     }
 
