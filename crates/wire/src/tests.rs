@@ -1,6 +1,6 @@
 //! Frames read back as written, and each way to be malformed has its name.
 
-use alloc::{vec, vec::Vec};
+use alloc::{string::String, vec, vec::Vec};
 
 use keyway_abi::{
     Badge, Event, Farewell, Fault, Handle, LaneId, Malformed, Name, Reply, Request, Rights, Terms,
@@ -191,6 +191,30 @@ fn as_many_descriptors_as_may_come_may_come() {
     let more = encode_request(1, &derive(), max + 1).expect("short");
     let wrong = Malformed::DescriptorsWrong { said: max + 1, found: max + 1 };
     assert_eq!(decode_request(&more, FRAME_DESCRIPTORS_MAX + 1).map(|_| ()), Err(wrong));
+}
+
+/// What the fuzzers begin with is of use only while it is understood.
+#[test]
+fn the_frames_kept_for_the_fuzzers_are_requests_of_today() {
+    extern crate std;
+    let kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/frames");
+    let mut operations = 0;
+    for entry in std::fs::read_dir(kept).expect("the corpus is part of the tree") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let name = String::from(name);
+        // Others have been found by the fuzzers.
+        if !name.starts_with(char::is_uppercase) {
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("it can be read");
+        let (descriptors, frame) = bytes.split_first().expect("descriptors, and a frame");
+        let request =
+            decode_request(frame, usize::from(*descriptors)).map(|(_, request)| request.operation());
+        assert_eq!(request, Ok(name.as_str()), "write the corpus anew: fuzz/src/seed_corpus.rs");
+        operations += 1;
+    }
+    assert!(operations > 40, "{operations}");
 }
 
 proptest! {
