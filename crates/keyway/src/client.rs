@@ -196,7 +196,15 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without the right `write`, when the region has its writer, or when it was made to have several.
     pub fn map_writer(&self, region: &Capability) -> Result<RegionWriter, Error> {
-        RegionWriter::map(&self.control, region.handle(), MapOptions::default())
+        self.map_writer_with(region, MapOptions::default())
+    }
+
+    /// As [`map_writer`](Self::map_writer), at an address of one's choice.
+    ///
+    /// # Errors
+    /// As [`map_writer`](Self::map_writer).
+    pub fn map_writer_with(&self, region: &Capability, options: MapOptions) -> Result<RegionWriter, Error> {
+        RegionWriter::map(&self.control, region.handle(), options)
     }
 
     /// Maps a region that another process writes.
@@ -220,7 +228,15 @@ impl Client {
     /// # Errors
     /// As [`map_reader`](Self::map_reader).
     pub fn map_copy(&self, region: &Capability) -> Result<RegionCopy, Error> {
-        RegionCopy::map(&self.control, region.handle(), MapOptions::default())
+        self.map_copy_with(region, MapOptions::default())
+    }
+
+    /// As [`map_copy`](Self::map_copy), at an address of one's choice.
+    ///
+    /// # Errors
+    /// As [`map_copy`](Self::map_copy).
+    pub fn map_copy_with(&self, region: &Capability, options: MapOptions) -> Result<RegionCopy, Error> {
+        RegionCopy::map(&self.control, region.handle(), options)
     }
 
     /// Maps a region that its writer has frozen, as bytes that never change.
@@ -228,7 +244,15 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without the right `map`, or while the region is not frozen.
     pub fn map_frozen(&self, region: &Capability) -> Result<FrozenRegion, Error> {
-        FrozenRegion::map(&self.control, region.handle(), MapOptions::default())
+        self.map_frozen_with(region, MapOptions::default())
+    }
+
+    /// As [`map_frozen`](Self::map_frozen), at an address of one's choice.
+    ///
+    /// # Errors
+    /// As [`map_frozen`](Self::map_frozen).
+    pub fn map_frozen_with(&self, region: &Capability, options: MapOptions) -> Result<FrozenRegion, Error> {
+        FrozenRegion::map(&self.control, region.handle(), options)
     }
 
     /// Maps a region that several processes write.
@@ -236,7 +260,15 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without the right `write`, or when the region was made to have one writer.
     pub fn map_shared(&self, region: &Capability) -> Result<SharedRegion, Error> {
-        SharedRegion::map(&self.control, region.handle(), MapOptions::default())
+        self.map_shared_with(region, MapOptions::default())
+    }
+
+    /// As [`map_shared`](Self::map_shared), at an address of one's choice.
+    ///
+    /// # Errors
+    /// As [`map_shared`](Self::map_shared).
+    pub fn map_shared_with(&self, region: &Capability, options: MapOptions) -> Result<SharedRegion, Error> {
+        SharedRegion::map(&self.control, region.handle(), options)
     }
 
     /// Publishes a queue under a name. The name is withdrawn when the capability returned is dropped.

@@ -1,7 +1,7 @@
 //! Capability-secured inter-process communication for Linux: the client library.
 //!
 //! A process can do only what a capability in its hand lets it do, and what it may do, it does at memory speed: messages
-//! pass through shared memory of which every byte has one writer, without the broker and without a system call unless one
+//! pass through shared memory of which every byte has one writer (but for regions that are made to have several), without the broker and without a system call unless one
 //! side sleeps.
 //!
 //! ```

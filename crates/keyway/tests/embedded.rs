@@ -490,3 +490,27 @@ fn losing_thousands_of_capabilities_at_once_ends_no_session() {
     assert!(all[0].derive(Rights::SEND, None).is_err());
     send.derive(Rights::SEND, None).unwrap();
 }
+
+#[test]
+fn a_region_is_mapped_at_an_address_of_ones_choice_where_there_is_room() {
+    use keyway::MapOptions;
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let bytes = 3 * 4096;
+    // Where a mapping has just been, there is room.
+    let wish = {
+        let region = client.create_region(bytes).unwrap();
+        client.map_writer(&region).unwrap().address()
+    };
+    let region = client.create_region(bytes).unwrap();
+    let writer = client.map_writer_with(&region, MapOptions::default().near(wish)).unwrap();
+    writer.write(0, b"here").unwrap();
+    let taken = MapOptions::default().near(writer.address());
+    let reader = client.map_reader_with(&region, taken).unwrap();
+    assert_ne!(reader.address(), writer.address(), "what is there is never mapped over");
+    let copy = client.map_copy_with(&region, taken).unwrap();
+    let mut out = [[0; 4]; 2];
+    reader.read(0, &mut out[0]).unwrap();
+    copy.read(0, &mut out[1]).unwrap();
+    assert_eq!(out, [*b"here"; 2]);
+}

@@ -1,6 +1,6 @@
 //! Memory that a peer writes: views, lanes, the broker's words and the doorbell protocol.
 //!
-//! Every memory here has one writer, which may be hostile to us. What it says is copied out once, judged, and never
+//! Every memory here has one writer, or several where it was made so, which may be hostile to us. What it says is copied out once, judged, and never
 //! fetched again; where it lies about what it may lie about, only it is hurt.
 //!
 //! ```text
