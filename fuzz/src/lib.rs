@@ -130,7 +130,14 @@ impl Host {
     fn identity(&mut self, uid: u32) -> Identity {
         self.pids += 1;
         let executable = String::from("/usr/bin/fuzzed");
-        Identity { pid: self.pids, uid, gid: uid, groups: vec![uid + 1], executable, account: (self.pids.into(), 0) }
+        Identity {
+            pid: self.pids,
+            uid,
+            gid: uid,
+            groups: vec![uid + 1],
+            executable,
+            account: (self.pids.into(), 0),
+        }
     }
 
     fn chosen(&self, choice: u8) -> Option<ProcessNumber> {
