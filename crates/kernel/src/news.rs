@@ -41,3 +41,33 @@ fn in_parts<T: Clone>(entries: Vec<T>) -> impl Iterator<Item = Vec<T>> {
         entries.iter().skip(part * EVENT_ENTRIES_MAX).take(EVENT_ENTRIES_MAX).cloned().collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn much_is_told_in_several_events_each_thing_once() {
+        let mut news = News::default();
+        let handles: Vec<Handle> = (0..1100).map(|slot| Handle::new(slot, 1)).collect();
+        news.lost.clone_from(&handles);
+        for lane in 0..600 {
+            news.on_ended(LaneId(lane), if lane % 2 == 0 { LaneEnd::Closed } else { LaneEnd::Revoked });
+        }
+        let events: Vec<Event> = news.into_events().collect();
+        let counts: Vec<usize> = events
+            .iter()
+            .map(|event| match event {
+                Event::CapabilitiesLost { handles } => handles.len(),
+                Event::LanesEnded { lanes, .. } => lanes.len(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(counts, [300, 300, 512, 512, 76]);
+        let told = events.into_iter().filter_map(|event| match event {
+            Event::CapabilitiesLost { handles } => Some(handles),
+            _ => None,
+        });
+        assert_eq!(told.flatten().collect::<Vec<_>>(), handles);
+    }
+}
