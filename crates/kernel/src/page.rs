@@ -207,6 +207,24 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_wanted_when_few_words_are_left_and_while_there_may_be_more() {
+        let mut pages = with_page();
+        while pages.free_words() > BROKER_WORDS_RESERVE {
+            pages.take_word(2);
+        }
+        assert!(!pages.wants_page());
+        pages.take_word(2);
+        assert!(pages.wants_page());
+        while pages.pages.len() < BROKER_PAGES_MAX {
+            assert!(pages.wants_page());
+            pages.begin_page();
+            pages.on_created(Ok(()));
+            (0..pages.free_words()).for_each(|_| drop(pages.take_word(2)));
+        }
+        assert!(!pages.wants_page());
+    }
+
+    #[test]
     fn a_refused_page_can_be_wanted_again() {
         let mut pages = Pages::default();
         assert_eq!(pages.begin_page(), 0);
