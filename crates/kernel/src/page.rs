@@ -219,7 +219,9 @@ mod tests {
             assert!(pages.wants_page());
             pages.begin_page();
             pages.on_created(Ok(()));
-            (0..pages.free_words()).for_each(|_| drop(pages.take_word(2)));
+            while pages.has_word() {
+                pages.take_word(2);
+            }
         }
         assert!(!pages.wants_page());
     }
