@@ -173,7 +173,7 @@ pub(crate) const STRAYS_MAX: u32 = 64;
 const STACK_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         io::Write,
         net::{TcpListener, TcpStream},
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     /// A socket whose close blocks: it lingers over bytes that the other end does not read.
-    fn lingering(listener: &TcpListener, seconds: u64) -> (OwnedFd, TcpStream) {
+    pub(crate) fn lingering(listener: &TcpListener, seconds: u64) -> (OwnedFd, TcpStream) {
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (other, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();

@@ -1,10 +1,6 @@
 //! A broker turned by hand: what one turn does, and what it leaves to the next.
 
-use std::{
-    io::Write,
-    net::{TcpListener, TcpStream},
-    os::fd::AsFd,
-};
+use std::{net::TcpListener, os::fd::AsFd};
 
 use keyway_abi::{
     DefaultActions, Event, Handle, Name, PROTOCOL_VERSION, Reply, Rights, SessionStart, Terms,
@@ -18,7 +14,7 @@ use keyway_wire::Incoming;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::*;
-use crate::identity::own_uid;
+use crate::{closing::tests::lingering, identity::own_uid};
 
 struct Scene {
     broker: Broker,
@@ -143,25 +139,13 @@ fn one_turn_handles_one_deposit_of_a_process() {
     }
 }
 
-/// A socket whose close takes minutes: it lingers over bytes that the other end does not read.
-fn lingering() -> (OwnedFd, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (other, _) = listener.accept().unwrap();
-    stream.set_nonblocking(true).unwrap();
-    while stream.write(&[0; 1 << 12]).is_ok() {}
-    stream.set_nonblocking(false).unwrap();
-    sockopt::set_socket_linger(&stream, Some(Duration::from_secs(600))).unwrap();
-    (stream.into(), other)
-}
-
 #[test]
 fn where_linux_cannot_refuse_descriptors_a_user_gets_no_more_in_than_a_frame_above_its_limit() {
     let mut scene = Scene::begin();
     scene.broker.hands.rights_filter = RightsFilter::Missing;
     let mut sessions: Vec<OwnedFd> = (0..5).map(|_| scene.connect(RightsFilter::Missing).0).collect();
     let honest = sessions.pop().unwrap();
-    let (slow, other_end) = lingering();
+    let (slow, other_end) = lingering(&TcpListener::bind("127.0.0.1:0").unwrap(), 600);
     let uid = own_uid();
     scene.broker.hands.closers.close(uid, slow, Closing::default());
     let null = OwnedFd::from(File::open("/dev/null").unwrap());

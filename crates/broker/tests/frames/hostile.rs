@@ -92,7 +92,11 @@ fn lingering(listener: &TcpListener) -> (OwnedFd, TcpStream) {
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (other, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
-    while stream.write(&[0; 1 << 12]).is_ok() {}
+    // The other end's buffer grows for a while, and what it takes is not waited for.
+    while stream.write(&[0; 1 << 12]).is_ok() || {
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write(&[0; 1 << 12]).is_ok()
+    } {}
     stream.set_nonblocking(false).unwrap();
     sockopt::set_socket_linger(&stream, Some(Duration::from_secs(600))).unwrap();
     (stream.into(), other)
