@@ -154,11 +154,10 @@ fn a_file_that_cannot_be_made_is_told_with_what_is_there_and_whose_it_is() {
     assert!(text.contains("(mode 640)") && text.contains("choose a --socket"), "{text}");
 }
 
-#[test]
-fn a_linux_that_lacks_what_is_needed_is_told_by_name() {
-    let (pidfd_open, waitv) = (libc::SYS_pidfd_open, libc::SYS_futex_waitv);
-    let rules = [(pidfd_open, vec![]), (waitv, vec![])].into_iter().collect();
-    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32));
+/// Why a broker does not start where Linux answers these calls with `errno`.
+fn refused_without<const N: usize>(calls: [i64; N], errno: i32) -> StartError {
+    let rules = calls.into_iter().map(|call| (call, vec![])).collect();
+    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(errno.cast_unsigned()));
     let filter = SeccompFilter::new(rules, allow, refuse, env::consts::ARCH.try_into().unwrap()).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
     // The filter holds for that thread alone.
@@ -166,7 +165,12 @@ fn a_linux_that_lacks_what_is_needed_is_told_by_name() {
         seccompiler::apply_filter(&program).unwrap();
         Embedded::start()
     });
-    let refused = refused(started.join().unwrap());
+    refused(started.join().unwrap())
+}
+
+#[test]
+fn a_linux_that_lacks_what_is_needed_is_told_by_name() {
+    let refused = refused_without([libc::SYS_pidfd_open, libc::SYS_futex_waitv], libc::ENOSYS);
     assert!(matches!(&refused, StartError::LinuxLacks(missing) if missing.features.len() == 2), "{refused}");
     let lacks =
         "this kernel lacks futex_waitv of Linux 5.16, pidfd_open of Linux 5.3; Linux 6.5 or newer has all";
@@ -175,15 +179,7 @@ fn a_linux_that_lacks_what_is_needed_is_told_by_name() {
 
 #[test]
 fn a_broker_without_a_descriptor_left_says_which_call_was_refused() {
-    let rules = [(libc::SYS_eventfd2, vec![])].into_iter().collect();
-    let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(libc::EMFILE as u32));
-    let filter = SeccompFilter::new(rules, allow, refuse, env::consts::ARCH.try_into().unwrap()).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
-    let started = thread::spawn(move || {
-        seccompiler::apply_filter(&program).unwrap();
-        Embedded::start()
-    });
-    let refused = refused(started.join().unwrap());
+    let refused = refused_without([libc::SYS_eventfd2], libc::EMFILE);
     assert_eq!(refused.to_string(), "eventfd: no file descriptors left (EMFILE)");
 }
 
