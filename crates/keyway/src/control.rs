@@ -27,7 +27,7 @@ use keyway_sys::{
 };
 use keyway_wire::Incoming;
 
-use crate::error::Error;
+use crate::{broker_clock::BrokerClock, error::Error};
 
 /// The longest that a request waits for its reply.
 pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,8 +113,7 @@ pub(crate) struct Control {
     routes: Mutex<Routes>,
     pages: Mutex<BTreeMap<u32, Mapping>>,
     event_word: Word,
-    /// When the session began, by this process's `CLOCK_BOOTTIME`.
-    began_ns: u64,
+    clock: BrokerClock,
     start: SessionStart,
 }
 
@@ -130,7 +129,9 @@ impl Control {
                 farewell = Some(reason);
             }
         };
+        let before_ns = clock::boot_ns();
         let answer = line.exchange(&socket, &hello.into(), &mut keep);
+        let after_ns = clock::boot_ns();
         let (reply, descriptors) = match (answer, farewell) {
             (Err(Error::BrokerGone), Some(farewell)) => return Err(Error::SessionEnded(farewell)),
             (answer, _) => answer?,
@@ -147,24 +148,19 @@ impl Control {
             routes: Mutex::new(Routes::default()),
             pages: Mutex::new(BTreeMap::from([(0, page)])),
             event_word,
-            began_ns: clock::boot_ns(),
+            clock: BrokerClock::new(before_ns, start.now_ns, after_ns),
             start,
         })
     }
 
     /// The time at which something ends that lasts so long, as the broker counts.
     pub(crate) fn expiry_ns(&self, lifetime: Option<Duration>) -> Option<u64> {
-        let lifetime = u64::try_from(lifetime?.as_nanos()).unwrap_or(u64::MAX);
-        // Time namespaces shift the clock: what counts is how long ago the session began.
-        let since = clock::boot_ns().saturating_sub(self.began_ns);
-        // The last moment stands for no end.
-        Some(self.start.now_ns.saturating_add(since).saturating_add(lifetime).min(u64::MAX - 1))
+        lifetime.map(|lifetime| self.clock.expiry_ns(lifetime))
     }
 
     /// How long it is until a moment of the broker's clock; zero if it has passed.
     pub(crate) fn remaining(&self, at_ns: u64) -> Duration {
-        let since = clock::boot_ns().saturating_sub(self.began_ns);
-        Duration::from_nanos(at_ns.saturating_sub(self.start.now_ns.saturating_add(since)))
+        self.clock.remaining(at_ns)
     }
 
     /// Readable when something has come from the broker; for readiness only.

@@ -32,6 +32,7 @@
 
 #[cfg(feature = "gui")]
 pub mod bridge;
+mod broker_clock;
 mod call;
 mod capability;
 mod client;
