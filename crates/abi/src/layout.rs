@@ -7,40 +7,71 @@
 //! ```text
 //!  ring memory (the sender writes)            acknowledgement memory (the receiver writes)
 //!  0    position: u32  bytes committed        0    position: u32  bytes taken
-//!                                             4    messages: u32  messages taken
+//!  4    messages: u32  messages committed     4    messages: u32  messages taken
 //!  128  waiting: u32   sender awaits space    128  waiting: u32   receiver awaits a record
-//!  256  version: u32   LANE_LAYOUT_VERSION    4096 end
-//!  4096 records, a power of two bytes long
+//!  256  version: u32   LANE_LAYOUT_VERSION    256  version: u32   LANE_LAYOUT_VERSION
+//!  260  barrier: u32   how it goes to sleep   260  barrier: u32   how it goes to sleep
+//!  4096 records, a power of two bytes long    4096 end
+//!
+//!  a record, at a multiple of 8 bytes:
+//!  0  commit: u64      bits 0 to 29 the payload's size, 30 and 31 the kind (0: not committed), 32 to 63 the message type
+//!  8  flags, ticket    two u32, of an extended record only
+//!     payload          up to the next multiple of 8
+//!     the next record's commit, 0 until it is committed
 //!
 //!  broker page (the broker writes, one process reads): 1024 words of u32
 //!  word 0 of page 0: grows with every event that the broker sends to the process
 //!  any other word: the generation of one lane or mapping, then WORD_REVOKED or WORD_DEAD for ever
 //! ```
 //!
-//! Positions count bytes and wrap at 2^32; a ring is at most 2^30 bytes long, so a difference is never ambiguous.
+//! A record is committed by its first word, stored last. The word where the next one will begin was cleared before, so a
+//! reader that has come so far sees nothing there. Of several records the first one's word is stored last of all: they
+//! are committed together.
+//!
+//! Positions count bytes and wrap at 2^32; a ring is at most 2^30 bytes long, so a difference is never ambiguous. The
+//! sender's position is there for those who sleep, and for people: no record is read because of it.
 
 /// The version of everything in this file; it is agreed on in the first frame.
-pub const LANE_LAYOUT_VERSION: u32 = 1;
+pub const LANE_LAYOUT_VERSION: u32 = 2;
 
 /// Bytes of a page on the machines that Keyway runs on, and the length of an acknowledgement memory and a broker page.
 pub const PAGE_BYTES: usize = 4096;
 
 /// Offset of the writer's position, in ring and acknowledgement memory.
 pub const POSITION_OFFSET: usize = 0;
-/// Offset of the count of messages taken, in acknowledgement memory. Wraps at 2^32.
+/// Offset of the count of messages, taken or committed, in acknowledgement and ring memory. Wraps at 2^32.
 pub const MESSAGES_OFFSET: usize = 4;
 /// Offset of the word that says that the writer of this memory sleeps, in ring and acknowledgement memory: 0 or 1.
 /// On a line pair of its own, because the other side reads it after each message.
 pub const WAITING_OFFSET: usize = 128;
-/// Offset of the layout version in ring memory. For people with a debugger; no code relies on it.
+/// Offset of the layout version, in ring and acknowledgement memory. For people with a debugger; no code relies on it.
 pub const VERSION_OFFSET: usize = 256;
+/// Offset of the word that says what the writer of this memory does between its announcement that it will sleep and its
+/// last look: one of the `BARRIER_*`. Written before the other side maps it, and then never again.
+pub const BARRIER_OFFSET: usize = 260;
+/// It makes a memory barrier of its own; the other side must make one after each publication.
+pub const BARRIER_OWN: u32 = 0;
+/// It makes one on all sides by `membarrier(2)`; one that has registered for that needs none of its own.
+pub const BARRIER_ALL: u32 = 1;
 /// Offset of the first record in ring memory.
 pub const RECORDS_OFFSET: usize = PAGE_BYTES;
 
-/// Bytes of a record's header: size, type, flags, ticket, each a `u32` in native order.
-pub const RECORD_HEADER_BYTES: usize = 16;
+/// Bytes of the word that commits a record, which every record begins with.
+pub const COMMIT_BYTES: usize = 8;
+/// Bytes of what an extended record has besides: flags and ticket.
+pub const EXTENSION_BYTES: usize = 8;
 /// Records begin at multiples of this many bytes.
 pub const RECORD_ALIGN_BYTES: usize = 8;
+/// Bytes of a ring that are never committed at the same time: the word after the last record, which is 0.
+pub const RING_RESERVED_BYTES: usize = COMMIT_BYTES;
+/// Bits of a payload's size.
+pub const SIZE_BITS: u32 = 30;
+/// The kind of a committed record without flags or ticket.
+pub const KIND_PLAIN: u32 = 1;
+/// The kind of a committed record with both.
+pub const KIND_EXTENDED: u32 = 2;
+/// The kind of a record without a message, which fills the ring up to its end.
+pub const KIND_PADDING: u32 = 3;
 
 /// The smallest and the largest ring, in bytes of records. Both, and all between, are powers of two.
 pub const RING_BYTES_MIN: u32 = 1 << 12;

@@ -235,6 +235,7 @@ impl Control {
     }
 
     /// What the event word says now.
+    #[inline]
     pub(crate) fn events_seen(&self) -> u32 {
         // SYNC event-word: the frame is in the socket before the word says so.
         self.event_word.load(Ordering::Acquire)

@@ -74,6 +74,16 @@ pub enum Error {
         /// The largest possible.
         bytes_max: usize,
     },
+    /// The message stays where it is.
+    #[error(
+        "the next message has {needed_bytes} bytes, the buffer {given_bytes}: receive it into a larger one"
+    )]
+    BufferTooSmall {
+        /// The message's size.
+        needed_bytes: usize,
+        /// The buffer's.
+        given_bytes: usize,
+    },
     /// A message with more capabilities than it can carry.
     #[error("{asked} capabilities in a message, {max} are possible")]
     TooManyCapabilities {
@@ -150,7 +160,7 @@ impl Error {
             Error::SessionEnded(_) | Error::BrokerGone => Errno::CONNRESET,
             Error::BrokerSilent { .. } | Error::TimedOut(_) => Errno::TIMEDOUT,
             Error::BrokerUnreadable(_) | Error::BrokerIncoherent { .. } | Error::PeerFault(_) => Errno::PROTO,
-            Error::MessageTooLarge { .. } => Errno::MSGSIZE,
+            Error::MessageTooLarge { .. } | Error::BufferTooSmall { .. } => Errno::MSGSIZE,
             Error::SocketPathTooLong { .. } => Errno::NAMETOOLONG,
             Error::WouldBlock => Errno::AGAIN,
             Error::LaneEnded { ending: Ending::PeerDead, .. } => Errno::PIPE,

@@ -66,12 +66,12 @@ pub use crate::{
     device::Depositor,
     error::Error,
     message::{Carried, Message, Outgoing, ReplyTo},
-    queue::{Incoming, Peer, Queue, QueueOptions, wait_any},
+    queue::{Inbox, Incoming, Peer, Queue, QueueOptions, Received, wait_any},
     region::{
         FrozenCopy, FrozenRegion, MapOptions, RegionCopy, RegionOptions, RegionReader, RegionWriter,
         SharedRegion,
     },
-    sender::{Sender, SenderOptions},
+    sender::{Loan, Sender, SenderOptions},
     signals::Signals,
     waiting::WaitStyle,
 };

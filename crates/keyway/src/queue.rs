@@ -1,7 +1,12 @@
 //! A queue and its receiver: many lanes come in, messages go out in turn.
+//!
+//! Neighbours: `inbox` (messages received together).
+
+mod inbox;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::ControlFlow,
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,9 +18,9 @@ use keyway_abi::{
     limits::{MESSAGE_CAPABILITIES_MAX, QUEUE_SENDERS_MAX, STOCK_MAX},
     request,
 };
-use keyway_shm::{Access, LaneReceiver, ReceiveError, RecordHeader, Wait, Word};
+use keyway_shm::{Access, LaneReceiver, ReceiveError, RecordHeader, Wait, WakeBy, Word};
 use keyway_sys::{
-    futex,
+    barrier, futex,
     memory::{Mapping, Populate},
 };
 
@@ -27,6 +32,8 @@ use crate::{
     sender::{Sender, SenderOptions, timed_out},
     waiting::{SLEEP_MAX, Spinner, Until, WaitStyle},
 };
+
+pub use self::inbox::{Inbox, Received};
 
 /// How a queue is to be.
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +207,97 @@ impl Queue {
         self.next_until(Until::after(timeout)).map_err(|error| timed_out(error, timeout))
     }
 
+    /// Receives a message into a buffer and answers how long it is; waits for one. What it brings besides bytes is dropped.
+    ///
+    /// # Errors
+    /// [`Error::BufferTooSmall`], which leaves the message in place and says what it needs; and as [`Queue::receive`].
+    pub fn receive_into(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let mut asleep_since = None;
+        loop {
+            if let Some(message) = self.take_next(buffer.len())? {
+                self.spinner.settle(asleep_since);
+                buffer[..message.payload.len()].copy_from_slice(&message.payload);
+                let len = message.payload.len();
+                self.buffer = message.payload;
+                return Ok(len);
+            }
+            self.wait_once(Until::Forever, &mut asleep_since)?;
+        }
+    }
+
+    /// Receives a message into the queue's own memory, where it stays until the next call; waits for one. Nothing is allocated.
+    ///
+    /// What the message brings besides bytes is dropped: who expects capabilities or calls receives with [`Queue::receive`] or
+    /// [`Queue::receive_many`].
+    ///
+    /// # Errors
+    /// As [`Queue::receive`].
+    #[inline]
+    pub fn receive_ref(&mut self) -> Result<Received<'_>, Error> {
+        self.receive_ref_until(Until::Forever)
+    }
+
+    /// As [`Queue::receive_ref`], if there is a message.
+    ///
+    /// # Errors
+    /// As [`Queue::try_receive`].
+    #[inline]
+    pub fn try_receive_ref(&mut self) -> Result<Received<'_>, Error> {
+        if let Some((index, message_type)) = self.take_plain() {
+            return Ok(self.lend_plain(index, message_type));
+        }
+        match self.take_ref()? {
+            Some(taken) => Ok(self.lend(taken)),
+            None => Err(Error::WouldBlock),
+        }
+    }
+
+    /// As [`Queue::receive_ref`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Queue::receive_timeout`].
+    pub fn receive_ref_timeout(&mut self, timeout: Duration) -> Result<Received<'_>, Error> {
+        self.receive_ref_until(Until::after(timeout)).map_err(|error| timed_out(error, timeout))
+    }
+
+    /// Receives what is there, up to `max` messages, in place of what the inbox held; waits for the first. Answers how many.
+    ///
+    /// All of a lane are acknowledged at once. That lanes came or ended is not told.
+    ///
+    /// # Errors
+    /// As [`Queue::receive`].
+    #[inline]
+    pub fn receive_many(&mut self, inbox: &mut Inbox, max: usize) -> Result<usize, Error> {
+        self.receive_many_until(inbox, max, Until::Forever)
+    }
+
+    /// As [`Queue::receive_many`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Queue::receive_timeout`].
+    pub fn receive_many_timeout(
+        &mut self,
+        inbox: &mut Inbox,
+        max: usize,
+        timeout: Duration,
+    ) -> Result<usize, Error> {
+        let received = self.receive_many_until(inbox, max, Until::after(timeout));
+        received.map_err(|error| timed_out(error, timeout))
+    }
+
+    /// As [`Queue::receive_many`], if there is a message.
+    ///
+    /// # Errors
+    /// As [`Queue::try_receive`].
+    #[inline]
+    pub fn try_receive_many(&mut self, inbox: &mut Inbox, max: usize) -> Result<usize, Error> {
+        inbox.clear();
+        match self.fill(inbox, max)? {
+            0 => Err(Error::WouldBlock),
+            count => Ok(count),
+        }
+    }
+
     /// The next message or news, if there is one.
     ///
     /// # Errors
@@ -210,13 +308,27 @@ impl Queue {
             return Ok(Some(news));
         }
         for _ in 0..self.lanes.len() {
-            if self.turn >= self.lanes.len() {
-                self.turn = 0;
-            }
-            let index = self.turn;
-            self.turn += 1;
-            if let Some(incoming) = self.take_from(index)? {
+            let index = self.next_turn();
+            if let Some(incoming) = self.take_from(index, usize::MAX)? {
                 return Ok(Some(incoming));
+            }
+        }
+        lost.map_or(Ok(None), Err)
+    }
+
+    /// The next message of at most so many bytes, each lane in its turn.
+    fn take_next(&mut self, bytes_max: usize) -> Result<Option<Message>, Error> {
+        let lost = self.catch_up();
+        for _ in 0..self.lanes.len() {
+            let index = self.next_turn();
+            match self.take_from(index, bytes_max) {
+                Ok(Some(Incoming::Message(message))) => return Ok(Some(message)),
+                Ok(_) => {}
+                Err(error) => {
+                    // What stays in place is still the next.
+                    self.turn = index;
+                    return Err(error);
+                }
             }
         }
         lost.map_or(Ok(None), Err)
@@ -266,6 +378,236 @@ impl Queue {
         self.spinner.set_style(style);
     }
 
+    #[inline]
+    fn receive_ref_until(&mut self, until: Until) -> Result<Received<'_>, Error> {
+        if let Some((index, message_type)) = self.take_plain() {
+            return Ok(self.lend_plain(index, message_type));
+        }
+        let taken = match self.take_ref()? {
+            Some(taken) => taken,
+            None => self.take_ref_later(until)?,
+        };
+        Ok(self.lend(taken))
+    }
+
+    /// The ordinary case of `take_ref`: nothing is new, and the lane whose turn it is has a plain message.
+    #[inline]
+    fn take_plain(&mut self) -> Option<(usize, u32)> {
+        if !self.is_caught_up() {
+            return None;
+        }
+        let index = if self.turn >= self.lanes.len() { 0 } else { self.turn };
+        let lane = self.lanes.get_mut(index)?;
+        let message_type = lane.receiver.take_plain(&mut self.buffer)?;
+        self.turn = index + 1;
+        if lane.receiver.must_wake_sender().is_some() {
+            // Whoever sleeps wakes by itself after a while; nothing is lost if this fails.
+            let _ = wake_sender(&lane.receiver);
+        }
+        Some((index, message_type))
+    }
+
+    #[inline]
+    fn lend_plain(&self, index: usize, message_type: u32) -> Received<'_> {
+        let peer = &self.lanes[index].peer;
+        Received {
+            payload: &self.buffer,
+            message_type,
+            flags: 0,
+            badge: peer.badge,
+            lane: peer.lane,
+            sender: &peer.identity,
+            index: 0,
+        }
+    }
+
+    fn take_ref_later(&mut self, until: Until) -> Result<Taken, Error> {
+        let mut asleep_since = None;
+        loop {
+            if let Some(taken) = self.take_ref()? {
+                self.spinner.settle(asleep_since);
+                return Ok(taken);
+            }
+            self.wait_once(until, &mut asleep_since)?;
+        }
+    }
+
+    /// Takes the next message into the queue's buffer, each lane in its turn.
+    #[inline]
+    fn take_ref(&mut self) -> Result<Option<Taken>, Error> {
+        let lost = self.catch_up();
+        for _ in 0..self.lanes.len() {
+            let index = self.next_turn();
+            let lane = &mut self.lanes[index];
+            match lane.receiver.peek(&mut self.buffer) {
+                Ok(None) => {}
+                Ok(Some(header)) if header.flags & !flags::USER == 0 => {
+                    lane.receiver.acknowledge();
+                    wake_sender(&lane.receiver)?;
+                    return Ok(Some(Taken { index, header, skip_bytes: 0 }));
+                }
+                unusual => {
+                    if let Some(taken) = self.take_unusual(index, unusual)? {
+                        return Ok(Some(taken));
+                    }
+                }
+            }
+        }
+        lost.map_or(Ok(None), Err)
+    }
+
+    /// What was peeked brings more than bytes, or there was an end.
+    #[cold]
+    fn take_unusual(
+        &mut self,
+        index: usize,
+        peeked: Result<Option<RecordHeader>, ReceiveError>,
+    ) -> Result<Option<Taken>, Error> {
+        let header = match peeked {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                let why = why_over(error, &self.lanes[index].receiver);
+                drop(self.end_lane(index, why));
+                return Ok(None);
+            }
+        };
+        let mut capabilities = claim(&self.control, self.lanes[index].peer.lane, header);
+        let payload = std::mem::take(&mut self.buffer);
+        let meaning = self.interpret(index, header, &payload, &mut capabilities);
+        self.buffer = payload;
+        let lane = &mut self.lanes[index];
+        lane.receiver.acknowledge();
+        wake_sender(&lane.receiver)?;
+        Ok(match meaning {
+            Meaning::Nothing => None,
+            Meaning::Message { skip_bytes, .. } => Some(Taken { index, header, skip_bytes }),
+        })
+    }
+
+    #[inline]
+    fn lend(&self, taken: Taken) -> Received<'_> {
+        let peer = &self.lanes[taken.index].peer;
+        Received {
+            payload: &self.buffer[taken.skip_bytes..],
+            message_type: taken.header.message_type,
+            flags: (taken.header.flags & flags::USER) as u16,
+            badge: peer.badge,
+            lane: peer.lane,
+            sender: &peer.identity,
+            index: 0,
+        }
+    }
+
+    /// Hears what the broker has to tell, if anything; what came or went is told to nobody. Answers why nothing more will be
+    /// heard, once that is so.
+    #[cold]
+    fn catch_up(&mut self) -> Option<Error> {
+        let lost =
+            if self.control.events_seen() == self.events_seen { None } else { self.look_at_events().err() };
+        if !self.told.is_empty() {
+            self.told.clear();
+        }
+        lost
+    }
+
+    #[inline]
+    fn is_caught_up(&self) -> bool {
+        self.control.events_seen() == self.events_seen && self.told.is_empty()
+    }
+
+    /// The lane whose turn it is.
+    #[inline]
+    fn next_turn(&mut self) -> usize {
+        if self.turn >= self.lanes.len() {
+            self.turn = 0;
+        }
+        self.turn += 1;
+        self.turn - 1
+    }
+
+    #[inline]
+    fn receive_many_until(&mut self, inbox: &mut Inbox, max: usize, until: Until) -> Result<usize, Error> {
+        inbox.clear();
+        match self.fill(inbox, max)? {
+            0 => self.fill_later(inbox, max, until),
+            count => Ok(count),
+        }
+    }
+
+    fn fill_later(&mut self, inbox: &mut Inbox, max: usize, until: Until) -> Result<usize, Error> {
+        let mut asleep_since = None;
+        loop {
+            match self.fill(inbox, max)? {
+                0 => self.wait_once(until, &mut asleep_since)?,
+                count => {
+                    self.spinner.settle(asleep_since);
+                    return Ok(count);
+                }
+            }
+        }
+    }
+
+    /// Takes up to `max` messages from the lanes, each in its turn.
+    #[inline]
+    fn fill(&mut self, inbox: &mut Inbox, max: usize) -> Result<usize, Error> {
+        let lost = if self.is_caught_up() { None } else { self.catch_up() };
+        let mut left = self.lanes.len();
+        while left > 0 && inbox.len() < max {
+            let index = self.next_turn();
+            left -= 1;
+            self.fill_from(index, inbox, max)?;
+            left = left.min(self.lanes.len());
+        }
+        match (inbox.len(), lost) {
+            (0, Some(lost)) => Err(lost),
+            (count, _) => Ok(count),
+        }
+    }
+
+    /// Takes messages from one lane and acknowledges them, or learns that it is over.
+    #[inline]
+    fn fill_from(&mut self, index: usize, inbox: &mut Inbox, max: usize) -> Result<(), Error> {
+        let lane = &mut self.lanes[index];
+        // A message that brings more than bytes is looked at before the next one.
+        let mut special = None;
+        let left = max - inbox.len();
+        let Inbox { bytes, .. } = inbox;
+        let mut bytes = std::mem::take(bytes);
+        let peeked = lane.receiver.peek_many(&mut bytes, left, |start, end, header| {
+            inbox.add(start, end, header, &lane.peer);
+            if header.flags & !flags::USER == 0 {
+                return ControlFlow::Continue(());
+            }
+            special = Some((start, header));
+            ControlFlow::Break(())
+        });
+        inbox.bytes = bytes;
+        if let Some((start, header)) = special {
+            self.fill_special(index, header, start, inbox);
+        }
+        let lane = &mut self.lanes[index];
+        if lane.receiver.has_peeked() {
+            lane.receiver.acknowledge();
+            wake_sender(&lane.receiver)?;
+        }
+        if let Err(error) = peeked {
+            let why = why_over(error, &lane.receiver);
+            drop(self.end_lane(index, why));
+        }
+        Ok(())
+    }
+
+    /// The last message of the inbox, which begins at `start`, brings more than bytes.
+    #[cold]
+    fn fill_special(&mut self, index: usize, header: RecordHeader, start: usize, inbox: &mut Inbox) {
+        let mut capabilities = claim(&self.control, self.lanes[index].peer.lane, header);
+        match self.interpret(index, header, &inbox.bytes[start..], &mut capabilities) {
+            Meaning::Nothing => inbox.forget_last(start),
+            Meaning::Message { reply_to, skip_bytes } => inbox.attach(skip_bytes, capabilities, reply_to),
+        }
+    }
+
     fn receive_until(&mut self, until: Until) -> Result<Message, Error> {
         loop {
             if let Incoming::Message(message) = self.next_until(until)? {
@@ -295,18 +637,23 @@ impl Queue {
                 // What came before the reason is still to be told.
                 return self.try_next()?.ok_or(reason);
             }
-            if self.spinner.spin() {
-                if self.spinner.is_clock_due() && until.is_over() {
-                    return Err(Error::WouldBlock);
-                }
-                if self.spinner.is_look_due() {
-                    self.control.pump()?;
-                }
-                continue;
-            }
-            asleep_since.get_or_insert_with(Instant::now);
-            self.sleep(until)?;
+            self.wait_once(until, &mut asleep_since)?;
         }
+    }
+
+    /// Spins once more, or sleeps once.
+    fn wait_once(&mut self, until: Until, asleep_since: &mut Option<Instant>) -> Result<(), Error> {
+        if self.spinner.spin() {
+            if self.spinner.is_clock_due() && until.is_over() {
+                return Err(Error::WouldBlock);
+            }
+            if self.spinner.is_look_due() {
+                self.control.pump()?;
+            }
+            return Ok(());
+        }
+        asleep_since.get_or_insert_with(Instant::now);
+        self.sleep(until)
     }
 
     fn sleep(&mut self, until: Until) -> Result<(), Error> {
@@ -314,8 +661,8 @@ impl Queue {
         sleep_on(&mut [self], timeout)
     }
 
-    /// Announces that this side will sleep, and collects the words to sleep on: every lane's position. Tells whether there
-    /// is a reason not to.
+    /// Looks once more whether there is something, after the announcement and a barrier, and collects the words to sleep on:
+    /// every lane's position. Tells whether there is a reason not to.
     fn prepare_sleep(&mut self, words: &mut Vec<(Word, u32)>) -> bool {
         let mut is_ready = !self.told.is_empty();
         for lane in &mut self.lanes {
@@ -328,62 +675,65 @@ impl Queue {
     }
 
     /// Takes a message from one lane, or learns that it is over.
-    fn take_from(&mut self, index: usize) -> Result<Option<Incoming>, Error> {
+    fn take_from(&mut self, index: usize, bytes_max: usize) -> Result<Option<Incoming>, Error> {
         let lane = &mut self.lanes[index];
         let header = match lane.receiver.peek(&mut self.buffer) {
-            // `peek` grows its buffer, so it is never too small.
-            Ok(None) | Err(ReceiveError::BufferTooSmall { .. }) => return Ok(None),
+            Ok(None) => return Ok(None),
             Ok(Some(header)) => header,
-            Err(ReceiveError::Ended(ending)) => {
-                let (acknowledged, sent) = (lane.receiver.taken(), lane.receiver.taken());
-                return Ok(Some(self.end_lane(index, Error::LaneEnded { ending, acknowledged, sent })));
-            }
-            Err(ReceiveError::Fault(fault)) => {
-                return Ok(Some(self.end_lane(index, Error::PeerFault(fault))));
+            Err(error) => {
+                let why = why_over(error, &lane.receiver);
+                return Ok(Some(self.end_lane(index, why)));
             }
         };
-        let capabilities = claim(&self.control, lane.peer.lane, header);
-        lane.receiver.acknowledge();
-        if lane.receiver.must_wake_sender() {
-            futex::wake(lane.receiver.sender_wakes_on(), 1)?;
+        let needed_bytes = self.buffer.len();
+        if needed_bytes > bytes_max {
+            lane.receiver.forget();
+            return Err(Error::BufferTooSmall { needed_bytes, given_bytes: bytes_max });
         }
+        let mut payload = std::mem::take(&mut self.buffer);
+        let mut capabilities = claim(&self.control, lane.peer.lane, header);
+        let meaning = self.interpret(index, header, &payload, &mut capabilities);
         let lane = &mut self.lanes[index];
-        let message = Message {
-            payload: std::mem::take(&mut self.buffer),
+        lane.receiver.acknowledge();
+        wake_sender(&lane.receiver)?;
+        let Meaning::Message { reply_to, skip_bytes } = meaning else { return Ok(None) };
+        payload.drain(..skip_bytes);
+        Ok(Some(Incoming::Message(Message {
+            payload,
             message_type: header.message_type,
             flags: (header.flags & flags::USER) as u16,
             badge: lane.peer.badge,
             lane: lane.peer.lane,
             sender: Arc::clone(&lane.peer.identity),
             capabilities,
-            reply_to: None,
-        };
-        Ok(self.interpret(index, header, message).map(Incoming::Message))
+            reply_to,
+        })))
     }
 
     /// What the library's own flags ask for.
-    fn interpret(&mut self, index: usize, header: RecordHeader, mut message: Message) -> Option<Message> {
+    fn interpret(
+        &mut self,
+        index: usize,
+        header: RecordHeader,
+        payload: &[u8],
+        capabilities: &mut Vec<Result<Capability, Error>>,
+    ) -> Meaning {
         if header.flags & flags::REPLY_QUEUE != 0 {
-            let queue = message.capabilities.pop();
+            let queue = capabilities.pop();
             if let (Some(Ok(queue)), None) = (queue, &self.lanes[index].replies) {
                 // A queue that cannot be opened is the caller's fault; its calls then go unanswered.
                 let opened = Sender::open(&self.control, queue.handle(), SenderOptions::default());
                 self.lanes[index].replies = opened.ok();
             }
-            return None;
+            return Meaning::Nothing;
         }
-        if header.flags & flags::CALL != 0 {
-            // A call without a number cannot be answered; its bytes are those of any message.
-            let number = message.payload.first_chunk::<8>().copied().map(u64::from_le_bytes)?;
-            message.payload.drain(..8);
-            message.reply_to = Some(ReplyTo { lane: message.lane, number });
+        if header.flags & (flags::CALL | flags::REPLY) == 0 {
+            return Meaning::Message { reply_to: None, skip_bytes: 0 };
         }
-        if header.flags & flags::REPLY != 0 {
-            let number = message.payload.first_chunk::<8>().copied().map(u64::from_le_bytes)?;
-            message.payload.drain(..8);
-            message.reply_to = Some(ReplyTo { lane: message.lane, number });
-        }
-        Some(message)
+        // A call without a number cannot be answered, and an answer without one answers nothing.
+        let Some(number) = payload.first_chunk::<8>() else { return Meaning::Nothing };
+        let reply_to = ReplyTo { lane: self.lanes[index].peer.lane, number: u64::from_le_bytes(*number) };
+        Meaning::Message { reply_to: Some(reply_to), skip_bytes: number.len() }
     }
 
     fn look_at_events(&mut self) -> Result<(), Error> {
@@ -421,7 +771,7 @@ impl Queue {
         let status = self.control.status(word);
         let receiver = match (arrival.ring, ack, status) {
             (Some(ring), Some(ack), Ok(status)) => {
-                LaneReceiver::new(ring.view(), ack.view(), status, ring_bytes).ok()
+                LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own()).ok()
             }
             _ => None,
         };
@@ -457,6 +807,7 @@ impl Queue {
         }
         for (index, fd) in (first..).zip(descriptors) {
             let mapping = Mapping::new(fd, PAGE_BYTES, Access::Write, Populate::OnUse)?;
+            barrier::own().declare(&mapping.view());
             self.acks.insert(index, mapping);
         }
         let queue = self.capability.handle();
@@ -485,6 +836,23 @@ impl Queue {
     }
 }
 
+/// A message whose bytes are in the queue's buffer.
+#[derive(Clone, Copy)]
+struct Taken {
+    index: usize,
+    header: RecordHeader,
+    /// Of the library's own, in front.
+    skip_bytes: usize,
+}
+
+/// What a message is for the library.
+enum Meaning {
+    /// For itself.
+    Nothing,
+    /// For the user, without its first bytes.
+    Message { reply_to: Option<ReplyTo>, skip_bytes: usize },
+}
+
 impl Peer {
     /// Whether two lanes were opened by the same session.
     pub fn is_same_process(&self, other: &Peer) -> bool {
@@ -507,6 +875,10 @@ fn sleep_on(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Error> {
     let control = Arc::clone(&first.control);
     let mut words: Vec<(Word, u32)> = Vec::new();
     let mut is_ready = false;
+    for lane in queues.iter_mut().flat_map(|queue| &mut queue.lanes) {
+        lane.receiver.announce_wait(WakeBy::Futex);
+    }
+    barrier::make();
     for queue in queues.iter_mut() {
         words.push((control.event_word().clone(), queue.events_seen));
         is_ready |= queue.prepare_sleep(&mut words);
@@ -522,6 +894,27 @@ fn sleep_on(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Error> {
     if woken? == futex::Woken::TimedOut {
         // Nobody would tell of anything any more if the broker had died.
         control.pump()?;
+    }
+    Ok(())
+}
+
+/// Why nothing more comes from a lane.
+fn why_over(error: ReceiveError, lane: &LaneReceiver) -> Error {
+    match error {
+        ReceiveError::Ended(ending) => {
+            Error::LaneEnded { ending, acknowledged: lane.taken(), sent: lane.taken() }
+        }
+        ReceiveError::Fault(fault) => Error::PeerFault(fault),
+        ReceiveError::BufferTooSmall { needed_bytes, given_bytes } => {
+            Error::BufferTooSmall { needed_bytes, given_bytes }
+        }
+    }
+}
+
+#[inline]
+fn wake_sender(lane: &LaneReceiver) -> Result<(), Error> {
+    if lane.must_wake_sender().is_some() {
+        futex::wake(lane.sender_wakes_on(), 1)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The sending end of a lane.
 
 use std::{
+    ops::{Deref, DerefMut},
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,9 +13,9 @@ use keyway_abi::{
     limits::{MESSAGE_CAPABILITIES_MAX, RING_BYTES_DEFAULT},
     request,
 };
-use keyway_shm::{Access, Acknowledged, LaneSender, RecordHeader, SendError, Wait};
+use keyway_shm::{Access, Acknowledged, LaneSender, RecordHeader, SendError, Wait, WakeBy};
 use keyway_sys::{
-    futex,
+    barrier, futex,
     memory::{Mapping, Populate},
 };
 
@@ -52,11 +53,12 @@ impl Sender {
         let map = || {
             let [ring, ack] = <[_; 2]>::try_from(descriptors).map_err(|_| incoherent())?;
             let ring_length = ring_bytes as usize + RECORDS_OFFSET;
-            let ring = Mapping::new(ring, ring_length, Access::Write, Populate::OnUse)?;
+            let ring = Mapping::own(ring, ring_length)?;
+            barrier::own().declare(ring.view());
             let ack = Mapping::new(ack, PAGE_BYTES, Access::Read, Populate::OnUse)?;
             control.ask(request::LaneMapped { lane })?;
             let status = control.status(word)?;
-            LaneSender::new(ring.view(), ack.view(), status, ring_bytes).map_err(|_| incoherent())
+            LaneSender::new(ring, &ack.view(), status, ring_bytes, barrier::own()).map_err(|_| incoherent())
         };
         match map() {
             Ok(inner) => {
@@ -106,17 +108,24 @@ impl Sender {
     ///
     /// # Errors
     /// [`Error::MessageTooLarge`], [`Error::LaneEnded`], [`Error::PeerFault`].
+    #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
-        self.send_until(RecordHeader::default(), &[payload], Until::Forever)
+        match self.try_send(payload) {
+            Err(Error::WouldBlock) => self.send_until(RecordHeader::default(), &[payload], Until::Forever),
+            sent => sent,
+        }
     }
 
     /// Sends bytes if there is room now.
     ///
     /// # Errors
     /// [`Error::WouldBlock`] when the lane is full, and as [`Sender::send`].
+    #[inline]
     pub fn try_send(&mut self, payload: &[u8]) -> Result<(), Error> {
-        let sent = self.inner.try_send(RecordHeader::default(), payload);
-        self.finish(sent)
+        match self.inner.try_send(RecordHeader::default(), payload) {
+            Ok(()) => self.wake_receiver(),
+            Err(error) => Err(why_not(&mut self.inner, error)),
+        }
     }
 
     /// Sends bytes; waits for room, but no longer than `timeout`.
@@ -126,6 +135,64 @@ impl Sender {
     pub fn send_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<(), Error> {
         let sent = self.send_until(RecordHeader::default(), &[payload], Until::after(timeout));
         sent.map_err(|error| timed_out(error, timeout))
+    }
+
+    /// Sends several messages at once: the receiver sees all or none, and is woken once. Waits until there is room for all.
+    ///
+    /// # Errors
+    /// [`Error::MessageTooLarge`] when they can never fit together, and as [`Sender::send`]. None was sent.
+    #[inline]
+    pub fn send_batch(&mut self, payloads: &[&[u8]]) -> Result<(), Error> {
+        match self.try_send_batch(payloads) {
+            Err(Error::WouldBlock) => self.send_batch_until(payloads, Until::Forever),
+            sent => sent,
+        }
+    }
+
+    /// Sends several messages at once if there is room for all of them now.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when the lane is too full, and as [`Sender::send_batch`].
+    #[inline]
+    pub fn try_send_batch(&mut self, payloads: &[&[u8]]) -> Result<(), Error> {
+        match self.inner.try_send_all(payloads) {
+            Ok(()) => self.wake_receiver(),
+            Err(error) => Err(why_not(&mut self.inner, error)),
+        }
+    }
+
+    /// As [`Sender::send_batch`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Sender::send_batch`].
+    pub fn send_batch_timeout(&mut self, payloads: &[&[u8]], timeout: Duration) -> Result<(), Error> {
+        let sent = self.send_batch_until(payloads, Until::after(timeout));
+        sent.map_err(|error| timed_out(error, timeout))
+    }
+
+    /// Lends room for a message of at most `payload_bytes` in the lane's own memory, to be written in place; waits for it.
+    /// Its content is what this lane carried there before, and zero at first.
+    ///
+    /// # Errors
+    /// [`Error::MessageTooLarge`] above [`Sender::loan_bytes_max`], and as [`Sender::send`].
+    pub fn loan(&mut self, payload_bytes: usize) -> Result<Loan<'_>, Error> {
+        self.loan_until(payload_bytes, Until::Forever)
+    }
+
+    /// As [`Sender::loan`], if there is room now.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when the lane is full, and as [`Sender::loan`].
+    pub fn try_loan(&mut self, payload_bytes: usize) -> Result<Loan<'_>, Error> {
+        self.loan_until(payload_bytes, Until::after(Duration::ZERO))
+    }
+
+    /// As [`Sender::loan`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Sender::loan`].
+    pub fn loan_timeout(&mut self, payload_bytes: usize, timeout: Duration) -> Result<Loan<'_>, Error> {
+        self.loan_until(payload_bytes, Until::after(timeout)).map_err(|error| timed_out(error, timeout))
     }
 
     /// Sends a message with type, flags and capabilities; waits while the lane is full.
@@ -144,6 +211,11 @@ impl Sender {
     /// The largest message that can ever be sent on this lane, in bytes.
     pub fn payload_bytes_max(&self) -> usize {
         self.inner.payload_bytes_max()
+    }
+
+    /// The largest message that can be written in place, in bytes.
+    pub fn loan_bytes_max(&self) -> usize {
+        self.inner.loan_bytes_max()
     }
 
     /// How to wait for room from now on.
@@ -205,21 +277,36 @@ impl Sender {
     }
 
     fn send_until(&mut self, header: RecordHeader, parts: &[&[u8]], until: Until) -> Result<(), Error> {
-        let joined;
-        let payload = match parts {
-            [payload] | [[], payload] => *payload,
-            parts => {
-                joined = parts.concat();
-                &joined
-            }
-        };
+        let sent = self.wait_while_full(until, |lane| lane.try_send_parts(header, parts));
+        sent.and_then(|()| self.wake_receiver())
+    }
+
+    fn send_batch_until(&mut self, payloads: &[&[u8]], until: Until) -> Result<(), Error> {
+        let sent = self.wait_while_full(until, |lane| lane.try_send_all(payloads));
+        sent.and_then(|()| self.wake_receiver())
+    }
+
+    fn loan_until(&mut self, payload_bytes: usize, until: Until) -> Result<Loan<'_>, Error> {
+        let header = RecordHeader::default();
+        self.wait_while_full(until, |lane| lane.check_loan(header, payload_bytes))?;
+        Ok(Loan { inner: self.inner.loan(header, payload_bytes), payload_bytes })
+    }
+
+    /// Tries until there is room, the lane is over, or the time.
+    fn wait_while_full(
+        &mut self,
+        until: Until,
+        mut attempt: impl FnMut(&mut LaneSender) -> Result<(), SendError>,
+    ) -> Result<(), Error> {
         let mut asleep_since = None;
         loop {
-            let sent = self.inner.try_send(header, payload);
-            if sent != Err(SendError::Full) {
-                self.spinner.settle(asleep_since);
-                return self.finish(sent);
-            }
+            let needed_bytes = match attempt(&mut self.inner) {
+                Err(SendError::Full { needed_bytes }) => needed_bytes,
+                sent => {
+                    self.spinner.settle(asleep_since);
+                    return sent.map_err(|error| why_not(&mut self.inner, error));
+                }
+            };
             if self.spinner.spin() {
                 if self.spinner.is_clock_due() && until.is_over() {
                     return Err(Error::WouldBlock);
@@ -230,42 +317,94 @@ impl Sender {
                 continue;
             }
             asleep_since.get_or_insert_with(Instant::now);
-            self.sleep(payload.len(), until)?;
+            self.sleep(needed_bytes, until)?;
         }
     }
 
-    fn sleep(&mut self, payload_bytes: usize, until: Until) -> Result<(), Error> {
+    fn sleep(&mut self, needed_bytes: u32, until: Until) -> Result<(), Error> {
         let Some(timeout) = until.sleep() else { return Err(Error::WouldBlock) };
-        if let Wait::Sleep(on) = self.inner.prepare_wait(payload_bytes) {
-            let words = [(&on.peer.0, on.peer.1), (&on.broker.0, on.broker.1)];
-            let slept = futex::wait(&words, timeout);
-            self.inner.finish_wait();
-            if slept? == futex::Woken::TimedOut {
-                // Nobody would tell of a receiver's death any more if the broker had died.
-                self.control.pump()?;
-            }
+        self.inner.announce_wait(WakeBy::Futex);
+        barrier::make();
+        let slept = match self.inner.prepare_wait(needed_bytes) {
+            Wait::Sleep(on) => futex::wait(&[(&on.peer.0, on.peer.1), (&on.broker.0, on.broker.1)], timeout),
+            Wait::Ready => Ok(futex::Woken::Changed),
+        };
+        self.inner.finish_wait();
+        if slept? == futex::Woken::TimedOut {
+            // Nobody would tell of a receiver's death any more if the broker had died.
+            self.control.pump()?;
         }
         Ok(())
     }
 
-    fn finish(&mut self, sent: Result<(), SendError>) -> Result<(), Error> {
-        match sent {
-            Ok(()) => {
-                if self.inner.must_wake_receiver() {
-                    futex::wake(self.inner.receiver_wakes_on(), 1)?;
-                }
-                Ok(())
-            }
-            Err(SendError::Full) => Err(Error::WouldBlock),
-            Err(SendError::TooLarge { asked_bytes, bytes_max }) => {
-                Err(Error::MessageTooLarge { asked_bytes, bytes_max })
-            }
-            Err(SendError::Ended(ending)) => {
-                let Acknowledged { messages, sent } = self.inner.acknowledged();
-                Err(Error::LaneEnded { ending, acknowledged: messages, sent })
-            }
-            Err(SendError::Fault(fault)) => Err(Error::PeerFault(fault)),
+    #[inline]
+    fn wake_receiver(&self) -> Result<(), Error> {
+        wake_receiver(&self.inner)
+    }
+}
+
+#[cold]
+fn why_not(lane: &mut LaneSender, error: SendError) -> Error {
+    match error {
+        SendError::Full { .. } => Error::WouldBlock,
+        SendError::TooLarge { asked_bytes, bytes_max } => Error::MessageTooLarge { asked_bytes, bytes_max },
+        SendError::Ended(ending) => {
+            let Acknowledged { messages, sent } = lane.acknowledged();
+            Error::LaneEnded { ending, acknowledged: messages, sent }
         }
+        SendError::Fault(fault) => Error::PeerFault(fault),
+    }
+}
+
+#[inline]
+fn wake_receiver(lane: &LaneSender) -> Result<(), Error> {
+    if lane.must_wake_receiver().is_some() {
+        futex::wake(lane.receiver_wakes_on(), 1)?;
+    }
+    Ok(())
+}
+
+/// Room for a message in the lane's own memory. Write it, then [`Loan::commit`]; dropped without that, nothing is sent.
+#[derive(Debug)]
+pub struct Loan<'s> {
+    inner: keyway_shm::Loan<'s>,
+    payload_bytes: usize,
+}
+
+impl Loan<'_> {
+    /// Sends all that was lent.
+    ///
+    /// # Errors
+    /// [`Error::LaneEnded`] and [`Error::PeerFault`]; then nothing was sent.
+    pub fn commit(self) -> Result<(), Error> {
+        let payload_bytes = self.payload_bytes;
+        self.commit_first(payload_bytes)
+    }
+
+    /// Sends the first `payload_bytes` of what was lent.
+    ///
+    /// # Errors
+    /// [`Error::MessageTooLarge`] for more than was lent, and as [`Loan::commit`].
+    pub fn commit_first(self, payload_bytes: usize) -> Result<(), Error> {
+        let (lane, sent) = self.inner.commit(payload_bytes);
+        match sent {
+            Ok(()) => wake_receiver(lane),
+            Err(error) => Err(why_not(lane, error)),
+        }
+    }
+}
+
+impl Deref for Loan<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.inner.payload()
+    }
+}
+
+impl DerefMut for Loan<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.inner.payload_mut()
     }
 }
 

@@ -3,11 +3,11 @@
 use std::{
     hint,
     sync::OnceLock,
-    thread,
     time::{Duration, Instant},
 };
 
 use keyway_abi::limits::SLEEP_NS_MAX;
+use keyway_sys::process;
 
 /// How a sender or receiver waits for its peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,18 +59,22 @@ pub(crate) struct Spinner {
     /// Spins after which it sleeps.
     limit: u32,
     spun: u32,
+    /// Waits, one after the other, in which spinning as long as possible did not help.
+    in_vain: u32,
     /// When one who never sleeps last looked whether the broker is there.
     looked: Option<Instant>,
 }
 
 /// A sleep no longer than this could as well have been spun: waking from one takes about half as long.
 const SOON: Duration = Duration::from_micros(120);
+/// Spins without a pause, at the beginning of each wait.
+const EAGER: u32 = 256;
 const LIMIT_MIN: u32 = 64;
 const LIMIT_MAX: u32 = 1 << 14;
 
 impl Spinner {
     pub(crate) fn new(style: WaitStyle) -> Self {
-        Spinner { style, limit: LIMIT_MAX / 4, spun: 0, looked: None }
+        Spinner { style, limit: LIMIT_MAX / 4, spun: 0, in_vain: 0, looked: None }
     }
 
     pub(crate) fn set_style(&mut self, style: WaitStyle) {
@@ -82,14 +86,17 @@ impl Spinner {
         let limit = match self.style {
             WaitStyle::Spin => u32::MAX,
             WaitStyle::Sleep => 0,
-            WaitStyle::Adaptive if is_alone() => 0,
+            WaitStyle::Adaptive if is_alone() || self.is_in_vain() => 0,
             WaitStyle::Adaptive => self.limit,
         };
         if self.spun >= limit {
             return false;
         }
         self.spun = self.spun.saturating_add(1);
-        hint::spin_loop();
+        // What comes at once is not waited for with pauses, which are as long as a message.
+        if self.spun > EAGER {
+            hint::spin_loop();
+        }
         self.style != WaitStyle::Spin || !self.spun.is_multiple_of(1024) || {
             self.spun = 0;
             true
@@ -117,19 +124,36 @@ impl Spinner {
     /// The wait is over; `asleep_since` says when its sleep began. What came while spinning, or soon after, makes the next
     /// spin longer; what came late, shorter.
     pub(crate) fn settle(&mut self, asleep_since: Option<Instant>) {
-        if asleep_since.is_some_and(|began| began.elapsed() > SOON) {
-            self.limit = (self.limit / 2).max(LIMIT_MIN);
-        } else if self.spun > 0 {
-            self.limit = self.limit.saturating_mul(2).min(LIMIT_MAX);
+        match asleep_since {
+            None if self.spun > 0 => {
+                self.limit = self.limit.saturating_mul(2).min(LIMIT_MAX);
+                self.in_vain = 0;
+            }
+            None => {}
+            Some(_) if self.limit == LIMIT_MAX || self.in_vain > 0 => {
+                self.in_vain = self.in_vain.saturating_add(1);
+            }
+            Some(began) if began.elapsed() > SOON => self.limit = (self.limit / 2).max(LIMIT_MIN),
+            Some(_) => self.limit = self.limit.saturating_mul(2).min(LIMIT_MAX),
         }
         self.spun = 0;
     }
+
+    /// A peer on the same core answers only while one sleeps. Spinning is tried again now and then.
+    fn is_in_vain(&self) -> bool {
+        self.in_vain >= IN_VAIN_MAX && !self.in_vain.is_multiple_of(PROBE_EVERY)
+    }
 }
+
+/// So many waits in which spinning did not help end it.
+const IN_VAIN_MAX: u32 = 4;
+/// One of so many tries it again.
+const PROBE_EVERY: u32 = 64;
 
 /// On one core nobody answers while one spins.
 fn is_alone() -> bool {
     static ALONE: OnceLock<bool> = OnceLock::new();
-    *ALONE.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() == 1))
+    *ALONE.get_or_init(|| process::cpus_online() == 1)
 }
 
 #[cfg(test)]
@@ -153,6 +177,28 @@ mod tests {
         }
         assert_eq!(spinner.limit, LIMIT_MAX);
         assert_eq!(count(&mut Spinner::new(WaitStyle::Sleep)), 0);
+    }
+
+    #[test]
+    fn who_spins_in_vain_stops_and_tries_again_now_and_then() {
+        if is_alone() {
+            return;
+        }
+        let mut spinner = Spinner::new(WaitStyle::Adaptive);
+        let spins = |spinner: &mut Spinner| (0..=LIMIT_MAX).take_while(|_| spinner.spin()).count() > 0;
+        let mut tried = Vec::new();
+        for _ in 0..200 {
+            tried.push(spins(&mut spinner));
+            // It came soon after the sleep began, as from a peer that waits for this core.
+            spinner.settle(Some(Instant::now()));
+        }
+        let last: Vec<usize> = (20..200).filter(|&wait| tried[wait]).collect();
+        assert!(last.len() == 2 || last.len() == 3, "{last:?}");
+        while !spins(&mut spinner) {
+            spinner.settle(Some(Instant::now()));
+        }
+        spinner.settle(None);
+        assert!(spins(&mut spinner), "once it has helped it is done again");
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //!        LaneSender                                   LaneReceiver
-//!   private: head, tail seen                     private: tail, head seen
+//!   private: head, tail seen                     private: tail
 //!        │ writes            ring memory               │ reads
-//!        ├──────────▶ position, waiting, records ──────┤
+//!        ├──────────▶ records, position, waiting ──────┤
 //!        │ reads       acknowledgement memory          │ writes
 //!        ├─────────── position, messages, waiting ◀────┤
 //!        │ reads             broker page               │ reads
@@ -18,11 +18,13 @@
 //! peer is told at which word; callers make the futex calls. Nothing here maps, seals or measures memory either:
 //! whoever makes a [`View`] has done that.
 //!
-//! Floors, lowest first: `view`, `status`, `lane`. Unsafe code exists in `view::mapped` alone (and in the stand-in
-//! that replaces it under `--cfg loom`). The argument for the whole is `docs/threat-model.md`.
+//! Floors, lowest first: `view`, `status`, `lane`. Unsafe code exists in `view::mapped` and `view::records` alone (and in
+//! the stand-in that replaces them under `--cfg loom`). The argument for the whole is `docs/threat-model.md`.
 
 #![no_std]
 #![deny(unsafe_code)]
+// The hot path is one loop; what the compiler leaves out of it goes through memory and is measured at once.
+#![allow(clippy::inline_always)]
 
 extern crate alloc;
 #[cfg(test)]
@@ -34,9 +36,9 @@ mod view;
 
 pub use crate::{
     lane::{
-        Acknowledged, Ending, LaneFault, LaneReceiver, LaneSender, LaneShapeError, ReceiveError,
-        RecordHeader, SendError, SleepOn, Wait,
+        Acknowledged, Barrier, Batch, Ending, LaneFault, LaneReceiver, LaneSender, LaneShapeError, Loan,
+        ReceiveError, RecordHeader, SendError, SleepOn, Wait, WakeBy, own_barrier,
     },
     status::{Status, Verdict},
-    view::{Access, OutOfView, View, Word},
+    view::{Access, OutOfView, Own, View, Word},
 };

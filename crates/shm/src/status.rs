@@ -29,6 +29,7 @@ impl Status {
     /// What the broker says now.
     ///
     /// A word that is neither this generation nor a verdict belongs to another lane: ours was revoked before.
+    #[inline]
     pub fn verdict(&self) -> Verdict {
         // SYNC broker-verdict: what the broker knew, such as the death of the writer, before the word.
         match self.word.load(Ordering::Acquire) {

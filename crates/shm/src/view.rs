@@ -8,7 +8,8 @@
 //! is a data race, which Rust leaves undefined even if the copy is thrown away; volatile reads are races too, by the
 //! letter. A relaxed load of one word always yields some value, and which one is then judged. Words of 8 bytes cost
 //! two and a half times a `memcpy` within the cache and a third more at 64 KiB; the threat model has the figures. Larger
-//! payloads do not travel through lanes.
+//! payloads do not travel through lanes. The records of a ring have a way of their own to the same end, which is the
+//! hot path: `records`.
 //!
 //! Rust does not allow unsynchronised atomic accesses of different sizes to the same bytes. So the size of an access
 //! is a function of the offset, within this process:
@@ -23,9 +24,12 @@
 //! an atomic `or`, so that two threads which write neighbouring bytes do not undo each other. Both are wait-free: no
 //! peer can hold a copy up.
 //!
-//! Two implementations have one interface: `mapped`, the real one and the only unsafe code of the crate, and
-//! `modelled`, which takes its place when loom explores the interleavings.
+//! Two implementations have one interface: `mapped` and `records` (with `bytes`), the real ones and the only unsafe code of
+//! the crate, and `modelled`, which takes their place when loom explores the interleavings.
 
+#[cfg(not(loom))]
+mod bytes;
+#[cfg(not(loom))]
 mod copy;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod heap;
@@ -33,6 +37,8 @@ pub(crate) mod heap;
 mod mapped;
 #[cfg(loom)]
 mod modelled;
+#[cfg(not(loom))]
+mod records;
 mod word;
 
 #[cfg(not(loom))]
@@ -41,9 +47,13 @@ pub(crate) use self::mapped::full_fence;
 pub(crate) use self::modelled::full_fence;
 
 #[cfg(not(loom))]
-pub use self::mapped::View;
+pub use self::mapped::{Own, View};
 #[cfg(loom)]
-pub use self::modelled::View;
+pub(crate) use self::modelled::{Appender, Records};
+#[cfg(loom)]
+pub use self::modelled::{Own, View};
+#[cfg(not(loom))]
+pub(crate) use self::records::{Appender, Records};
 pub use self::word::Word;
 
 /// What this process may do with the memory of a view.
@@ -67,6 +77,7 @@ pub struct OutOfView {
     pub len_bytes: usize,
 }
 
+#[cfg(not(loom))]
 impl OutOfView {
     /// Judges a range against the length of a view.
     fn check(offset: usize, asked_bytes: usize, len_bytes: usize) -> Result<(), Self> {

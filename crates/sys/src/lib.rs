@@ -4,13 +4,14 @@
 //! [`Error`] keeps the name of the call beside its errno, and nothing decides policy. `rustix` is used wherever it has
 //! the call, `libc` for the rest.
 //!
-//! Floors, lowest first: `error`; `clock`; `memory`, `futex`, `process`; `socket`, `frame`; `epoll`; `signalfd`; `terminations`, `reloads`;
+//! Floors, lowest first: `error`; `clock`; `memory`, `futex`, `barrier`, `process`; `socket`, `frame`; `epoll`; `signalfd`; `terminations`, `reloads`;
 //! `inherited`, `notify`, `confine`, `kernel_support`, `rendezvous`; `users`.
 //!
 //! Not here: no bytes of shared memory are read or written (that is `keyway-shm`, to which a [`memory::Mapping`] hands
 //! its addresses), and no frame is understood.
 #![cfg(target_os = "linux")]
 
+pub mod barrier;
 pub mod clock;
 pub mod confine;
 pub mod epoll;

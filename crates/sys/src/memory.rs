@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-pub use keyway_shm::{Access, OutOfView, View};
+pub use keyway_shm::{Access, OutOfView, Own, View};
 use rustix::{
     fs::{self, MemfdFlags, Mode, OFlags},
     io::Errno,
@@ -365,6 +365,22 @@ impl Mapping {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let addresses = Addresses::map(&fd, bytes, protection, MapFlags::PRIVATE, hint)?;
         Self::over(addresses, Access::Write)
+    }
+
+    /// Maps all `bytes` of a memory that this process is to be the one writer of, and hands it to whoever writes it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn own(fd: impl AsFd, bytes: usize) -> Result<Own, MapError> {
+        let mapping = Self::new(fd, bytes, Access::Write, Populate::OnUse)?;
+        let addresses = mapping.addresses;
+        let (base, bytes) = (addresses.base, addresses.bytes);
+        // SAFETY:
+        // 1. As in `over`.
+        // 2. The mapping's own view is dropped here, and nobody had it (check: this function). That no other process writes
+        //    is the seal that the broker sets before anyone else has the memory; until then nobody has it.
+        let own = unsafe { Own::new(base, bytes, addresses) };
+        own.ok_or(MapError::Uneven { asked_bytes: bytes as u64 })
     }
 
     fn over(addresses: Addresses, access: Access) -> Result<Self, MapError> {

@@ -291,5 +291,12 @@ fn kilobytes(text: &str, name: &str) -> u64 {
 /// `PID_FS_MAGIC` in Linux's `magic.h`.
 const PIDFS_MAGIC: u64 = 0x5049_4446;
 
+/// How many processors are online, also such on which this process may not run: `sysconf(3)`. At least 1.
+pub fn cpus_online() -> usize {
+    // SAFETY: `sysconf` reads a number by a name that it knows, and writes nothing (sysconf(3)).
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(online).unwrap_or(1).max(1)
+}
+
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ fn payload(number: u64) -> Vec<u8> {
 
 /// What message `number` takes of a ring.
 fn record_bytes(number: u64) -> u32 {
-    (16 + payload(number).len()).next_multiple_of(8) as u32
+    (8 + payload(number).len()).next_multiple_of(8) as u32
 }
 
 /// Sends numbered messages until it is killed.
@@ -127,7 +127,13 @@ fn what_waits_in_a_dead_producers_lane_is_received_to_the_last_byte() {
         assert!(lanes.len() == 1 && lanes[0].draining, "seed {seed}: {lanes:?}");
         let count = receive_to_the_end(&stage, &mut sink, &player, seed);
         let bytes: u32 = (0..count).map(record_bytes).sum();
-        assert_eq!(lanes[0].waiting_bytes, Some(bytes), "seed {seed}: {count} messages");
+        // It may have died with a message committed and its position not yet told.
+        let untold = bytes - (0..count.saturating_sub(1)).map(record_bytes).sum::<u32>();
+        let waiting = lanes[0].waiting_bytes;
+        assert!(
+            waiting == Some(bytes) || waiting == Some(bytes - untold),
+            "seed {seed}: {waiting:?} of {bytes}"
+        );
         stage.forgets(player.pid());
     }
 }

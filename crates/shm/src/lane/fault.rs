@@ -38,20 +38,34 @@ pub enum LaneFault {
         /// Messages sent and not yet acknowledged.
         messages_max: u64,
     },
-    /// Fewer bytes are committed than the header of a record needs.
-    #[error("{committed_bytes} bytes are committed where a record header takes {header_bytes}")]
-    HeaderOverruns {
-        /// Bytes up to the sender's position.
-        committed_bytes: u32,
-        /// The length of a header.
-        header_bytes: u32,
+    /// The word that commits a record is of no kind that there is.
+    #[error("the word {word:#x} commits no kind of record that there is")]
+    CommitUnknown {
+        /// What the peer wrote.
+        word: u64,
     },
-    /// A record claims to be longer than what is committed.
-    #[error("a record of {record_bytes} bytes overruns the {committed_bytes} that are committed")]
+    /// A record claims to be longer than what can be committed.
+    #[error("a record of {record_bytes} bytes where {bytes_max} can be committed")]
     RecordOverruns {
         /// The record's length by its own account, with header and padding.
-        record_bytes: u64,
-        /// Bytes up to the sender's position.
+        record_bytes: u32,
+        /// Bytes that the sender can have committed from where the record begins.
+        bytes_max: u32,
+    },
+    /// A record that fills the ring up to its end does not end there.
+    #[error("{padding_bytes} bytes of padding where the ring ends after {bytes_to_end}")]
+    PaddingAstray {
+        /// The record's length by its own account.
+        padding_bytes: u32,
+        /// Bytes up to the ring's end.
+        bytes_to_end: u32,
+    },
+    /// What a dead sender had committed is not committed any more: a process that it forked wrote there.
+    #[error(
+        "a record is gone of the {committed_bytes} bytes that were still committed at the sender's death"
+    )]
+    CommitWithdrawn {
+        /// Bytes up to the last position.
         committed_bytes: u32,
     },
 }
@@ -69,7 +83,10 @@ pub enum SendError {
     },
     /// The receiver has not yet taken enough; wait for space.
     #[error("the lane is full")]
-    Full,
+    Full {
+        /// How many bytes must be free, for [`LaneSender::prepare_wait`](crate::LaneSender::prepare_wait).
+        needed_bytes: u32,
+    },
     /// The lane is over. Messages not acknowledged have an unknown fate.
     #[error(transparent)]
     Ended(Ending),

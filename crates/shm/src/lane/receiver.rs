@@ -1,11 +1,11 @@
-//! The receiver's side of a lane: judges what the sender published, copies it out, acknowledges it.
+//! The receiver's side of a lane: judges what the sender committed, copies it out, acknowledges it.
 //!
-//! Nothing that the sender wrote is believed. Its position is judged at each load, a record's header is copied once and
-//! judged against the position, and the payload is copied into private memory before anyone sees it. A hostile sender
-//! can change a record while it is copied; what it can reach by that is another message of its own.
+//! Nothing that the sender wrote is believed. The word that commits a record is loaded once and judged, and the payload
+//! is copied into private memory before anyone sees it. A hostile sender can change a record while it is copied; what
+//! it can reach by that is another message of its own.
 //!
 //! ```text
-//!          word dead: position loaded once more, pinned
+//!          word dead: all that is committed is walked once, its end pinned
 //!   Open ────────────────────────────────────────────▶ Draining ──── nothing left ───▶ Ended(PeerDead)
 //!    │ word revoked                                       │ word revoked
 //!    └──────────────────────▶ Ended(Revoked) ◀────────────┘
@@ -13,82 +13,83 @@
 //! ```
 //!
 //! # Invariants
-//! 1. `head_seen - tail <= ring bytes`, both multiples of the record alignment.
-//! 2. In `Draining`, `head_seen` is the lane's last position; the sender's is not loaded again.
-//! 3. `peeked_bytes` is the length of a record that lies between `tail` and `head_seen`.
+//! 1. `peeked_bytes <= ring bytes - RING_RESERVED_BYTES`, a multiple of the record alignment.
+//! 2. In `Draining`, nothing at or behind `last` is read.
+//! 3. `peeked_messages` records lie in the `peeked_bytes` from `tail` on, each judged.
 
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::{ops::ControlFlow, sync::atomic::Ordering};
 
-use keyway_abi::layout;
+use keyway_abi::layout::{self, COMMIT_BYTES, RING_RESERVED_BYTES};
 
 use crate::{
     lane::{
-        Ending, LaneFault, LaneShapeError, ReceiveError, RecordHeader, SleepOn, Wait,
+        Barrier, Ending, LaneFault, LaneShapeError, ReceiveError, RecordHeader, SleepOn, Wait, WakeBy,
+        check_shape, check_writable,
         doorbell::Desk,
-        record::record_bytes,
-        ring::{Ring, check_writable},
+        record::{Commit, Kind, record_bytes},
     },
     status::{Status, Verdict},
-    view::{View, Word},
+    view::{Appender, Records, View, Word},
 };
 
 /// The receiving end of one lane.
 #[derive(Debug)]
 pub struct LaneReceiver {
-    ring: Ring,
+    records: Records,
     own: Desk,
-    own_messages: Word,
     peer: Desk,
     status: Status,
+    /// What is acknowledged.
     tail: u32,
-    head_seen: u32,
+    /// The sender's position as it was last looked at, which is only before a sleep.
+    position_seen: u32,
     taken: u64,
-    peeked_bytes: Option<u32>,
+    peeked_bytes: u32,
+    peeked_messages: u64,
     state: State,
 }
 
 impl LaneReceiver {
-    /// The receiving end of a fresh lane: `ack` is zero, and is this process's own memory.
+    /// The receiving end of a fresh lane: `ack` is this process's own memory, and zero but for what
+    /// [`Barrier::declare`] wrote.
     ///
     /// `ring` is the sender's memory of exactly [`RECORDS_OFFSET`](layout::RECORDS_OFFSET)` + ring_bytes` bytes, and
-    /// `ring_bytes` comes from the broker, not from the memory.
+    /// `ring_bytes` comes from the broker, not from the memory. `barrier` is what this process has declared.
     ///
     /// # Errors
     ///
     /// [`LaneShapeError`] when the sizes do not fit each other.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "both views are given over to the lane, which keeps words of them"
-    )]
-    pub fn new(ring: View, ack: View, status: Status, ring_bytes: u32) -> Result<Self, LaneShapeError> {
-        Self::starting_at(0, ring, &ack, status, ring_bytes)
+    pub fn new(
+        ring: &View,
+        ack: &View,
+        status: Status,
+        ring_bytes: u32,
+        barrier: Barrier,
+    ) -> Result<Self, LaneShapeError> {
+        Self::starting_at(0, ring, ack, status, ring_bytes, barrier)
     }
 
     /// A receiver whose memories both say `position` already.
     pub(crate) fn starting_at(
         position: u32,
-        ring: View,
+        ring: &View,
         ack: &View,
         status: Status,
         ring_bytes: u32,
+        barrier: Barrier,
     ) -> Result<Self, LaneShapeError> {
         check_writable(ack)?;
-        let ring = Ring::new(ring, ack, ring_bytes)?;
-        let missing = LaneShapeError::AcknowledgementMemory {
-            len_bytes: ack.len_bytes(),
-            needed_bytes: layout::PAGE_BYTES,
-        };
         Ok(Self {
-            own: Desk::new(ack)?,
-            own_messages: ack.word(layout::MESSAGES_OFFSET).ok_or(missing)?,
-            peer: Desk::new(ring.view())?,
-            ring,
+            records: check_shape(ring, ack, ring_bytes)?,
+            own: Desk::new(ack, barrier)?,
+            peer: Desk::new(ring, barrier)?,
             status,
             tail: position,
-            head_seen: position,
+            position_seen: position,
             taken: 0,
-            peeked_bytes: None,
+            peeked_bytes: 0,
+            peeked_messages: 0,
             state: State::Open,
         })
     }
@@ -100,6 +101,7 @@ impl LaneReceiver {
     /// # Errors
     ///
     /// [`ReceiveError::Ended`] and [`ReceiveError::Fault`], each for ever.
+    #[inline]
     pub fn try_receive(&mut self, out: &mut Vec<u8>) -> Result<Option<RecordHeader>, ReceiveError> {
         let header = self.peek(out)?;
         self.acknowledge();
@@ -115,73 +117,223 @@ impl LaneReceiver {
         &mut self,
         out: &mut [u8],
     ) -> Result<Option<(RecordHeader, usize)>, ReceiveError> {
+        self.forget();
         let Some(record) = self.next_record()? else { return Ok(None) };
         let needed_bytes = record.payload_bytes;
         let given_bytes = out.len();
         let Some(payload) = out.get_mut(..needed_bytes) else {
             return Err(ReceiveError::BufferTooSmall { needed_bytes, given_bytes });
         };
-        self.copy_payload(record, payload);
+        self.records.read(record.payload_at, payload);
+        self.add_to_peeked(record);
         self.acknowledge();
         Ok(Some((record.header, needed_bytes)))
     }
 
-    /// Copies the next message out without acknowledging it, so that what belongs to it can be claimed in between.
+    /// Copies the next message out without acknowledging it, so that what belongs to it can be claimed in between, in
+    /// place of what `out` held.
     ///
     /// A second peek looks at the same place again, and judges it again.
     ///
     /// # Errors
     ///
     /// As [`LaneReceiver::try_receive`]. `out` is then unchanged.
+    #[inline]
     pub fn peek(&mut self, out: &mut Vec<u8>) -> Result<Option<RecordHeader>, ReceiveError> {
+        self.forget();
         let Some(record) = self.next_record()? else { return Ok(None) };
-        // Bytes that are overwritten at once need no zeroing first, hence no `clear`.
-        out.resize(record.payload_bytes, 0);
-        self.copy_payload(record, out);
+        out.clear();
+        self.copy_out(record, out);
         Ok(Some(record.header))
     }
 
-    /// Takes the message that was peeked, and gives its space back to the sender. Does nothing if none was.
+    /// Copies out the message behind those that were peeked and not yet acknowledged, appended to `out`, unless its payload
+    /// has more than `bytes_max`. `None` when there is none, or it is larger.
+    ///
+    /// # Errors
+    ///
+    /// As [`LaneReceiver::try_receive`]. What was peeked before can still be acknowledged.
+    #[inline]
+    pub fn peek_more(
+        &mut self,
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<Option<RecordHeader>, ReceiveError> {
+        match self.next_record()? {
+            Some(record) if record.payload_bytes <= bytes_max => {
+                self.copy_out(record, out);
+                Ok(Some(record.header))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Copies out up to `max` messages behind those that were peeked and not yet acknowledged, appended to `out`, and tells
+    /// of each where its payload begins and ends there; stops when `each` says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`LaneReceiver::try_receive`], after the messages before it were told. They can still be acknowledged.
+    #[inline]
+    pub fn peek_many(
+        &mut self,
+        out: &mut Vec<u8>,
+        max: usize,
+        mut each: impl FnMut(usize, usize, RecordHeader) -> ControlFlow<()>,
+    ) -> Result<(), ReceiveError> {
+        let mut left = max;
+        while left > 0 {
+            match self.peek_plain(out, left, &mut each) {
+                (count, ControlFlow::Continue(())) => left -= count,
+                (_, ControlFlow::Break(())) => break,
+            }
+            if left == 0 {
+                break;
+            }
+            // What is not ordinary: none, an extended one, an end, a fault.
+            let Some(record) = self.next_record()? else { break };
+            let start = out.len();
+            self.copy_out(record, out);
+            left -= 1;
+            if each(start, out.len(), record.header).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ordinary case of `peek_many`: as many plain records as there are, one after the other.
+    #[inline(always)]
+    fn peek_plain(
+        &mut self,
+        out: &mut Vec<u8>,
+        max: usize,
+        each: &mut impl FnMut(usize, usize, RecordHeader) -> ControlFlow<()>,
+    ) -> (usize, ControlFlow<()>) {
+        if !matches!(self.state, State::Open) {
+            return (0, ControlFlow::Continue(()));
+        }
+        // All in registers: where the next record begins depends on what the last one said.
+        let mut out = Appender::new(out);
+        let mut peeked_bytes = self.peeked_bytes;
+        let bytes_max = self.records.bytes() - RING_RESERVED_BYTES as u32;
+        let mut flow = ControlFlow::Continue(());
+        let mut count = 0;
+        while count < max {
+            let at = self.tail.wrapping_add(peeked_bytes);
+            // The order is the promise, as in `next_record`.
+            let word = self.records.load(at);
+            if self.status.verdict() != Verdict::Live {
+                break;
+            }
+            let Some((message_type, payload_bytes)) = Commit::plain(word) else { break };
+            let record_bytes = record_bytes(COMMIT_BYTES as u32, payload_bytes);
+            if record_bytes > bytes_max - peeked_bytes {
+                break;
+            }
+            let start = out.len();
+            out.append(&self.records, at.wrapping_add(COMMIT_BYTES as u32), payload_bytes as usize);
+            peeked_bytes += record_bytes;
+            count += 1;
+            flow = each(start, out.len(), RecordHeader { message_type, flags: 0, ticket: 0 });
+            if flow.is_break() {
+                break;
+            }
+        }
+        self.peeked_bytes = peeked_bytes;
+        self.peeked_messages += count as u64;
+        (count, flow)
+    }
+
+    /// Takes the next message in place of what `out` held if that is the ordinary case: a message without flags and ticket on
+    /// an open lane. Answers its type. Whoever gets none asks [`LaneReceiver::peek`].
+    ///
+    /// After a message ask [`LaneReceiver::must_wake_sender`].
+    #[inline(always)]
+    pub fn take_plain(&mut self, out: &mut Vec<u8>) -> Option<u32> {
+        self.forget();
+        // Nothing is copied unless there is something.
+        if self.records.peek(self.tail) == 0 {
+            return None;
+        }
+        out.clear();
+        let message_type = self.copy_plain(out)?;
+        self.acknowledge();
+        Some(message_type)
+    }
+
+    /// Forgets what was peeked and not acknowledged: it will be received again.
+    #[inline]
+    pub fn forget(&mut self) {
+        (self.peeked_bytes, self.peeked_messages) = (0, 0);
+    }
+
+    /// Takes the messages that were peeked, and gives their space back to the sender. Does nothing if none was.
+    #[inline]
     pub fn acknowledge(&mut self) {
-        let Some(record_bytes) = self.peeked_bytes.take() else { return };
-        self.tail = self.tail.wrapping_add(record_bytes);
-        self.taken += 1;
-        self.own_messages.store(self.taken as u32, Ordering::Relaxed);
+        if !self.has_peeked() {
+            return;
+        }
+        self.tail = self.tail.wrapping_add(self.peeked_bytes);
+        self.taken += self.peeked_messages;
+        self.forget();
+        self.own.messages.store(self.taken as u32, Ordering::Relaxed);
         // SYNC lane-acknowledge: our copy of the record, and the count, before the position that frees its space.
         self.own.position.store(self.tail, Ordering::Release);
     }
 
-    /// Announces that this side will sleep until there is a message, and looks once more whether there is one.
-    ///
-    /// [`Wait::Ready`] too when the lane is over; [`LaneReceiver::try_receive`] then says so.
-    pub fn prepare_wait(&mut self) -> Wait {
-        self.own.announce();
-        if let Some(sleep_on) = self.wait_for() {
-            return Wait::Sleep(sleep_on);
-        }
-        self.own.retract();
-        Wait::Ready
+    /// Whether something was peeked and not yet acknowledged.
+    #[inline]
+    pub fn has_peeked(&self) -> bool {
+        self.peeked_bytes != 0
     }
 
-    /// Takes the announcement of [`LaneReceiver::prepare_wait`] back, after the sleep.
+    /// Announces that this side will sleep until there is a message. A barrier must follow
+    /// ([`own_barrier`](super::own_barrier) or `membarrier`, as declared), and then [`LaneReceiver::prepare_wait`].
+    pub fn announce_wait(&mut self, by: WakeBy) {
+        self.own.announce(by);
+    }
+
+    /// Looks once more, after the barrier, whether there is a message behind those that were peeked.
+    ///
+    /// [`Wait::Ready`] too when the lane is over; [`LaneReceiver::try_receive`] then says so. After either,
+    /// [`LaneReceiver::finish_wait`].
+    pub fn prepare_wait(&mut self) -> Wait {
+        self.wait_for().map_or(Wait::Ready, Wait::Sleep)
+    }
+
+    /// Takes the announcement of [`LaneReceiver::announce_wait`] back.
     pub fn finish_wait(&mut self) {
         self.own.retract();
     }
 
-    /// Whether the sender may be asleep for want of space and is to be woken now. To be asked after each message taken, or
-    /// after the last of several.
+    /// How the sender is to be woken if it may be asleep for want of space. To be asked after each message taken, or after
+    /// the last of several.
     ///
     /// A sender is woken once a quarter of the ring is free, so that it does not fill one gap after the other and sleep in
     /// between. Whoever takes what is there comes to that point; a receiver that stops before it lets the sender sleep
     /// until its time is up.
-    pub fn must_wake_sender(&self) -> bool {
-        let used_bytes = self.head_seen.wrapping_sub(self.tail);
-        used_bytes <= self.ring.bytes() / 4 * 3 && self.peer.awaits()
+    #[inline]
+    pub fn must_wake_sender(&self) -> Option<WakeBy> {
+        let by = self.peer.awaits()?;
+        // What it says is used for nothing but its own wake. A position that lags behind what was taken is no use at all.
+        let used_bytes = self.peer.position.load(Ordering::Relaxed).wrapping_sub(self.tail);
+        let is_full = used_bytes > self.records.bytes() / 4 * 3 && used_bytes <= self.records.bytes();
+        (!is_full).then_some(by)
     }
 
-    /// The word that a sleeping sender sleeps on: to wake it, wake this.
+    /// The word that a sender sleeps on that wants a futex call: to wake it, wake this.
     pub fn sender_wakes_on(&self) -> &Word {
         &self.own.position
+    }
+
+    /// Whether a message, or an end, may be there. Cheaper than to try, and judges nothing.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        let at = self.tail.wrapping_add(self.peeked_bytes);
+        !matches!(self.state, State::Open)
+            || self.records.peek(at) != 0
+            || self.status.verdict() != Verdict::Live
     }
 
     /// How many messages were taken.
@@ -193,7 +345,7 @@ impl LaneReceiver {
     pub fn ending(&self) -> Option<Ending> {
         match self.state {
             State::Ended(ending) => Some(ending),
-            State::Open | State::Draining | State::Faulted(_) => None,
+            State::Open | State::Draining { .. } | State::Faulted(_) => None,
         }
     }
 
@@ -201,137 +353,236 @@ impl LaneReceiver {
     pub fn fault(&self) -> Option<LaneFault> {
         match self.state {
             State::Faulted(fault) => Some(fault),
-            State::Open | State::Draining | State::Ended(_) => None,
+            State::Open | State::Draining { .. } | State::Ended(_) => None,
         }
     }
 
-    /// For tests that forge a position ahead of this one.
+    /// For tests that forge a record behind this one.
     #[cfg(all(test, not(loom)))]
     pub(super) fn tail(&self) -> u32 {
         self.tail
     }
 
     /// What to sleep on, or `None` if there is a reason not to.
-    fn wait_for(&self) -> Option<SleepOn> {
-        let idle = matches!(self.state, State::Open) && self.head_seen == self.tail;
-        // Any other value, lawful or not, is for the next receive to judge.
-        let unmoved = idle && self.peer.position.load(Ordering::Relaxed) == self.head_seen;
-        let live = unmoved && self.status.verdict() == Verdict::Live;
-        live.then(|| SleepOn {
-            peer: (self.peer.position.clone(), self.head_seen),
+    fn wait_for(&mut self) -> Option<SleepOn> {
+        if !matches!(self.state, State::Open) {
+            return None;
+        }
+        let at = self.tail.wrapping_add(self.peeked_bytes);
+        // SYNC lane-position: the position before the look at the record. Whoever sees the position of a record finds it.
+        let position = self.peer.position.load(Ordering::Acquire);
+        if self.records.peek(at) != 0 || self.status.verdict() != Verdict::Live {
+            return None;
+        }
+        // An honest position is never ahead of what can be read. It moves only with messages, so that no sender keeps us
+        // from our sleep by moving it.
+        if let Err(fault) = self.judge_position(position, at) {
+            self.state = State::Faulted(fault);
+            return None;
+        }
+        self.position_seen = position;
+        Some(SleepOn {
+            peer: (self.peer.position.clone(), position),
             broker: (self.status.word().clone(), self.status.generation()),
         })
     }
 
-    /// The next record that may be delivered, its header copied and judged.
-    fn next_record(&mut self) -> Result<Option<Record>, ReceiveError> {
-        self.peeked_bytes = None;
-        match self.state {
-            State::Open => self.observe()?,
-            State::Draining => self.observe_draining()?,
-            State::Ended(ending) => return Err(ReceiveError::Ended(ending)),
-            State::Faulted(fault) => return Err(ReceiveError::Fault(fault)),
-        }
-        if self.head_seen == self.tail {
-            return match self.state {
-                State::Draining => Err(self.end(Ending::PeerDead)),
-                _ => Ok(None),
-            };
-        }
-        match self.judge_record() {
-            Ok(record) => Ok(Some(record)),
-            Err(fault) => Err(self.poison(fault)),
-        }
-    }
-
-    /// Brings `head_seen` up to date if nothing is left below it, and asks the broker whether we may go on.
-    fn observe(&mut self) -> Result<(), ReceiveError> {
-        // The order is the promise: the position, then the word. A record committed after a revocation has a position
-        // that was stored after the word, so whoever loads that position sees the word. Swapped, such a record passes.
-        let position = if self.head_seen == self.tail { self.load_position() } else { self.head_seen };
-        let position = match self.status.verdict() {
-            Verdict::Live => position,
-            Verdict::Revoked => return Err(self.end(Ending::Revoked)),
-            Verdict::Dead => {
-                // What the dead sender had committed is visible by now. This load is the last: a process that it
-                // forked may go on writing.
-                self.state = State::Draining;
-                self.load_position()
-            }
-        };
-        match self.judge_position(position) {
-            Ok(()) => {
-                self.head_seen = position;
-                Ok(())
-            }
-            Err(fault) => Err(self.poison(fault)),
-        }
-    }
-
-    /// A lane whose sender is dead can still be revoked.
-    fn observe_draining(&mut self) -> Result<(), ReceiveError> {
-        match self.status.verdict() {
-            Verdict::Revoked => Err(self.end(Ending::Revoked)),
-            Verdict::Live | Verdict::Dead => Ok(()),
-        }
-    }
-
-    fn load_position(&self) -> u32 {
-        // SYNC lane-publish: the record's bytes before the position that commits them.
-        self.peer.position.load(Ordering::Acquire)
-    }
-
-    fn judge_position(&self, position: u32) -> Result<(), LaneFault> {
+    fn judge_position(&self, position: u32, read_to: u32) -> Result<(), LaneFault> {
         let align_bytes = layout::RECORD_ALIGN_BYTES as u32;
         if !position.is_multiple_of(align_bytes) {
             return Err(LaneFault::PositionUnaligned { position, align_bytes });
         }
-        let advanced_bytes = position.wrapping_sub(self.head_seen);
-        let bytes_max = self.ring.bytes() - self.head_seen.wrapping_sub(self.tail);
+        let advanced_bytes = position.wrapping_sub(self.position_seen);
+        let bytes_max = read_to.wrapping_sub(self.position_seen);
         if advanced_bytes > bytes_max {
             return Err(LaneFault::PositionAhead { advanced_bytes, bytes_max });
         }
         Ok(())
     }
 
-    /// Copies the header at `tail` once and judges the copy.
-    fn judge_record(&self) -> Result<Record, LaneFault> {
-        let committed_bytes = self.head_seen.wrapping_sub(self.tail);
-        let header_bytes = layout::RECORD_HEADER_BYTES as u32;
-        if committed_bytes < header_bytes {
-            return Err(LaneFault::HeaderOverruns { committed_bytes, header_bytes });
+    /// Copies out the next record if it is the ordinary case: a plain record of an open lane. Answers its message type. Whoever
+    /// gets none asks `next_record`, which judges what it is.
+    #[inline(always)]
+    fn copy_plain(&mut self, out: &mut Vec<u8>) -> Option<u32> {
+        let at = self.tail.wrapping_add(self.peeked_bytes);
+        // The order is the promise, as in `next_record`.
+        let word = self.records.load(at);
+        if self.status.verdict() != Verdict::Live || !matches!(self.state, State::Open) {
+            return None;
         }
-        let mut bytes = [0; layout::RECORD_HEADER_BYTES];
-        self.ring.read(self.tail, &mut bytes);
-        let (header, payload_bytes) = RecordHeader::decode(bytes);
-        let record_bytes = record_bytes(u64::from(payload_bytes));
-        if record_bytes > u64::from(committed_bytes) {
-            return Err(LaneFault::RecordOverruns { record_bytes, committed_bytes });
+        let (message_type, payload_bytes) = Commit::plain(word)?;
+        let record_bytes = record_bytes(COMMIT_BYTES as u32, payload_bytes);
+        if record_bytes > self.committed_bytes_max() {
+            return None;
         }
-        Ok(Record { header, payload_bytes: payload_bytes as usize, whole_bytes: record_bytes as u32 })
+        self.records.append(at.wrapping_add(COMMIT_BYTES as u32), payload_bytes as usize, out);
+        self.peeked_bytes += record_bytes;
+        self.peeked_messages += 1;
+        Some(message_type)
+    }
+
+    /// The next record that may be delivered, its first words copied and judged.
+    #[inline]
+    fn next_record(&mut self) -> Result<Option<Record>, ReceiveError> {
+        let at = self.tail.wrapping_add(self.peeked_bytes);
+        // The order is the promise: the commit, then the broker's word. A record committed after a revocation was stored
+        // after the word, so whoever loads it sees the word. Swapped, such a record passes.
+        let word = self.records.load(at);
+        let verdict = self.status.verdict();
+        if !matches!((self.state, verdict), (State::Open, Verdict::Live)) {
+            return self.next_record_at_end(verdict);
+        }
+        if word == 0 {
+            return Ok(None);
+        }
+        match self.judge_record(at, word, self.committed_bytes_max()) {
+            Ok(Kinded::Message(record)) => Ok(Some(record)),
+            Ok(Kinded::Padding(bytes)) => self.pass_over(bytes),
+            Err(fault) => Err(self.poison(fault)),
+        }
+    }
+
+    /// Goes on at the ring's beginning. Once: padding cannot be judged to begin there.
+    #[cold]
+    fn pass_over(&mut self, bytes: u32) -> Result<Option<Record>, ReceiveError> {
+        if self.peeked_bytes > 0 {
+            self.peeked_bytes += bytes;
+        } else {
+            self.tail = self.tail.wrapping_add(bytes);
+            // SYNC lane-acknowledge: as in `acknowledge`.
+            self.own.position.store(self.tail, Ordering::Release);
+        }
+        self.next_record()
+    }
+
+    /// The next record of a lane that is not both open and alive.
+    #[cold]
+    fn next_record_at_end(&mut self, verdict: Verdict) -> Result<Option<Record>, ReceiveError> {
+        match self.state {
+            State::Ended(ending) => return Err(ReceiveError::Ended(ending)),
+            State::Faulted(fault) => return Err(ReceiveError::Fault(fault)),
+            State::Open | State::Draining { .. } => {}
+        }
+        // A lane whose sender is dead can still be revoked.
+        if verdict == Verdict::Revoked {
+            self.state = State::Ended(Ending::Revoked);
+            return Err(ReceiveError::Ended(Ending::Revoked));
+        }
+        let (last, after) = match self.state {
+            State::Draining { last, after } => (last, after),
+            _ => self.pin(),
+        };
+        let at = self.tail.wrapping_add(self.peeked_bytes);
+        let committed_bytes = last.wrapping_sub(at);
+        if committed_bytes == 0 {
+            return Err(if let Some(fault) = after {
+                self.poison(fault)
+            } else {
+                self.state = State::Ended(Ending::PeerDead);
+                ReceiveError::Ended(Ending::PeerDead)
+            });
+        }
+        let word = self.records.load(at);
+        if word == 0 {
+            return Err(self.poison(LaneFault::CommitWithdrawn { committed_bytes }));
+        }
+        match self.judge_record(at, word, committed_bytes) {
+            Ok(Kinded::Message(record)) => Ok(Some(record)),
+            Ok(Kinded::Padding(bytes)) => self.pass_over(bytes),
+            Err(fault) => Err(self.poison(fault)),
+        }
+    }
+
+    /// Walks over all that a dead sender had committed, and remembers its end: a process that it forked may go on writing.
+    /// What the sender committed is visible by now. At most a ring's worth of records.
+    fn pin(&mut self) -> (u32, Option<LaneFault>) {
+        let mut last = self.tail.wrapping_add(self.peeked_bytes);
+        let mut left_bytes = self.committed_bytes_max();
+        let after = loop {
+            let word = self.records.load(last);
+            if word == 0 {
+                break None;
+            }
+            match self.judge_record(last, word, left_bytes) {
+                Ok(Kinded::Message(Record { whole_bytes: bytes, .. }) | Kinded::Padding(bytes)) => {
+                    last = last.wrapping_add(bytes);
+                    left_bytes -= bytes;
+                }
+                Err(fault) => break Some(fault),
+            }
+        };
+        self.state = State::Draining { last, after };
+        (last, after)
+    }
+
+    /// How much an honest sender can have committed behind what was peeked.
+    #[inline]
+    fn committed_bytes_max(&self) -> u32 {
+        self.records.bytes() - RING_RESERVED_BYTES as u32 - self.peeked_bytes
+    }
+
+    /// Judges the word that commits the record at `at`, and copies what is behind it in an extended one.
+    #[inline]
+    fn judge_record(&self, at: u32, word: u64, bytes_max: u32) -> Result<Kinded, LaneFault> {
+        let commit = Commit::decode(word)?;
+        let record_bytes = commit.record_bytes();
+        if record_bytes > bytes_max {
+            return Err(LaneFault::RecordOverruns { record_bytes, bytes_max });
+        }
+        let extension = match commit.kind {
+            Kind::Plain => 0,
+            Kind::Extended => self.records.peek(at.wrapping_add(COMMIT_BYTES as u32)),
+            Kind::Padding => return self.judge_padding(at, record_bytes),
+        };
+        Ok(Kinded::Message(Record {
+            header: commit.header(extension),
+            payload_at: at.wrapping_add(commit.header_bytes()),
+            payload_bytes: commit.payload_bytes as usize,
+            whole_bytes: record_bytes,
+        }))
+    }
+
+    #[cold]
+    fn judge_padding(&self, at: u32, padding_bytes: u32) -> Result<Kinded, LaneFault> {
+        let bytes_to_end = self.records.bytes_to_end(at);
+        if padding_bytes != bytes_to_end {
+            return Err(LaneFault::PaddingAstray { padding_bytes, bytes_to_end });
+        }
+        Ok(Kinded::Padding(padding_bytes))
     }
 
     /// Copies a judged record's payload out and remembers it as peeked.
-    fn copy_payload(&mut self, record: Record, out: &mut [u8]) {
-        self.ring.read(self.tail.wrapping_add(layout::RECORD_HEADER_BYTES as u32), out);
-        self.peeked_bytes = Some(record.whole_bytes);
+    #[inline]
+    fn copy_out(&mut self, record: Record, out: &mut Vec<u8>) {
+        self.records.append(record.payload_at, record.payload_bytes, out);
+        self.add_to_peeked(record);
     }
 
-    fn end(&mut self, ending: Ending) -> ReceiveError {
-        self.state = State::Ended(ending);
-        ReceiveError::Ended(ending)
+    #[inline]
+    fn add_to_peeked(&mut self, record: Record) {
+        self.peeked_bytes += record.whole_bytes;
+        self.peeked_messages += 1;
     }
 
+    #[cold]
     fn poison(&mut self, fault: LaneFault) -> ReceiveError {
         self.state = State::Faulted(fault);
         ReceiveError::Fault(fault)
     }
 }
 
-/// A record whose header was copied and judged: it lies wholly below the committed position.
+/// What a judged word commits.
+enum Kinded {
+    Message(Record),
+    /// So many bytes up to the ring's end.
+    Padding(u32),
+}
+
+/// A record whose first words were copied and judged: it lies wholly within what its sender may have committed.
 #[derive(Clone, Copy)]
 struct Record {
     header: RecordHeader,
+    payload_at: u32,
     payload_bytes: usize,
     /// With header and padding.
     whole_bytes: u32,
@@ -340,7 +591,11 @@ struct Record {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Open,
-    Draining,
+    /// The sender is dead: `last` is where what it committed ends, and `after` what was wrong there.
+    Draining {
+        last: u32,
+        after: Option<LaneFault>,
+    },
     Ended(Ending),
     Faulted(LaneFault),
 }

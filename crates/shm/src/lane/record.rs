@@ -1,6 +1,10 @@
-//! A record's header: what its bytes are, and how long the record is with its padding.
+//! A record's first words: what they say, and how long the record is with its padding.
 
-use keyway_abi::layout;
+use keyway_abi::layout::{
+    COMMIT_BYTES, EXTENSION_BYTES, KIND_EXTENDED, KIND_PADDING, KIND_PLAIN, RECORD_ALIGN_BYTES, SIZE_BITS,
+};
+
+use crate::lane::LaneFault;
 
 /// What a message says besides its payload. The lane's badge says who sent it; nothing here does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,29 +18,111 @@ pub struct RecordHeader {
     pub ticket: u32,
 }
 
+const SIZE_MASK: u32 = (1 << SIZE_BITS) - 1;
+
 impl RecordHeader {
-    /// The header's bytes in front of a payload of `payload_bytes`.
-    pub(super) fn encode(self, payload_bytes: u32) -> [u8; layout::RECORD_HEADER_BYTES] {
-        let mut bytes = [0; layout::RECORD_HEADER_BYTES];
-        let (words, _) = bytes.as_chunks_mut::<4>();
-        for (word, value) in words.iter_mut().zip([payload_bytes, self.message_type, self.flags, self.ticket])
-        {
-            *word = value.to_ne_bytes();
-        }
-        bytes
+    /// Bytes in front of the payload.
+    #[inline]
+    pub(super) fn bytes(self) -> u32 {
+        if self.is_extended() { (COMMIT_BYTES + EXTENSION_BYTES) as u32 } else { COMMIT_BYTES as u32 }
     }
 
-    /// The header that these bytes say, and the payload's size that they allege.
-    pub(super) fn decode(bytes: [u8; layout::RECORD_HEADER_BYTES]) -> (Self, u32) {
-        let word = |index: usize| {
-            let at = index * 4;
-            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        (Self { message_type: word(1), flags: word(2), ticket: word(3) }, word(0))
+    /// The word that commits the record.
+    #[inline]
+    pub(super) fn commit(self, payload_bytes: u32) -> u64 {
+        let kind = if self.is_extended() { KIND_EXTENDED } else { KIND_PLAIN };
+        word(payload_bytes | kind << SIZE_BITS, self.message_type)
+    }
+
+    /// The word that commits a plain record.
+    #[inline(always)]
+    pub(super) fn commit_plain(self, payload_bytes: u32) -> u64 {
+        word(payload_bytes | KIND_PLAIN << SIZE_BITS, self.message_type)
+    }
+
+    /// The word behind it; `None` for a plain record.
+    #[inline]
+    pub(super) fn extension(self) -> Option<u64> {
+        self.is_extended().then(|| word(self.flags, self.ticket))
+    }
+
+    #[inline]
+    pub(super) fn is_extended(self) -> bool {
+        (self.flags | self.ticket) != 0
     }
 }
 
-/// The length of a record in the ring, header and padding included. Cannot overflow for any `u32` payload.
-pub(super) fn record_bytes(payload_bytes: u64) -> u64 {
-    (layout::RECORD_HEADER_BYTES as u64 + payload_bytes).next_multiple_of(layout::RECORD_ALIGN_BYTES as u64)
+/// What a word that commits a record alleges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Commit {
+    pub(super) kind: Kind,
+    pub(super) payload_bytes: u32,
+    message_type: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    Extended,
+    Padding,
+}
+
+impl Commit {
+    /// Judges the word's form.
+    #[inline]
+    pub(super) fn decode(word: u64) -> Result<Self, LaneFault> {
+        let (low, message_type) = (word as u32, (word >> 32) as u32);
+        let kind = match low >> SIZE_BITS {
+            KIND_PLAIN => Kind::Plain,
+            KIND_EXTENDED => Kind::Extended,
+            KIND_PADDING => Kind::Padding,
+            _ => return Err(LaneFault::CommitUnknown { word }),
+        };
+        Ok(Commit { kind, payload_bytes: low & SIZE_MASK, message_type })
+    }
+
+    /// Message type and size of a plain record.
+    #[inline(always)]
+    pub(super) fn plain(word: u64) -> Option<(u32, u32)> {
+        let low = word as u32;
+        (low >> SIZE_BITS == KIND_PLAIN).then_some(((word >> 32) as u32, low & SIZE_MASK))
+    }
+
+    /// Bytes in front of the payload.
+    #[inline]
+    pub(super) fn header_bytes(self) -> u32 {
+        match self.kind {
+            Kind::Plain | Kind::Padding => COMMIT_BYTES as u32,
+            Kind::Extended => (COMMIT_BYTES + EXTENSION_BYTES) as u32,
+        }
+    }
+
+    /// The length of the whole record.
+    #[inline]
+    pub(super) fn record_bytes(self) -> u32 {
+        record_bytes(self.header_bytes(), self.payload_bytes)
+    }
+
+    /// The header, of an extended record with the word behind the commit.
+    #[inline]
+    pub(super) fn header(self, extension: u64) -> RecordHeader {
+        let (flags, ticket) = (extension as u32, (extension >> 32) as u32);
+        RecordHeader { message_type: self.message_type, flags, ticket }
+    }
+}
+
+/// The word that fills `gap_bytes` up to the ring's end.
+pub(super) fn padding(gap_bytes: u32) -> u64 {
+    word((gap_bytes - COMMIT_BYTES as u32) | KIND_PADDING << SIZE_BITS, 0)
+}
+
+/// The length of a record in the ring, padding included. Cannot overflow, as sizes have [`SIZE_BITS`].
+#[inline]
+pub(super) fn record_bytes(header_bytes: u32, payload_bytes: u32) -> u32 {
+    (header_bytes + payload_bytes).next_multiple_of(RECORD_ALIGN_BYTES as u32)
+}
+
+#[inline]
+fn word(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
 }

@@ -1,35 +1,37 @@
-//! The sender's side of a lane: writes records, publishes its position, learns what was acknowledged.
+//! The sender's side of a lane: writes records, commits them, learns what was acknowledged.
 //!
-//! Its own position and the number of messages sent are private; the shared position is only ever stored. From the
+//! Its own position and the number of messages sent are private; the shared ones are only ever stored. From the
 //! receiver it believes a position and a count, each judged against what is in flight.
 //!
 //! # Invariants
-//! 1. `head - tail_seen <= ring bytes`, both multiples of the record alignment.
+//! 1. `head - tail_seen <= ring bytes - RING_RESERVED_BYTES`, all multiples of the record alignment.
 //! 2. `acknowledged <= sent`.
-//! 3. After `state` has left `Open`, no memory is written except `waiting`, and `acknowledged` stays.
+//! 3. The word at `head` is 0 in the ring.
+//! 4. After `state` has left `Open`, no memory is written except `waiting`, and `acknowledged` stays.
 
 use core::sync::atomic::Ordering;
 
-use keyway_abi::layout;
+use keyway_abi::layout::{self, COMMIT_BYTES, EXTENSION_BYTES, RING_RESERVED_BYTES};
 
 use crate::{
     lane::{
-        Ending, LaneFault, LaneShapeError, RecordHeader, SendError, SleepOn, Wait,
+        Barrier, Ending, LaneFault, LaneShapeError, RecordHeader, SendError, SleepOn, Wait, WakeBy,
+        check_shape, check_writable,
         doorbell::Desk,
-        record::record_bytes,
-        ring::{Ring, check_writable},
+        record::{padding, record_bytes},
     },
     status::{Status, Verdict},
-    view::{View, Word},
+    view::{Own, Records, View, Word},
 };
 
 /// The sending end of one lane.
 #[derive(Debug)]
 pub struct LaneSender {
-    ring: Ring,
+    /// Held, so that nobody else has it.
+    _memory: Own,
+    records: Records,
     own: Desk,
     peer: Desk,
-    peer_messages: Word,
     status: Status,
     head: u32,
     tail_seen: u32,
@@ -39,50 +41,47 @@ pub struct LaneSender {
 }
 
 impl LaneSender {
-    /// The sending end of a fresh lane: both memories are zero.
+    /// The sending end of a fresh lane: both memories are zero but for what [`Barrier::declare`] wrote.
     ///
     /// `ring` is this process's own memory of exactly [`RECORDS_OFFSET`](layout::RECORDS_OFFSET)` + ring_bytes` bytes,
-    /// `ack` the receiver's, and `ring_bytes` comes from the broker, not from either memory.
+    /// `ack` the receiver's, and `ring_bytes` comes from the broker, not from either memory. `barrier` is what this
+    /// process has declared.
     ///
     /// # Errors
     ///
     /// [`LaneShapeError`] when the sizes do not fit each other.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "both views are given over to the lane, which keeps words of them"
-    )]
-    pub fn new(ring: View, ack: View, status: Status, ring_bytes: u32) -> Result<Self, LaneShapeError> {
-        Self::starting_at(0, ring, &ack, status, ring_bytes)
+    pub fn new(
+        ring: Own,
+        ack: &View,
+        status: Status,
+        ring_bytes: u32,
+        barrier: Barrier,
+    ) -> Result<Self, LaneShapeError> {
+        Self::starting_at(0, ring, ack, status, ring_bytes, barrier)
     }
 
     /// A sender whose memories both say `position` already.
     pub(crate) fn starting_at(
         position: u32,
-        ring: View,
+        ring: Own,
         ack: &View,
         status: Status,
         ring_bytes: u32,
+        barrier: Barrier,
     ) -> Result<Self, LaneShapeError> {
-        check_writable(&ring)?;
-        let ring = Ring::new(ring, ack, ring_bytes)?;
-        let missing = LaneShapeError::AcknowledgementMemory {
-            len_bytes: ack.len_bytes(),
-            needed_bytes: layout::PAGE_BYTES,
-        };
-        let sender = Self {
-            own: Desk::new(ring.view())?,
-            peer: Desk::new(ack)?,
-            peer_messages: ack.word(layout::MESSAGES_OFFSET).ok_or(missing)?,
-            ring,
+        check_writable(ring.view())?;
+        Ok(Self {
+            records: check_shape(ring.view(), ack, ring_bytes)?,
+            own: Desk::new(ring.view(), barrier)?,
+            peer: Desk::new(ack, barrier)?,
+            _memory: ring,
             status,
             head: position,
             tail_seen: position,
             sent: 0,
             acknowledged: 0,
             state: State::Open,
-        };
-        sender.ring.view().store_u32(layout::VERSION_OFFSET, layout::LANE_LAYOUT_VERSION, Ordering::Relaxed);
-        Ok(sender)
+        })
     }
 
     /// Sends one message, or says why not; never waits.
@@ -93,23 +92,137 @@ impl LaneSender {
     ///
     /// [`SendError::Full`] until the receiver has taken enough: see [`LaneSender::prepare_wait`]. The others are final,
     /// `TooLarge` for this message and the rest for the lane.
+    #[inline]
     pub fn try_send(&mut self, header: RecordHeader, payload: &[u8]) -> Result<(), SendError> {
-        // The word before the position: what a revoked or dead lane would swallow is never published.
+        // The ordinary case has nothing to say but that it is done. The word before the commit, as in `try_send_parts`.
+        if matches!(self.state, State::Open)
+            && self.status.verdict() == Verdict::Live
+            && !header.is_extended()
+            && payload.len() <= self.payload_bytes_max()
+        {
+            let whole_bytes = record_bytes(COMMIT_BYTES as u32, payload.len() as u32);
+            if self.free_bytes() >= whole_bytes + RING_RESERVED_BYTES as u32 {
+                self.records.write(self.head.wrapping_add(COMMIT_BYTES as u32), payload);
+                self.commit(header.commit_plain(payload.len() as u32), whole_bytes, 1);
+                return Ok(());
+            }
+        }
+        self.try_send_parts(header, &[payload])
+    }
+
+    /// As [`LaneSender::try_send`], of a payload in several parts, each but the last a multiple of 8 bytes long.
+    ///
+    /// # Errors
+    ///
+    /// As [`LaneSender::try_send`].
+    ///
+    /// # Panics
+    ///
+    /// When a part that is not the last has another length.
+    pub fn try_send_parts(&mut self, header: RecordHeader, parts: &[&[u8]]) -> Result<(), SendError> {
+        // The word before the commit: what a revoked or dead lane would swallow is never published.
         self.check_open()?;
-        let record_bytes = self.check_size(payload.len())?;
-        if self.free_bytes() < record_bytes {
-            self.look()?;
-        }
-        if self.free_bytes() < record_bytes {
-            return Err(SendError::Full);
-        }
-        self.ring.write(self.head, &header.encode(payload.len() as u32));
-        self.ring.write(self.head.wrapping_add(layout::RECORD_HEADER_BYTES as u32), payload);
-        self.head = self.head.wrapping_add(record_bytes);
-        self.sent += 1;
-        // SYNC lane-publish: the record's bytes before the position that commits them.
-        self.own.position.store(self.head, Ordering::Release);
+        let payload_bytes = parts.iter().map(|part| part.len()).sum();
+        let whole_bytes = self.check_size(header, payload_bytes)?;
+        self.make_room(whole_bytes)?;
+        self.put(self.head, header, parts);
+        self.commit(header.commit(payload_bytes as u32), whole_bytes, 1);
         Ok(())
+    }
+
+    /// Sends several messages at once, all or none, or says why not.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::TooLarge`] when they can never fit together, and as [`LaneSender::try_send`].
+    #[inline]
+    pub fn try_send_all(&mut self, payloads: &[&[u8]]) -> Result<(), SendError> {
+        self.check_open()?;
+        let ring_bytes = self.records.bytes() as usize;
+        // LIMIT: what is counted stops above a ring, so that it cannot overflow.
+        let all_bytes = payloads.iter().fold(0, |all_bytes: usize, payload| {
+            let whole_bytes =
+                payload.len().min(ring_bytes).next_multiple_of(layout::RECORD_ALIGN_BYTES) + COMMIT_BYTES;
+            (all_bytes + whole_bytes).min(2 * ring_bytes)
+        });
+        if all_bytes > ring_bytes - RING_RESERVED_BYTES {
+            let bytes_max = self.payload_bytes_max();
+            return Err(SendError::TooLarge { asked_bytes: all_bytes, bytes_max });
+        }
+        self.make_room(all_bytes as u32)?;
+        let header = RecordHeader::default();
+        let (mut at, mut first) = (self.head, 0);
+        for payload in payloads {
+            self.records.write(at.wrapping_add(COMMIT_BYTES as u32), payload);
+            let word = header.commit_plain(payload.len() as u32);
+            // The first word is kept back: all are committed by it.
+            if at == self.head {
+                first = word;
+            } else {
+                self.records.store(at, word);
+            }
+            at = at.wrapping_add(record_bytes(COMMIT_BYTES as u32, payload.len() as u32));
+        }
+        if !payloads.is_empty() {
+            self.commit(first, all_bytes as u32, payloads.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Begins a batch: several messages that the receiver sees together, with one wake, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Ended`] and [`SendError::Fault`], for ever.
+    pub fn batch(&mut self) -> Result<Batch<'_>, SendError> {
+        self.check_open()?;
+        Ok(Batch { first: 0, staged_bytes: 0, messages: 0, lane: self })
+    }
+
+    /// Lends `payload_bytes` of the ring, to be written in place and then committed as one message. Their content is
+    /// whatever this lane carried there before.
+    ///
+    /// # Errors
+    ///
+    /// As [`LaneSender::try_send`]; [`SendError::TooLarge`] above [`LaneSender::loan_bytes_max`], as what is lent is in
+    /// one piece.
+    pub fn try_loan(&mut self, header: RecordHeader, payload_bytes: usize) -> Result<Loan<'_>, SendError> {
+        self.check_loan(header, payload_bytes)?;
+        Ok(self.loan(header, payload_bytes))
+    }
+
+    /// Whether [`LaneSender::loan`] would have so much to lend.
+    ///
+    /// # Errors
+    ///
+    /// As [`LaneSender::try_loan`].
+    pub fn check_loan(&mut self, header: RecordHeader, payload_bytes: usize) -> Result<(), SendError> {
+        self.check_open()?;
+        let bytes_max = self.loan_bytes_max();
+        if payload_bytes > bytes_max {
+            return Err(SendError::TooLarge { asked_bytes: payload_bytes, bytes_max });
+        }
+        let whole_bytes = record_bytes(header.bytes(), payload_bytes as u32);
+        self.make_room(self.gap_before(whole_bytes) + whole_bytes)
+    }
+
+    /// As [`LaneSender::try_loan`], after [`LaneSender::check_loan`] has said that there is room. An end of the lane is told
+    /// by [`Loan::commit`].
+    ///
+    /// # Panics
+    ///
+    /// When there is no room.
+    pub fn loan(&mut self, header: RecordHeader, payload_bytes: usize) -> Loan<'_> {
+        let whole_bytes = record_bytes(header.bytes(), payload_bytes as u32);
+        let gap_bytes = self.gap_before(whole_bytes);
+        let room = self.make_room(gap_bytes + whole_bytes);
+        // INVARIANT loan-has-room: `check_loan` has said so, and the receiver only ever makes more.
+        assert!(room.is_ok() || !matches!(self.state, State::Open), "INVARIANT loan-has-room");
+        let mut batch = Batch { first: 0, staged_bytes: 0, messages: 0, lane: self };
+        if gap_bytes > 0 {
+            batch.stage(padding(gap_bytes), gap_bytes);
+        }
+        Loan { at: batch.end(), batch, header, payload_bytes }
     }
 
     /// How much was sent, and how much of it the receiver says it has taken, which is never more.
@@ -123,36 +236,46 @@ impl LaneSender {
         Acknowledged { messages: self.acknowledged, sent: self.sent }
     }
 
-    /// Announces that this side will sleep until `payload_bytes` fit, and looks once more whether they do.
-    ///
-    /// [`Wait::Ready`] too when the lane is over or the payload can never fit; [`LaneSender::try_send`] then says so.
-    pub fn prepare_wait(&mut self, payload_bytes: usize) -> Wait {
-        self.own.announce();
-        if let Some(sleep_on) = self.wait_for(payload_bytes) {
-            return Wait::Sleep(sleep_on);
-        }
-        self.own.retract();
-        Wait::Ready
+    /// Announces that this side will sleep until there is room. A barrier must follow ([`own_barrier`](super::own_barrier)
+    /// or `membarrier`, as declared), and then [`LaneSender::prepare_wait`].
+    pub fn announce_wait(&mut self, by: WakeBy) {
+        self.own.announce(by);
     }
 
-    /// Takes the announcement of [`LaneSender::prepare_wait`] back, after the sleep.
+    /// Looks once more, after the barrier, whether there is room for what was [`SendError::Full`].
+    ///
+    /// [`Wait::Ready`] too when the lane is over; [`LaneSender::try_send`] then says so. After either,
+    /// [`LaneSender::finish_wait`].
+    pub fn prepare_wait(&mut self, needed_bytes: u32) -> Wait {
+        self.wait_for(needed_bytes).map_or(Wait::Ready, Wait::Sleep)
+    }
+
+    /// Takes the announcement of [`LaneSender::announce_wait`] back.
     pub fn finish_wait(&mut self) {
         self.own.retract();
     }
 
-    /// Whether the receiver may be asleep. To be asked after each successful send, or after the last of several.
-    pub fn must_wake_receiver(&self) -> bool {
+    /// How the receiver is to be woken if it may be asleep. To be asked after each successful send, or after the last of
+    /// several.
+    #[inline]
+    pub fn must_wake_receiver(&self) -> Option<WakeBy> {
         self.peer.awaits()
     }
 
-    /// The word that a sleeping receiver sleeps on: to wake it, wake this.
+    /// The word that a receiver sleeps on that wants a futex call: to wake it, wake this.
     pub fn receiver_wakes_on(&self) -> &Word {
         &self.own.position
     }
 
     /// The largest payload that this lane carries.
     pub fn payload_bytes_max(&self) -> usize {
-        self.ring.bytes() as usize - layout::RECORD_HEADER_BYTES
+        self.records.bytes() as usize - RING_RESERVED_BYTES - COMMIT_BYTES - EXTENSION_BYTES
+    }
+
+    /// The largest payload that [`LaneSender::try_loan`] lends.
+    pub fn loan_bytes_max(&self) -> usize {
+        // In the worst case as much again is passed over, so that it is in one piece.
+        self.records.bytes() as usize / 2 - COMMIT_BYTES - EXTENSION_BYTES
     }
 
     /// Why the lane is over, once that was seen.
@@ -172,11 +295,10 @@ impl LaneSender {
     }
 
     /// What to sleep on, or `None` if there is a reason not to.
-    fn wait_for(&mut self, payload_bytes: usize) -> Option<SleepOn> {
+    fn wait_for(&mut self, needed_bytes: u32) -> Option<SleepOn> {
         self.check_open().ok()?;
-        let record_bytes = self.check_size(payload_bytes).ok()?;
         self.look().ok()?;
-        (self.free_bytes() < record_bytes).then(|| SleepOn {
+        (self.free_bytes() < needed_bytes).then(|| SleepOn {
             // `look` has just accepted this very value.
             peer: (self.peer.position.clone(), self.tail_seen),
             broker: (self.status.word().clone(), self.status.generation()),
@@ -184,13 +306,22 @@ impl LaneSender {
     }
 
     /// Refuses when the lane is over. On first learning so from the broker, takes a last look at what was acknowledged.
+    #[inline]
     fn check_open(&mut self) -> Result<(), SendError> {
+        match (self.state, self.status.verdict()) {
+            (State::Open, Verdict::Live) => Ok(()),
+            (_, verdict) => self.check_end(verdict),
+        }
+    }
+
+    #[cold]
+    fn check_end(&mut self, verdict: Verdict) -> Result<(), SendError> {
         match self.state {
             State::Open => {}
             State::Ended(ending) => return Err(SendError::Ended(ending)),
             State::Faulted(fault) => return Err(SendError::Fault(fault)),
         }
-        let ending = match self.status.verdict() {
+        let ending = match verdict {
             Verdict::Live => return Ok(()),
             Verdict::Dead => Ending::PeerDead,
             Verdict::Revoked => Ending::Revoked,
@@ -201,24 +332,77 @@ impl LaneSender {
         Err(SendError::Ended(ending))
     }
 
-    fn check_size(&self, payload_bytes: usize) -> Result<u32, SendError> {
+    /// The length of a message's record.
+    #[inline]
+    fn check_size(&self, header: RecordHeader, payload_bytes: usize) -> Result<u32, SendError> {
         let bytes_max = self.payload_bytes_max();
         if payload_bytes > bytes_max {
             return Err(SendError::TooLarge { asked_bytes: payload_bytes, bytes_max });
         }
-        // At most the ring, as its size is a multiple of the alignment.
-        Ok(record_bytes(payload_bytes as u64) as u32)
+        Ok(record_bytes(header.bytes(), payload_bytes as u32))
     }
 
+    /// Sees to it that so many bytes can be committed, and the word behind them cleared.
+    #[inline]
+    fn make_room(&mut self, bytes: u32) -> Result<(), SendError> {
+        // At most two rings and a word, so it cannot overflow.
+        let needed_bytes = bytes + RING_RESERVED_BYTES as u32;
+        if self.free_bytes() < needed_bytes {
+            self.look()?;
+            if self.free_bytes() < needed_bytes {
+                return Err(SendError::Full { needed_bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of a record but the word that commits it.
+    #[inline]
+    fn put(&mut self, at: u32, header: RecordHeader, parts: &[&[u8]]) {
+        if let Some(extension) = header.extension() {
+            self.records.store(at.wrapping_add(COMMIT_BYTES as u32), extension);
+        }
+        let mut at = at.wrapping_add(header.bytes());
+        for (index, part) in parts.iter().enumerate() {
+            // INVARIANT parts-are-words: the caller's promise; else the next part would begin within a word.
+            assert!(
+                index + 1 == parts.len() || part.len().is_multiple_of(layout::RECORD_ALIGN_BYTES),
+                "INVARIANT parts-are-words"
+            );
+            self.records.write(at, part);
+            at = at.wrapping_add(part.len() as u32);
+        }
+    }
+
+    /// Commits what was written from `head` on, whose first word is `first`.
+    #[inline]
+    fn commit(&mut self, first: u64, bytes: u32, messages: u64) {
+        let end = self.head.wrapping_add(bytes);
+        self.records.store(end, 0);
+        self.records.publish(self.head, first);
+        self.head = end;
+        self.sent += messages;
+        self.own.messages.store(self.sent as u32, Ordering::Relaxed);
+        // SYNC lane-position: the commit before the position, so that who sees the position finds the record.
+        self.own.position.store(end, Ordering::Release);
+    }
+
+    /// What is passed over up to the ring's end, so that so many bytes are in one piece.
+    fn gap_before(&self, bytes: u32) -> u32 {
+        let bytes_to_end = self.records.bytes_to_end(self.head);
+        if bytes > bytes_to_end { bytes_to_end } else { 0 }
+    }
+
+    #[inline]
     fn free_bytes(&self) -> u32 {
-        self.ring.bytes() - self.head.wrapping_sub(self.tail_seen)
+        self.records.bytes() - self.head.wrapping_sub(self.tail_seen)
     }
 
     /// Loads what the receiver has acknowledged, judges it and keeps it. The first fault poisons the lane.
     fn look(&mut self) -> Result<(), SendError> {
         // SYNC lane-acknowledge: the receiver's copy of a record, and its count, before the position that frees it.
         let position = self.peer.position.load(Ordering::Acquire);
-        let messages = self.peer_messages.load(Ordering::Relaxed);
+        let messages = self.peer.messages.load(Ordering::Relaxed);
         let judged = self.judge_position(position).and_then(|()| self.judge_messages(messages));
         match judged {
             Ok(messages) => {
@@ -255,6 +439,118 @@ impl LaneSender {
             return Err(LaneFault::MessagesAhead { advanced_messages, messages_max });
         }
         Ok(advanced_messages)
+    }
+}
+
+/// Several messages that are committed together. Dropped without [`Batch::commit`], none of them was ever sent.
+#[derive(Debug)]
+pub struct Batch<'l> {
+    lane: &'l mut LaneSender,
+    /// The word that commits the first record, and with it all: stored last.
+    first: u64,
+    staged_bytes: u32,
+    messages: u64,
+}
+
+impl<'l> Batch<'l> {
+    /// Adds a message, or says why not. What was added before stays.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] when it does not fit beside what is untaken and what was added, [`SendError::TooLarge`] when it
+    /// would not fit beside the latter alone. As [`LaneSender::try_send`] else.
+    pub fn push(&mut self, header: RecordHeader, payload: &[u8]) -> Result<(), SendError> {
+        let whole_bytes = self.lane.check_size(header, payload.len())?;
+        let all_bytes = self.staged_bytes + whole_bytes;
+        if all_bytes > self.lane.records.bytes() - RING_RESERVED_BYTES as u32 {
+            let (asked_bytes, bytes_max) = (all_bytes as usize, self.lane.payload_bytes_max());
+            return Err(SendError::TooLarge { asked_bytes, bytes_max });
+        }
+        self.lane.make_room(all_bytes)?;
+        self.lane.put(self.end(), header, &[payload]);
+        self.stage(header.commit(payload.len() as u32), whole_bytes);
+        self.messages += 1;
+        Ok(())
+    }
+
+    /// How many messages were added.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Sends them all, and gives the lane back. After that ask [`LaneSender::must_wake_receiver`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Ended`] and [`SendError::Fault`]; then none was sent.
+    #[inline]
+    pub fn commit(self) -> (&'l mut LaneSender, Result<(), SendError>) {
+        // As with a single message: the word before the commit.
+        let open = self.lane.check_open();
+        if open.is_ok() && self.staged_bytes > 0 {
+            self.lane.commit(self.first, self.staged_bytes, self.messages);
+        }
+        (self.lane, open)
+    }
+
+    fn end(&self) -> u32 {
+        self.lane.head.wrapping_add(self.staged_bytes)
+    }
+
+    /// Keeps the first word back, and stores those behind it: nobody looks there before.
+    fn stage(&mut self, word: u64, bytes: u32) {
+        if self.staged_bytes == 0 {
+            self.first = word;
+        } else {
+            self.lane.records.store(self.end(), word);
+        }
+        self.staged_bytes += bytes;
+    }
+}
+
+/// A part of the ring that is lent to be written in place. Dropped without [`Loan::commit`], nothing was sent.
+#[derive(Debug)]
+pub struct Loan<'l> {
+    batch: Batch<'l>,
+    at: u32,
+    header: RecordHeader,
+    payload_bytes: usize,
+}
+
+impl<'l> Loan<'l> {
+    /// What is lent, as it is now.
+    pub fn payload(&self) -> &[u8] {
+        let at = self.at.wrapping_add(self.header.bytes());
+        let payload = self.batch.lane.records.slice(at, self.payload_bytes);
+        // INVARIANT loan-in-one-piece: as below.
+        payload.expect("INVARIANT loan-in-one-piece")
+    }
+
+    /// What is lent, to be written.
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let at = self.at.wrapping_add(self.header.bytes());
+        let payload = self.batch.lane.records.slice_mut(at, self.payload_bytes);
+        // INVARIANT loan-in-one-piece: `reserve_in_one_piece` has passed over what is in two.
+        payload.expect("INVARIANT loan-in-one-piece")
+    }
+
+    /// Sends the first `payload_bytes` of it, at most what was lent. After that ask [`LaneSender::must_wake_receiver`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::TooLarge`] for more than was lent; [`SendError::Ended`] and [`SendError::Fault`]. Nothing was sent.
+    pub fn commit(mut self, payload_bytes: usize) -> (&'l mut LaneSender, Result<(), SendError>) {
+        if payload_bytes > self.payload_bytes {
+            let (asked_bytes, bytes_max) = (payload_bytes, self.payload_bytes);
+            return (self.batch.lane, Err(SendError::TooLarge { asked_bytes, bytes_max }));
+        }
+        if let Some(extension) = self.header.extension() {
+            self.batch.lane.records.store(self.at.wrapping_add(COMMIT_BYTES as u32), extension);
+        }
+        let whole_bytes = record_bytes(self.header.bytes(), payload_bytes as u32);
+        self.batch.stage(self.header.commit(payload_bytes as u32), whole_bytes);
+        self.batch.messages = 1;
+        self.batch.commit()
     }
 }
 

@@ -12,7 +12,10 @@ use keyway_abi::layout;
 use super::*;
 use crate::{
     status::Status,
-    view::heap::{self, Memory},
+    view::{
+        Own,
+        heap::{self, Memory},
+    },
 };
 
 const RING_BYTES: u32 = layout::RING_BYTES_MIN;
@@ -42,10 +45,11 @@ impl Bench {
         ack.writer.store_u32(layout::POSITION_OFFSET, position, Ordering::Release);
         page.writer.store_u32(STATUS_OFFSET, GENERATION, Ordering::Release);
         let status = Status::new(page.reader.word(STATUS_OFFSET).expect("a word"), GENERATION);
-        let sender =
-            LaneSender::starting_at(position, ring.writer.clone(), &ack.reader, status.clone(), RING_BYTES);
+        let barrier = Barrier::Own;
+        let own = Own::of(ring.writer.clone());
+        let sender = LaneSender::starting_at(position, own, &ack.reader, status.clone(), RING_BYTES, barrier);
         let receiver =
-            LaneReceiver::starting_at(position, ring.reader.clone(), &ack.writer, status, RING_BYTES);
+            LaneReceiver::starting_at(position, &ring.reader, &ack.writer, status, RING_BYTES, barrier);
         let (sender, receiver) = (sender.expect("a lane"), receiver.expect("a lane"));
         Self { sender, receiver, ring, ack, page }
     }
@@ -63,9 +67,30 @@ impl Bench {
         self.page.writer.store_u32(STATUS_OFFSET, word, Ordering::Release);
     }
 
-    /// Plays a sender that publishes whatever it likes.
+    /// Plays a sender that says it has come wherever it likes.
     fn forge_head(&self, position: u32) {
         self.ring.writer.store_u32(layout::POSITION_OFFSET, position, Ordering::Release);
+    }
+
+    /// Plays a sender that stores whatever it likes where the next record is looked for.
+    fn forge_commit(&self, word: u64) {
+        let within = self.receiver.tail() & (RING_BYTES - 1);
+        let offset = layout::RECORDS_OFFSET + within as usize;
+        self.ring.writer.copy_in(offset, &word.to_ne_bytes()).expect("inside");
+    }
+
+    /// What a receiver does before it sleeps.
+    fn receiver_waits(&mut self) -> Wait {
+        self.receiver.announce_wait(WakeBy::Futex);
+        own_barrier();
+        self.receiver.prepare_wait()
+    }
+
+    /// What a sender does before it sleeps.
+    fn sender_waits(&mut self, needed_bytes: u32) -> Wait {
+        self.sender.announce_wait(WakeBy::Futex);
+        own_barrier();
+        self.sender.prepare_wait(needed_bytes)
     }
 
     /// Plays a receiver that acknowledges whatever it likes.
@@ -103,7 +128,9 @@ fn the_largest_payload_fills_the_ring_and_one_more_byte_never_fits() {
     let payload: Vec<u8> = (0..bytes_max).map(|index| index as u8).collect();
     for _ in 0..3 {
         bench.send(&payload);
-        assert_eq!(bench.sender.try_send(RecordHeader::default(), b""), Err(SendError::Full));
+        let needed_bytes = (layout::COMMIT_BYTES + layout::RING_RESERVED_BYTES) as u32;
+        let more = bench.sender.try_send(RecordHeader { flags: 1, ..RecordHeader::default() }, b"");
+        assert_eq!(more, Err(SendError::Full { needed_bytes: needed_bytes + 8 }));
         assert_eq!(bench.receive(), Ok(Some(payload.clone())));
     }
     let asked_bytes = bytes_max + 1;
@@ -116,9 +143,10 @@ fn padding_carries_nothing_of_earlier_records() {
     let mut bench = Bench::new();
     bench.send(&vec![0xFF; bench.sender.payload_bytes_max()]);
     bench.receive().expect("live");
+    // The first was not extended: this one begins 16 bytes before the ring's end, and is its first words alone there.
     bench.send(b"x");
     let mut padding = [1; 7];
-    let offset = layout::RECORDS_OFFSET + layout::RECORD_HEADER_BYTES + 1;
+    let offset = layout::RECORDS_OFFSET + RING_BYTES as usize - 7;
     bench.ring.reader.copy_out(offset, &mut padding).expect("inside");
     assert_eq!(padding, [0; 7]);
 }
@@ -200,7 +228,11 @@ fn the_dead_senders_messages_arrive_and_no_others() {
     bench.set_status(layout::WORD_DEAD);
     assert_eq!(bench.receive(), Ok(Some(b"one".to_vec())));
     // A forked child goes on: the position was pinned when the death was seen.
-    bench.forge_head(96);
+    bench
+        .ring
+        .writer
+        .copy_in(layout::RECORDS_OFFSET + 32, &RecordHeader::default().commit(0).to_ne_bytes())
+        .expect("inside");
     assert_eq!(bench.receive(), Ok(Some(b"two".to_vec())));
     for _ in 0..2 {
         assert_eq!(bench.receive(), Err(ReceiveError::Ended(Ending::PeerDead)));
@@ -239,44 +271,120 @@ fn a_sender_learns_the_dead_receivers_last_word() {
 #[test]
 fn a_receiver_sleeps_on_the_position_and_the_brokers_word() {
     let mut bench = Bench::starting_at(64);
-    let Wait::Sleep(sleep_on) = bench.receiver.prepare_wait() else { panic!("nothing to receive") };
+    let Wait::Sleep(sleep_on) = bench.receiver_waits() else { panic!("nothing to receive") };
     assert_eq!(sleep_on.peer.1, 64);
     assert_eq!(sleep_on.broker.1, GENERATION);
     let address = bench.sender.receiver_wakes_on().as_ptr();
     assert_eq!(sleep_on.peer.0.as_ptr(), address, "heap memory has one address for both");
     bench.send(b"wake up");
-    assert!(bench.sender.must_wake_receiver());
+    assert_eq!(bench.sender.must_wake_receiver(), Some(WakeBy::Futex));
     assert_ne!(sleep_on.peer.0.load(Ordering::Acquire), sleep_on.peer.1);
     bench.receiver.finish_wait();
-    assert!(!bench.sender.must_wake_receiver());
-    assert!(matches!(bench.receiver.prepare_wait(), Wait::Ready));
-    assert!(!bench.sender.must_wake_receiver(), "ready announces nothing");
+    assert_eq!(bench.sender.must_wake_receiver(), None);
+    assert!(matches!(bench.receiver_waits(), Wait::Ready));
+    bench.receiver.finish_wait();
+    bench.receiver.announce_wait(WakeBy::Doorbell);
+    assert_eq!(bench.sender.must_wake_receiver(), Some(WakeBy::Doorbell));
 }
 
 #[test]
 fn a_sender_sleeps_until_there_is_space() {
     let mut bench = Bench::new();
-    let payload_bytes = bench.sender.payload_bytes_max();
-    assert!(matches!(bench.sender.prepare_wait(payload_bytes), Wait::Ready));
+    let payload = vec![0; bench.sender.payload_bytes_max()];
     bench.send(b"in the way");
-    let Wait::Sleep(sleep_on) = bench.sender.prepare_wait(payload_bytes) else { panic!("no space") };
+    let full = bench.sender.try_send(RecordHeader::default(), &payload);
+    let Err(SendError::Full { needed_bytes }) = full else { panic!("{full:?} where there is no space") };
+    let Wait::Sleep(sleep_on) = bench.sender_waits(needed_bytes) else { panic!("no space") };
     assert_eq!(sleep_on.peer.1, 0);
     bench.receive().expect("live");
-    assert!(bench.receiver.must_wake_sender());
+    assert_eq!(bench.receiver.must_wake_sender(), Some(WakeBy::Futex));
     assert_eq!(sleep_on.peer.0.as_ptr(), bench.receiver.sender_wakes_on().as_ptr());
     assert_ne!(sleep_on.peer.0.load(Ordering::Acquire), sleep_on.peer.1);
     bench.sender.finish_wait();
-    assert!(!bench.receiver.must_wake_sender());
-    assert!(matches!(bench.sender.prepare_wait(payload_bytes), Wait::Ready));
+    assert_eq!(bench.receiver.must_wake_sender(), None);
+    assert!(matches!(bench.sender_waits(needed_bytes), Wait::Ready));
+    bench.send(&payload);
 }
 
 #[test]
-fn nobody_sleeps_on_a_lane_that_is_over_or_a_message_that_never_fits() {
+fn a_sender_is_woken_when_a_quarter_of_the_ring_is_free_and_not_before() {
     let mut bench = Bench::new();
-    assert!(matches!(bench.sender.prepare_wait(usize::MAX), Wait::Ready));
+    // 31 records of 128 bytes, and a last one of 120.
+    for _ in 0..31 {
+        bench.send(&[0; 120]);
+    }
+    bench.send(&[0; 112]);
+    let Wait::Sleep(_) = bench.sender_waits(RING_BYTES / 2) else { panic!("no space") };
+    let woken: Vec<bool> = (0..32)
+        .map(|_| {
+            bench.receive().expect("live").expect("a message");
+            bench.receiver.must_wake_sender().is_some()
+        })
+        .collect();
+    let first = woken.iter().position(|&woken| woken);
+    assert_eq!(first, Some(7), "4088 - 8 * 128 <= 3072: {woken:?}");
+    assert!(woken[7..].iter().all(|&woken| woken));
+    bench.forge_head(bench.receiver.tail().wrapping_sub(8));
+    assert!(bench.receiver.must_wake_sender().is_some(), "also where the position lags behind");
+}
+
+#[test]
+fn nobody_sleeps_on_a_lane_that_is_over() {
+    let mut bench = Bench::new();
     for word in [layout::WORD_DEAD, layout::WORD_REVOKED] {
         bench.set_status(word);
-        assert!(matches!(bench.receiver.prepare_wait(), Wait::Ready));
-        assert!(matches!(bench.sender.prepare_wait(usize::MAX), Wait::Ready));
+        assert!(matches!(bench.receiver_waits(), Wait::Ready));
+        assert!(matches!(bench.sender_waits(u32::MAX), Wait::Ready));
+    }
+}
+
+#[test]
+fn a_batch_is_seen_whole_or_not_at_all() {
+    let mut bench = Bench::new();
+    bench.send(b"before");
+    let mut batch = bench.sender.batch().expect("a live lane");
+    for payload in [&b"one"[..], b"two", b"three"] {
+        batch.push(RecordHeader { message_type: 4, ..RecordHeader::default() }, payload).expect("space");
+    }
+    assert_eq!(batch.messages(), 3);
+    assert_eq!(bench.receiver.try_receive(&mut Vec::new()).map(|got| got.is_some()), Ok(true));
+    assert_eq!(bench.receiver.try_receive(&mut Vec::new()), Ok(None), "nothing of it before the commit");
+    batch.commit().1.expect("a live lane");
+    for payload in [&b"one"[..], b"two", b"three"] {
+        assert_eq!(bench.receive(), Ok(Some(payload.to_vec())));
+    }
+    assert_eq!(bench.sender.acknowledged(), Acknowledged { messages: 4, sent: 4 });
+}
+
+#[test]
+fn a_batch_begun_before_a_revocation_is_not_committed_after_it() {
+    let mut bench = Bench::new();
+    let mut batch = bench.sender.batch().expect("a live lane");
+    batch.push(RecordHeader::default(), b"one").expect("space");
+    bench.page.writer.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+    assert_eq!(batch.commit().1, Err(SendError::Ended(Ending::Revoked)));
+    assert_eq!(bench.sender.acknowledged(), Acknowledged { messages: 0, sent: 0 });
+}
+
+#[test]
+fn more_than_was_lent_is_not_sent() {
+    let mut bench = Bench::new();
+    let loan = bench.sender.try_loan(RecordHeader::default(), 10).expect("space");
+    let refused = SendError::TooLarge { asked_bytes: 11, bytes_max: 10 };
+    assert_eq!(loan.commit(11).1, Err(refused));
+    assert_eq!(bench.receive(), Ok(None));
+}
+
+#[test]
+fn a_fence_is_left_out_only_where_both_sides_have_declared_it() {
+    for (own, peer, needs_fence) in [
+        (Barrier::All, Barrier::All, false),
+        (Barrier::All, Barrier::Own, true),
+        (Barrier::Own, Barrier::All, true),
+        (Barrier::Own, Barrier::Own, true),
+    ] {
+        let page = heap::memory(layout::PAGE_BYTES);
+        peer.declare(&page.writer);
+        assert_eq!(own.needs_fence(&page.reader), needs_fence, "{own:?} {peer:?}");
     }
 }

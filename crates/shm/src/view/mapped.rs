@@ -182,14 +182,15 @@ impl View {
         Ok(())
     }
 
-    /// Whether a word that can be slept on lies at `offset`.
-    pub(super) fn has_word(&self, offset: usize) -> bool {
-        offset.is_multiple_of(4) && offset < self.len_bytes.min(WORDS_END)
+    /// The address of the wide word at `offset`.
+    pub(super) fn wide_ptr(&self, offset: usize) -> NonNull<AtomicU64> {
+        NonNull::from(self.wide(offset, 1)).cast()
     }
 
-    /// The address of the word at `offset`.
-    pub(super) fn word_ptr(&self, offset: usize) -> *const u32 {
-        self.narrow(offset, 1).as_ptr().cast()
+    /// The word at `offset`, if one that can be slept on lies there.
+    pub(super) fn place(&self, offset: usize) -> Option<Place> {
+        let has_word = offset.is_multiple_of(4) && offset < self.len_bytes.min(WORDS_END);
+        has_word.then(|| Place { word: NonNull::from(&self.narrow(offset, 1)[0]), _keep: self.clone() })
     }
 
     fn assert_writable(&self) {
@@ -244,6 +245,85 @@ impl View {
         // 3. `AtomicU64` has the size, on 64-bit machines the alignment, and the valid values of `u64` (core).
         // 4. As in `narrow`, 4.
         unsafe { slice::from_raw_parts(first.cast::<AtomicU64>().as_ptr(), count) }
+    }
+}
+
+/// A word, without the way to it: what loads it on the hot path asks for nothing more.
+///
+/// # Invariants
+/// 1. `word` lies in the memory that `_keep` keeps mapped.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    word: NonNull<AtomicU32>,
+    _keep: View,
+}
+
+// SAFETY: as for `View`, whose memory it is; the word is accessed by atomics alone.
+#[allow(unsafe_code)]
+unsafe impl Send for Place {}
+
+// SAFETY: as above; no method needs exclusive access.
+#[allow(unsafe_code)]
+unsafe impl Sync for Place {}
+
+impl Place {
+    #[inline]
+    pub(super) fn load(&self, ordering: Ordering) -> u32 {
+        let value = self.word().load(Ordering::Relaxed);
+        if ordering == Ordering::Acquire {
+            atomic::fence(Ordering::Acquire);
+        }
+        value
+    }
+
+    #[inline]
+    pub(super) fn store(&self, value: u32, ordering: Ordering) {
+        self.word().store(value, ordering);
+    }
+
+    pub(super) fn as_ptr(&self) -> *const u32 {
+        self.word.as_ptr().cast_const().cast()
+    }
+
+    #[inline]
+    fn word(&self) -> &AtomicU32 {
+        // SAFETY: it lives as long as `_keep` (type: invariant 1); `AtomicU32` may be shared with whoever stores it.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.word.as_ref()
+        }
+    }
+}
+
+/// Memory of which this process is the one writer, held in one place: what is written in place is written here.
+#[derive(Debug)]
+pub struct Own {
+    view: View,
+}
+
+impl Own {
+    /// As [`View::new`] with [`Access::Write`].
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`View::new`].
+    /// 2. No other view of that mapping is used within this process, and no other process can write the memory.
+    #[allow(unsafe_code)]
+    pub unsafe fn new(base: NonNull<u8>, len_bytes: usize, keep: Arc<dyn Any + Send + Sync>) -> Option<Own> {
+        // SAFETY: the caller's promise.
+        let view = unsafe { View::new(base, len_bytes, Access::Write, keep) };
+        view.map(|view| Own { view })
+    }
+
+    /// Of memory that a test also forges. The test does so only while nothing is written in place.
+    #[cfg(test)]
+    pub(crate) fn of(view: View) -> Own {
+        Own { view }
+    }
+
+    /// A window on all of it, for words; nothing is copied through it into what is written in place.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 }
 

@@ -1,8 +1,9 @@
 //! The view that loom explores: words are loom's atomics, record bytes are cells whose races loom reports.
 //!
-//! Between two honest sides no record byte is ever written while it is read; that is what positions are for. So
-//! records are plain cells here, and every missing ordering shows as a race, although on real memory the copies are
-//! atomic and a race would only tear a message.
+//! Between two honest sides no record byte is ever written while it is read; that is what commits are for. So the bytes
+//! of records are plain cells here, and every missing ordering shows as a race, although on real memory the copies are
+//! atomic and a race would only tear a message. The words that commit records are loom's atomics; each word of a ring is
+//! both, as it may be the one today and the other tomorrow.
 //!
 //! Only the words that lanes and broker pages use exist, because loom pays for each.
 
@@ -12,17 +13,13 @@ use core::sync::atomic::Ordering;
 use keyway_abi::layout;
 use loom::{
     cell::UnsafeCell,
-    sync::atomic::{self, AtomicU32},
+    sync::atomic::{self, AtomicU32, AtomicU64},
 };
 
-use crate::view::{
-    Access, OutOfView,
-    copy::{gather, scatter},
-};
+use crate::view::Access;
 
 /// The offsets at which a modelled memory has words.
-const WORDS: [usize; 4] =
-    [layout::POSITION_OFFSET, layout::MESSAGES_OFFSET, layout::WAITING_OFFSET, layout::VERSION_OFFSET];
+const WORDS: [usize; 3] = [layout::POSITION_OFFSET, layout::MESSAGES_OFFSET, layout::WAITING_OFFSET];
 
 /// A window on memory that loom watches. Stands in for the real one, with its interface.
 #[derive(Clone, Debug)]
@@ -34,11 +31,13 @@ pub struct View {
 impl View {
     /// A memory of `len_bytes` zero bytes: its one writer's view and a reader's.
     pub fn modelled(len_bytes: usize) -> (View, View) {
-        let records_words = len_bytes.saturating_sub(layout::RECORDS_OFFSET) / 4;
+        let records_words = len_bytes.saturating_sub(layout::RECORDS_OFFSET) / WORD;
         let memory = Arc::new(Memory {
             len_bytes,
             words: WORDS.map(|_| AtomicU32::new(0)),
-            records: (0..records_words).map(|_| UnsafeCell::new(0)).collect(),
+            records: (0..records_words)
+                .map(|_| RecordWord { commit: AtomicU64::new(0), bytes: UnsafeCell::new(()) })
+                .collect(),
         });
         (View { memory: Arc::clone(&memory), access: Access::Write }, View { memory, access: Access::Read })
     }
@@ -72,58 +71,10 @@ impl View {
         self.memory.word(offset).store(value, ordering);
     }
 
-    /// Copies record bytes out.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfView`] when the range leaves the view.
-    pub fn copy_out(&self, offset: usize, out: &mut [u8]) -> Result<(), OutOfView> {
-        OutOfView::check(offset, out.len(), self.len_bytes())?;
-        gather(offset, out, |at, words: &mut [[u8; 4]]| {
-            for (word, cell) in words.iter_mut().zip(self.memory.records(at)) {
-                *word = u32::to_ne_bytes(read(cell));
-            }
-        });
-        Ok(())
-    }
-
-    /// Copies record bytes in.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfView`] when the range leaves the view.
-    ///
-    /// # Panics
-    ///
-    /// When the view is not [`Access::Write`].
-    pub fn copy_in(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfView> {
-        self.assert_writable();
-        OutOfView::check(offset, bytes.len(), self.len_bytes())?;
-        scatter(
-            offset,
-            bytes,
-            |at, words: &[[u8; 4]]| {
-                for (word, cell) in words.iter().zip(self.memory.records(at)) {
-                    write(cell, u32::from_ne_bytes(*word));
-                }
-            },
-            |at, mask, value| {
-                let cell = &self.memory.records(at)[0];
-                let kept = read(cell) & !u32::from_ne_bytes(mask);
-                write(cell, kept | u32::from_ne_bytes(value));
-            },
-        );
-        Ok(())
-    }
-
-    /// Whether the model has a word at `offset`.
-    pub(super) fn has_word(&self, offset: usize) -> bool {
-        WORDS.contains(&offset) && offset < self.len_bytes()
-    }
-
-    /// An address that stands for the word.
-    pub(super) fn word_ptr(&self, offset: usize) -> *const u32 {
-        core::ptr::from_ref(self.memory.word(offset)).cast()
+    /// The modelled word at `offset`.
+    pub(super) fn place(&self, offset: usize) -> Option<Place> {
+        let has_word = WORDS.contains(&offset) && offset < self.len_bytes();
+        has_word.then(|| Place { memory: Arc::clone(&self.memory), offset })
     }
 
     fn assert_writable(&self) {
@@ -132,11 +83,60 @@ impl View {
     }
 }
 
+/// A word, as on real memory.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    memory: Arc<Memory>,
+    offset: usize,
+}
+
+impl Place {
+    pub(super) fn load(&self, ordering: Ordering) -> u32 {
+        self.memory.word(self.offset).load(ordering)
+    }
+
+    pub(super) fn store(&self, value: u32, ordering: Ordering) {
+        self.memory.word(self.offset).store(value, ordering);
+    }
+
+    pub(super) fn as_ptr(&self) -> *const u32 {
+        core::ptr::from_ref(self.memory.word(self.offset)).cast()
+    }
+}
+
+/// Memory of which this thread is the one writer.
+#[derive(Debug)]
+pub struct Own {
+    view: View,
+}
+
+impl Own {
+    /// Of a modelled memory's writing view.
+    pub fn of(view: View) -> Own {
+        Own { view }
+    }
+
+    /// A window on all of it.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+}
+
+const WORD: usize = 8;
+
+#[derive(Debug)]
+struct RecordWord {
+    /// What was stored, whether as a commit or as bytes.
+    commit: AtomicU64,
+    /// Read and written with the bytes, so that loom sees races of those.
+    bytes: UnsafeCell<()>,
+}
+
 #[derive(Debug)]
 struct Memory {
     len_bytes: usize,
     words: [AtomicU32; WORDS.len()],
-    records: Vec<UnsafeCell<u32>>,
+    records: Vec<RecordWord>,
 }
 
 // SAFETY: `records` is the only field that is not `Sync`; loom runs one thread at a time and ends the test at the first
@@ -150,26 +150,102 @@ impl Memory {
         // INVARIANT modelled-word: the lanes use no other words than those of the layout.
         &self.words[index.expect("INVARIANT modelled-word")]
     }
+}
 
-    fn records(&self, offset: usize) -> &[UnsafeCell<u32>] {
-        &self.records[(offset - layout::RECORDS_OFFSET) / 4..]
+/// The records of a ring, with the interface of those on real memory.
+#[derive(Debug)]
+pub(crate) struct Records {
+    memory: Arc<Memory>,
+    ring_bytes: u32,
+}
+
+impl Records {
+    pub(crate) fn new(view: &View, ring_bytes: u32) -> Option<Self> {
+        let fits = view.len_bytes() == layout::RECORDS_OFFSET + ring_bytes as usize;
+        (fits && ring_bytes.is_power_of_two()).then(|| Self { memory: Arc::clone(&view.memory), ring_bytes })
+    }
+
+    pub(crate) fn bytes(&self) -> u32 {
+        self.ring_bytes
+    }
+
+    pub(crate) fn bytes_to_end(&self, position: u32) -> u32 {
+        self.ring_bytes - (position & (self.ring_bytes - 1))
+    }
+
+    pub(crate) fn load(&self, position: u32) -> u64 {
+        // SYNC lane-publish: as on real memory.
+        self.word(position).commit.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn peek(&self, position: u32) -> u64 {
+        self.word(position).commit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn store(&mut self, position: u32, word: u64) {
+        self.word(position).commit.store(word, Ordering::Relaxed);
+    }
+
+    pub(crate) fn publish(&mut self, position: u32, word: u64) {
+        // SYNC lane-publish: as on real memory.
+        self.word(position).commit.store(word, Ordering::Release);
+    }
+
+    pub(crate) fn write(&mut self, position: u32, bytes: &[u8]) {
+        for (index, part) in bytes.chunks(WORD).enumerate() {
+            let mut word = [0; WORD];
+            word[..part.len()].copy_from_slice(part);
+            let place = self.word(position.wrapping_add((index * WORD) as u32));
+            place.bytes.with_mut(|_| place.commit.store(u64::from_ne_bytes(word), Ordering::Relaxed));
+        }
+    }
+
+    /// What is written in place is not modelled.
+    pub(crate) fn slice(&self, _position: u32, _len: usize) -> Option<&[u8]> {
+        None
+    }
+
+    /// As above.
+    pub(crate) fn slice_mut(&mut self, _position: u32, _len: usize) -> Option<&mut [u8]> {
+        None
+    }
+
+    pub(crate) fn append(&self, position: u32, len: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + len, 0);
+        self.read(position, &mut out[start..]);
+    }
+
+    pub(crate) fn read(&self, position: u32, out: &mut [u8]) {
+        for (index, part) in out.chunks_mut(WORD).enumerate() {
+            let place = self.word(position.wrapping_add((index * WORD) as u32));
+            let word = place.bytes.with(|_| place.commit.load(Ordering::Relaxed));
+            part.copy_from_slice(&word.to_ne_bytes()[..part.len()]);
+        }
+    }
+
+    fn word(&self, position: u32) -> &RecordWord {
+        &self.memory.records[(position & (self.ring_bytes - 1)) as usize / WORD]
     }
 }
 
-#[allow(unsafe_code)]
-fn read(cell: &UnsafeCell<u32>) -> u32 {
-    cell.with(|value| {
-        // SAFETY: loom has just checked that no write to the cell is concurrent (loom).
-        unsafe { *value }
-    })
+/// Appends payloads to a vector, with the interface of the one on real memory.
+pub(crate) struct Appender<'v> {
+    out: &'v mut Vec<u8>,
 }
 
-#[allow(unsafe_code)]
-fn write(cell: &UnsafeCell<u32>, value: u32) {
-    cell.with_mut(|place| {
-        // SAFETY: loom has just checked that no access to the cell is concurrent (loom).
-        unsafe { *place = value };
-    });
+impl<'v> Appender<'v> {
+    pub(crate) fn new(out: &'v mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    pub(crate) fn append(&mut self, records: &Records, position: u32, len: usize) {
+        records.append(position, len, self.out);
+    }
 }
 
 /// Orders this thread's earlier stores before its later loads, for the doorbell protocol.

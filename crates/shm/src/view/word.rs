@@ -7,23 +7,29 @@ use crate::view::{Access, View};
 /// A `u32` inside a view: its writer publishes through it, its readers load it or sleep on it.
 #[derive(Clone, Debug)]
 pub struct Word {
-    /// Holds a word at `offset`: checked by [`View::word`], and a view never shrinks.
-    view: View,
-    offset: usize,
+    place: Place,
+    access: Access,
 }
+
+#[cfg(not(loom))]
+type Place = super::mapped::Place;
+#[cfg(loom)]
+type Place = super::modelled::Place;
 
 impl View {
     /// The word at `offset`, or `None` where a view has no words: outside it, beside a multiple of four, or past its
     /// first page.
     pub fn word(&self, offset: usize) -> Option<Word> {
-        self.has_word(offset).then(|| Word { view: self.clone(), offset })
+        let access = self.access();
+        self.place(offset).map(|place| Word { place, access })
     }
 }
 
 impl Word {
     /// Loads the word; `ordering` is `Relaxed` or `Acquire`.
+    #[inline]
     pub fn load(&self, ordering: Ordering) -> u32 {
-        self.view.load_u32(self.offset, ordering)
+        self.place.load(ordering)
     }
 
     /// Stores the word; `ordering` is `Relaxed` or `Release`.
@@ -31,17 +37,20 @@ impl Word {
     /// # Panics
     ///
     /// When the view is not [`Access::Write`].
+    #[inline]
     pub fn store(&self, value: u32, ordering: Ordering) {
-        self.view.store_u32(self.offset, value, ordering);
+        // INVARIANT store-needs-write: a store to a read-only mapping would be a SIGSEGV without a name.
+        assert!(self.access == Access::Write, "INVARIANT store-needs-write");
+        self.place.store(value, ordering);
     }
 
     /// What this process may do with the word.
     pub fn access(&self) -> Access {
-        self.view.access()
+        self.access
     }
 
     /// The word's address, for a futex call. Valid while this word or a clone of it lives; nobody dereferences it.
     pub fn as_ptr(&self) -> *const u32 {
-        self.view.word_ptr(self.offset)
+        self.place.as_ptr()
     }
 }

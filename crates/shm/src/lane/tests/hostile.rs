@@ -10,6 +10,8 @@ enum Step {
     Send { payload_bytes: usize },
     Receive,
     PeekThenScribbleThenAcknowledge { offset: usize, word: u32 },
+    PeekMore,
+    ForgeCommit { word: u64 },
     Scribble { offset: usize, bytes: Vec<u8> },
     MovePosition { by: u32 },
     SetPosition { position: u32 },
@@ -28,6 +30,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..1024_usize, word).prop_map(|(index, word)| {
             Step::PeekThenScribbleThenAcknowledge { offset: index * 4, word }
         }),
+        2 => Just(Step::PeekMore),
+        3 => prop_oneof![
+            // Plain, extended and padding, of sizes that fit and that do not, and of no kind at all.
+            (0..4_u64, 0..5000_u64).prop_map(|(kind, size)| kind << 30 | size),
+            any::<u64>(),
+        ].prop_map(|word| Step::ForgeCommit { word }),
         3 => (0..8000_usize, prop::collection::vec(any::<u8>(), 1..64))
             .prop_map(|(offset, bytes)| Step::Scribble { offset, bytes }),
         1 => near.prop_map(|by| Step::MovePosition { by: by / 8 * 8 }),
@@ -76,6 +84,19 @@ fn run_step(bench: &mut Bench, hostile: Hostile, finals: &mut Finals, step: Step
             let delivered = u64::from(matches!(peeked, Ok(Some(_))));
             assert_eq!(bench.receiver.taken(), taken + delivered);
         }
+        Step::PeekMore => {
+            let mut out = Vec::new();
+            for _ in 0..3 {
+                let _ = bench.receiver.peek_more(&mut out, 3000);
+            }
+            assert!(out.len() < RING_BYTES as usize, "no more than a ring before an acknowledgement");
+            bench.receiver.acknowledge();
+        }
+        Step::ForgeCommit { word } => {
+            if hostile == Hostile::Sender {
+                bench.forge_commit(word);
+            }
+        }
         Step::Scribble { offset, bytes } => {
             let _ = memory.copy_in(offset, &bytes);
         }
@@ -93,10 +114,11 @@ fn run_step(bench: &mut Bench, hostile: Hostile, finals: &mut Finals, step: Step
             memory.store_u32(layout::WAITING_OFFSET, waiting, Ordering::Release);
         }
         Step::PrepareWaits => {
-            bench.receiver.prepare_wait();
+            bench.receiver_waits();
             bench.receiver.finish_wait();
-            bench.sender.prepare_wait(512);
+            bench.sender_waits(512);
             bench.sender.finish_wait();
+            let _ = (bench.receiver.must_wake_sender(), bench.sender.must_wake_receiver());
         }
         Step::SetStatus { word } => bench.set_status(word),
     }
@@ -111,7 +133,7 @@ fn send(bench: &mut Bench, finals: &mut Finals, payload_bytes: usize) {
     match sent {
         Err(error @ (SendError::Ended(_) | SendError::Fault(_))) => finals.send = Some(error),
         Err(SendError::TooLarge { .. }) => panic!("these payloads fit"),
-        Ok(()) | Err(SendError::Full) => {}
+        Ok(()) | Err(SendError::Full { .. }) => {}
     }
     let after = bench.sender.acknowledged();
     assert!(before.messages <= after.messages && after.messages <= after.sent);
@@ -126,7 +148,7 @@ fn receive(bench: &mut Bench, finals: &mut Finals) {
     if let Err(error) = received {
         finals.receive = Some(error);
     }
-    assert!(out.len() <= RING_BYTES as usize - layout::RECORD_HEADER_BYTES);
+    assert!(out.len() <= RING_BYTES as usize - layout::COMMIT_BYTES);
 }
 
 proptest! {
@@ -145,7 +167,7 @@ proptest! {
         }
         // Whatever was done, an end comes: at most one message for each header that fits the ring, of what the receiver had
         // seen committed already, and then of the position that it looks at next.
-        let records_max = 2 * RING_BYTES as usize / layout::RECORD_HEADER_BYTES;
+        let records_max = 2 * RING_BYTES as usize / layout::COMMIT_BYTES;
         let mut out = Vec::new();
         let unended = (0..=records_max).all(|_| matches!(bench.receiver.try_receive(&mut out), Ok(Some(_))));
         prop_assert!(!unended, "more messages than a ring can hold");
@@ -166,13 +188,9 @@ fn a_lane_survives_a_sender_that_scribbles_while_it_is_read() {
         });
         let mut out = Vec::new();
         while !scribbling.is_finished() {
-            let position = bench.receiver.tail().wrapping_add(RING_BYTES);
-            bench.forge_head(position);
             match bench.receiver.try_receive(&mut out) {
                 Ok(_) => assert!(out.len() < 300),
-                Err(ReceiveError::Fault(
-                    LaneFault::RecordOverruns { .. } | LaneFault::HeaderOverruns { .. },
-                )) => break,
+                Err(ReceiveError::Fault(LaneFault::CommitUnknown { .. })) => break,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -180,11 +198,12 @@ fn a_lane_survives_a_sender_that_scribbles_while_it_is_read() {
     }
 }
 
-/// Stores a size, mostly of a record that fits, somewhere in the ring.
+/// Stores the commit of a record that fits, or of no kind, somewhere in the ring.
 fn scribble(ring: &View, seed: u64) -> u64 {
     let seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     let offset = layout::RECORDS_OFFSET + (seed >> 33) as usize % 512 * 8;
-    let size = (seed >> 20) as u32 % 300;
-    ring.copy_in(offset, &size.to_ne_bytes()).expect("inside");
+    let (size, kind) =
+        ((seed >> 20) % 284, if (seed >> 40).is_multiple_of(64) { 0 } else { 1 + (seed >> 50) % 2 });
+    ring.copy_in(offset, &(size | kind << 30).to_ne_bytes()).expect("inside");
     seed
 }

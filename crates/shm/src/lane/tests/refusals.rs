@@ -7,8 +7,8 @@ use super::*;
 fn receiver_faults(bench: &mut Bench, fault: LaneFault) {
     assert_eq!(bench.receive(), Err(ReceiveError::Fault(fault)));
     keyway_provoked::note(&fault, "receive");
-    assert!(matches!(bench.receiver.prepare_wait(), Wait::Ready));
-    bench.forge_head(0);
+    assert!(matches!(bench.receiver_waits(), Wait::Ready));
+    bench.forge_commit(0);
     bench.set_status(layout::WORD_REVOKED);
     assert_eq!(bench.receive(), Err(ReceiveError::Fault(fault)), "a fault outlives what follows");
     assert_eq!(bench.receiver.fault(), Some(fault));
@@ -20,9 +20,10 @@ fn receiver_faults(bench: &mut Bench, fault: LaneFault) {
 fn sender_faults(bench: &mut Bench, fault: LaneFault) {
     let before = bench.receiver.taken();
     let payload = vec![0; bench.sender.payload_bytes_max()];
-    assert_eq!(bench.sender.try_send(RecordHeader::default(), &payload), Err(SendError::Fault(fault)));
+    let extended = RecordHeader { flags: 1, ..RecordHeader::default() };
+    assert_eq!(bench.sender.try_send(extended, &payload), Err(SendError::Fault(fault)));
     keyway_provoked::note(&fault, "send");
-    assert!(matches!(bench.sender.prepare_wait(0), Wait::Ready));
+    assert!(matches!(bench.sender_waits(u32::MAX), Wait::Ready));
     bench.forge_tail(0);
     bench.set_status(layout::WORD_REVOKED);
     assert_eq!(bench.sender.try_send(RecordHeader::default(), b""), Err(SendError::Fault(fault)));
@@ -31,73 +32,176 @@ fn sender_faults(bench: &mut Bench, fault: LaneFault) {
     assert_eq!(bench.sender.acknowledged().messages, before);
 }
 
-/// Plays a sender whose header claims `payload_bytes`, with `committed` bytes published.
-fn forge_record(bench: &Bench, payload_bytes: u32, committed: u32) {
-    let header = RecordHeader::default().encode(payload_bytes);
-    bench.ring.writer.copy_in(layout::RECORDS_OFFSET, &header).expect("inside");
-    bench.forge_head(committed);
+/// The word that commits a plain record with so much payload.
+fn plain(payload_bytes: u32) -> u64 {
+    RecordHeader::default().commit(payload_bytes)
 }
 
+/// The most that can be committed in an empty ring.
+const COMMITTED_MAX: u32 = RING_BYTES - 8;
+
 #[test]
-fn a_head_beyond_the_ring_is_a_fault() {
+fn a_record_longer_than_what_can_be_committed_is_a_fault() {
     let mut bench = Bench::new();
-    bench.forge_head(RING_BYTES + 8);
-    let fault = LaneFault::PositionAhead { advanced_bytes: RING_BYTES + 8, bytes_max: RING_BYTES };
+    bench.forge_commit(plain(COMMITTED_MAX - 7));
+    let fault = LaneFault::RecordOverruns { record_bytes: COMMITTED_MAX + 8, bytes_max: COMMITTED_MAX };
     receiver_faults(&mut bench, fault);
 }
 
 #[test]
-fn a_head_that_went_back_is_a_fault() {
+fn the_longest_record_of_all_is_none() {
     let mut bench = Bench::new();
-    bench.send(b"");
-    bench.receive().expect("live");
-    bench.forge_head(8);
-    let fault = LaneFault::PositionAhead { advanced_bytes: 8_u32.wrapping_sub(16), bytes_max: RING_BYTES };
-    receiver_faults(&mut bench, fault);
-}
-
-#[test]
-fn a_head_between_records_is_a_fault() {
-    let mut bench = Bench::new();
-    bench.forge_head(20);
-    receiver_faults(&mut bench, LaneFault::PositionUnaligned { position: 20, align_bytes: 8 });
-}
-
-#[test]
-fn half_a_header_is_a_fault() {
-    let mut bench = Bench::new();
-    bench.forge_head(8);
-    receiver_faults(&mut bench, LaneFault::HeaderOverruns { committed_bytes: 8, header_bytes: 16 });
-}
-
-#[test]
-fn a_record_longer_than_what_is_committed_is_a_fault() {
-    let mut bench = Bench::new();
-    forge_record(&bench, 9, 24);
-    receiver_faults(&mut bench, LaneFault::RecordOverruns { record_bytes: 32, committed_bytes: 24 });
+    bench.forge_commit(plain(COMMITTED_MAX - 8));
+    assert_eq!(bench.receive().map(|got| got.map(|bytes| bytes.len())), Ok(Some(COMMITTED_MAX as usize - 8)));
 }
 
 #[test]
 fn the_longest_claim_does_not_overflow() {
     let mut bench = Bench::new();
-    forge_record(&bench, u32::MAX, RING_BYTES);
-    let fault = LaneFault::RecordOverruns { record_bytes: (1 << 32) + 16, committed_bytes: RING_BYTES };
+    let header = RecordHeader { flags: 1, ..RecordHeader::default() };
+    bench.forge_commit(header.commit((1 << 30) - 1));
+    let fault = LaneFault::RecordOverruns { record_bytes: (1 << 30) + 16, bytes_max: COMMITTED_MAX };
     receiver_faults(&mut bench, fault);
 }
 
 #[test]
-fn a_dead_senders_last_position_is_judged_too() {
+fn a_record_over_what_is_not_acknowledged_is_a_fault() {
+    let mut bench = Bench::new();
+    bench.send(&[1; 1000]);
+    let mut out = Vec::new();
+    bench.receiver.peek(&mut out).expect("live").expect("a message");
+    // Where the next one is looked for, one that would lie where the first is still being read.
+    let bytes_max = COMMITTED_MAX - 1008;
+    let offset = layout::RECORDS_OFFSET + 1008;
+    bench.ring.writer.copy_in(offset, &plain(bytes_max).to_ne_bytes()).expect("inside");
+    let fault = LaneFault::RecordOverruns { record_bytes: bytes_max + 8, bytes_max };
+    assert_eq!(bench.receiver.peek_more(&mut out, usize::MAX), Err(ReceiveError::Fault(fault)));
+    bench.receiver.acknowledge();
+    assert_eq!(bench.receiver.taken(), 1, "what was peeked before can still be acknowledged");
+}
+
+#[test]
+fn a_commit_of_no_kind_is_a_fault() {
+    let mut bench = Bench::new();
+    bench.forge_commit(0xFFFF_FFFF_0000_0001);
+    receiver_faults(&mut bench, LaneFault::CommitUnknown { word: 0xFFFF_FFFF_0000_0001 });
+}
+
+#[test]
+fn padding_that_does_not_end_with_the_ring_is_a_fault() {
+    for padding_bytes in [8, RING_BYTES - 16] {
+        let mut bench = Bench::new();
+        bench.forge_commit(record::padding(padding_bytes));
+        receiver_faults(&mut bench, LaneFault::PaddingAstray { padding_bytes, bytes_to_end: RING_BYTES });
+    }
+}
+
+#[test]
+fn padding_of_a_whole_ring_is_a_fault() {
+    let mut bench = Bench::new();
+    bench.forge_commit(record::padding(RING_BYTES));
+    receiver_faults(
+        &mut bench,
+        LaneFault::RecordOverruns { record_bytes: RING_BYTES, bytes_max: COMMITTED_MAX },
+    );
+}
+
+#[test]
+fn padding_without_anything_behind_it_is_passed_over_once() {
+    let mut bench = Bench::new();
+    bench.send(&[0; 2000]);
+    bench.receive().expect("live");
+    bench.forge_commit(record::padding(RING_BYTES - 2008));
+    bench.ring.writer.copy_in(layout::RECORDS_OFFSET, &[0; 8]).expect("inside");
+    assert_eq!(bench.receive(), Ok(None));
+    assert_eq!(bench.receiver.tail(), RING_BYTES);
+    assert_eq!(bench.receiver.taken(), 1);
+}
+
+#[test]
+fn a_dead_senders_last_record_is_judged_too() {
     let mut bench = Bench::new();
     bench.set_status(layout::WORD_DEAD);
-    bench.forge_head(4);
-    receiver_faults(&mut bench, LaneFault::PositionUnaligned { position: 4, align_bytes: 8 });
+    bench.forge_commit(5);
+    receiver_faults(&mut bench, LaneFault::CommitUnknown { word: 5 });
+}
+
+#[test]
+fn a_dead_senders_good_records_come_before_its_bad_one() {
+    let mut bench = Bench::new();
+    bench.send(b"good");
+    bench.ring.writer.copy_in(layout::RECORDS_OFFSET + 16, &5_u64.to_ne_bytes()).expect("inside");
+    bench.set_status(layout::WORD_DEAD);
+    assert_eq!(bench.receive(), Ok(Some(b"good".to_vec())));
+    receiver_faults(&mut bench, LaneFault::CommitUnknown { word: 5 });
+}
+
+#[test]
+fn a_record_that_a_dead_senders_child_takes_back_is_a_fault() {
+    let mut bench = Bench::new();
+    bench.send(b"one");
+    bench.send(b"two");
+    bench.set_status(layout::WORD_DEAD);
+    assert_eq!(bench.receive(), Ok(Some(b"one".to_vec())));
+    bench.forge_commit(0);
+    receiver_faults(&mut bench, LaneFault::CommitWithdrawn { committed_bytes: 16 });
+}
+
+#[test]
+fn a_record_that_a_dead_senders_child_makes_longer_is_a_fault() {
+    let mut bench = Bench::new();
+    bench.send(b"one");
+    bench.send(b"two");
+    bench.set_status(layout::WORD_DEAD);
+    assert_eq!(bench.receive(), Ok(Some(b"one".to_vec())));
+    bench.forge_commit(plain(9));
+    receiver_faults(&mut bench, LaneFault::RecordOverruns { record_bytes: 24, bytes_max: 16 });
+}
+
+/// The fault of a sender that has said where it is, which is looked at before a sleep.
+#[track_caller]
+fn position_faults(bench: &mut Bench, position: u32, fault: LaneFault) {
+    bench.forge_head(position);
+    assert!(matches!(bench.receiver_waits(), Wait::Ready));
+    receiver_faults(bench, fault);
+}
+
+#[test]
+fn a_position_without_a_record_is_a_fault() {
+    let mut bench = Bench::new();
+    position_faults(&mut bench, 8, LaneFault::PositionAhead { advanced_bytes: 8, bytes_max: 0 });
+}
+
+#[test]
+fn a_position_that_went_back_is_a_fault() {
+    let mut bench = Bench::new();
+    bench.send(b"");
+    bench.receive().expect("live");
+    assert!(matches!(bench.receiver_waits(), Wait::Sleep(_)));
+    let advanced_bytes = 0_u32.wrapping_sub(8);
+    position_faults(&mut bench, 0, LaneFault::PositionAhead { advanced_bytes, bytes_max: 0 });
+}
+
+#[test]
+fn a_position_that_lags_behind_is_none() {
+    let mut bench = Bench::new();
+    bench.send(b"");
+    bench.receive().expect("live");
+    bench.forge_head(0);
+    assert!(matches!(bench.receiver_waits(), Wait::Sleep(on) if on.peer.1 == 0));
+}
+
+#[test]
+fn a_position_between_records_is_a_fault() {
+    let mut bench = Bench::new();
+    position_faults(&mut bench, 20, LaneFault::PositionUnaligned { position: 20, align_bytes: 8 });
 }
 
 #[test]
 fn a_revoked_senders_garbage_is_not_even_judged() {
     let mut bench = Bench::new();
     bench.set_status(layout::WORD_REVOKED);
-    bench.forge_head(3);
+    bench.forge_commit(3);
     assert_eq!(bench.receive(), Err(ReceiveError::Ended(Ending::Revoked)));
 }
 
@@ -106,7 +210,7 @@ fn a_tail_beyond_what_was_sent_is_a_fault() {
     let mut bench = Bench::new();
     bench.send(b"");
     bench.forge_tail(24);
-    sender_faults(&mut bench, LaneFault::PositionAhead { advanced_bytes: 24, bytes_max: 16 });
+    sender_faults(&mut bench, LaneFault::PositionAhead { advanced_bytes: 24, bytes_max: 8 });
 }
 
 #[test]
@@ -116,8 +220,8 @@ fn a_tail_that_went_back_is_a_fault() {
     bench.receive().expect("live");
     bench.sender.acknowledged();
     bench.send(b"");
-    bench.forge_tail(8);
-    let fault = LaneFault::PositionAhead { advanced_bytes: 8_u32.wrapping_sub(16), bytes_max: 16 };
+    bench.forge_tail(0);
+    let fault = LaneFault::PositionAhead { advanced_bytes: 0_u32.wrapping_sub(8), bytes_max: 8 };
     sender_faults(&mut bench, fault);
 }
 
@@ -145,7 +249,8 @@ fn memories_that_make_no_lane_are_refused() {
     let ack = heap::memory(layout::PAGE_BYTES);
     let short_ack = heap::memory(layout::PAGE_BYTES - 8);
     let send = |ring: &Memory, ack: &Memory, ring_bytes| {
-        LaneSender::new(ring.writer.clone(), ack.reader.clone(), status(), ring_bytes).map(drop)
+        LaneSender::new(Own::of(ring.writer.clone()), &ack.reader, status(), ring_bytes, Barrier::Own)
+            .map(drop)
     };
     assert_eq!(send(&ring, &ack, RING_BYTES), Ok(()));
     for asked_bytes in [0, 8, RING_BYTES / 2, RING_BYTES + 8, layout::RING_BYTES_MAX * 2, u32::MAX] {
@@ -160,8 +265,9 @@ fn memories_that_make_no_lane_are_refused() {
     let (len_bytes, needed_bytes) = (layout::PAGE_BYTES - 8, layout::PAGE_BYTES);
     let refusal = LaneShapeError::AcknowledgementMemory { len_bytes, needed_bytes };
     assert_eq!(send(&ring, &short_ack, RING_BYTES), Err(refusal));
-    let sender = LaneSender::new(ring.reader.clone(), ack.reader.clone(), status(), RING_BYTES);
+    let reader = Own::of(ring.reader.clone());
+    let sender = LaneSender::new(reader, &ack.reader, status(), RING_BYTES, Barrier::Own);
     assert_eq!(sender.map(drop), Err(LaneShapeError::NotWritable));
-    let receiver = LaneReceiver::new(ring.reader, ack.reader, status(), RING_BYTES);
+    let receiver = LaneReceiver::new(&ring.reader, &ack.reader, status(), RING_BYTES, Barrier::Own);
     assert_eq!(receiver.map(drop), Err(LaneShapeError::NotWritable));
 }

@@ -1,0 +1,327 @@
+//! The records of a ring on real memory: words of 8 bytes at positions that wrap, and copies of whole payloads.
+//!
+//! This is the hot path of every lane. Nothing in it is judged and nothing in it can leave the ring, whatever the
+//! position: an offset is the position under a mask.
+//!
+//! # Invariants
+//! 1. `base` is valid for reads of `ring_bytes` bytes (for writes too if `access` is `Write`) while `keep` lives.
+//! 2. `ring_bytes` is a power of two and at least 8; `base` is aligned to 8.
+//! 3. Nothing is stored while `access` is `Read`.
+
+use alloc::vec::Vec;
+use core::{
+    ptr::{self, NonNull},
+    slice,
+    sync::atomic::{AtomicU64, Ordering, fence},
+};
+
+use keyway_abi::layout::RECORDS_OFFSET;
+
+use crate::view::{
+    Access, View,
+    bytes::{copy_in, copy_out},
+};
+
+/// Bytes of a word.
+const WORD: usize = 8;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Records {
+    base: NonNull<AtomicU64>,
+    ring_bytes: u32,
+    access: Access,
+    _keep: View,
+}
+
+// SAFETY: all that is shared lies behind `_keep`, which is itself `Send`; `base` points into it (type: invariant 1).
+#[allow(unsafe_code)]
+unsafe impl Send for Records {}
+
+// SAFETY: through a shared reference the memory is accessed by atomics alone; what is not atomic takes `&mut self`.
+#[allow(unsafe_code)]
+unsafe impl Sync for Records {}
+
+impl Records {
+    /// The records behind the first page of a ring's memory. `None` when that is not exactly `ring_bytes` long, or
+    /// those are no power of two from 8 on.
+    pub(crate) fn new(view: &View, ring_bytes: u32) -> Option<Self> {
+        let fits = view.len_bytes() == RECORDS_OFFSET + ring_bytes as usize;
+        if !fits || !ring_bytes.is_power_of_two() || (ring_bytes as usize) < WORD {
+            return None;
+        }
+        Some(Self {
+            base: view.wide_ptr(RECORDS_OFFSET),
+            ring_bytes,
+            access: view.access(),
+            _keep: view.clone(),
+        })
+    }
+
+    /// How many bytes of records the ring holds.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u32 {
+        self.ring_bytes
+    }
+
+    /// How many bytes lie from `position` to the ring's end.
+    #[inline]
+    pub(crate) fn bytes_to_end(&self, position: u32) -> u32 {
+        self.ring_bytes - self.within(position)
+    }
+
+    /// Loads the word at `position`, and then nothing that was stored before it was published is old.
+    #[inline]
+    pub(crate) fn load(&self, position: u32) -> u64 {
+        let word = self.word(position).load(Ordering::Relaxed);
+        // SYNC lane-publish: the record's bytes before the word that commits them. A fence, as only relaxed loads are
+        // promised on memory that is mapped read-only.
+        fence(Ordering::Acquire);
+        word
+    }
+
+    /// Loads the word at `position`, which orders nothing.
+    #[inline]
+    pub(crate) fn peek(&self, position: u32) -> u64 {
+        self.word(position).load(Ordering::Relaxed)
+    }
+
+    /// Stores a word that becomes visible with the next [`Records::publish`].
+    #[inline]
+    pub(crate) fn store(&mut self, position: u32, word: u64) {
+        self.assert_writable();
+        self.word(position).store(word, Ordering::Relaxed);
+    }
+
+    /// Stores a word after all that was stored before.
+    #[inline]
+    pub(crate) fn publish(&mut self, position: u32, word: u64) {
+        self.assert_writable();
+        // SYNC lane-publish: the record's bytes before the word that commits them.
+        self.word(position).store(word, Ordering::Release);
+    }
+
+    /// Copies `bytes` into the ring from `position` on, and zeroes up to the end of the last word: nothing of an
+    /// earlier record stays in the padding.
+    #[inline(always)]
+    pub(crate) fn write(&mut self, position: u32, bytes: &[u8]) {
+        self.assert_writable();
+        if bytes.len() <= self.bytes_to_end(position) as usize {
+            self.put(position, bytes);
+        } else {
+            self.write_around(position, bytes);
+        }
+    }
+
+    #[cold]
+    fn write_around(&mut self, position: u32, bytes: &[u8]) {
+        let (first, second) = bytes.split_at(self.bytes_to_end(position) as usize);
+        self.put(position, first);
+        self.put(0, second);
+    }
+
+    /// The `len` bytes from `position` on, which this process has written. `None` where they are not in one piece, or
+    /// another process writes them.
+    pub(crate) fn slice(&self, position: u32, len: usize) -> Option<&[u8]> {
+        if self.access != Access::Write || len > self.bytes_to_end(position) as usize {
+            return None;
+        }
+        let first = ptr::from_ref(self.word(position)).cast::<u8>();
+        // SAFETY: as in `slice_mut`; whoever could write them needs `self` exclusively, or stores no payload.
+        #[allow(unsafe_code)]
+        let bytes = unsafe { slice::from_raw_parts(first, len) };
+        Some(bytes)
+    }
+
+    /// The `len` bytes from `position` on, to be written in place. `None` where they are not in one piece.
+    pub(crate) fn slice_mut(&mut self, position: u32, len: usize) -> Option<&mut [u8]> {
+        self.assert_writable();
+        if len > self.bytes_to_end(position) as usize {
+            return None;
+        }
+        let first = ptr::from_ref(self.word(position)).cast::<u8>().cast_mut();
+        // SAFETY:
+        // 1. The bytes lie between `position` and the ring's end (check, above; type: invariant 1), and may be written
+        //    (check: `assert_writable`).
+        // 2. This process accesses them by no other way meanwhile: `self` is borrowed exclusively, and the memory is
+        //    its owner's alone (caller of `Own::new`, 2). Other processes only read them, which changes nothing here.
+        // 3. All bytes were zeroed by Linux or written since; any are valid.
+        #[allow(unsafe_code)]
+        let bytes = unsafe { slice::from_raw_parts_mut(first, len) };
+        Some(bytes)
+    }
+
+    /// Appends the `len` bytes from `position` on, at most a ring's worth, to `out`.
+    #[inline]
+    pub(crate) fn append(&self, position: u32, len: usize, out: &mut Vec<u8>) {
+        Appender::new(out).append(self, position, len);
+    }
+
+    /// Copies the bytes from `position` on, at most a ring's worth, into `out`.
+    pub(crate) fn read(&self, position: u32, out: &mut [u8]) {
+        // INVARIANT record-fits-ring: as in `append`.
+        assert!(out.len() <= self.ring_bytes as usize, "INVARIANT record-fits-ring");
+        let (words, rest) = out.as_chunks_mut::<WORD>();
+        let mut at = position;
+        for word in words {
+            *word = self.peek(at).to_ne_bytes();
+            at = at.wrapping_add(WORD as u32);
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&self.peek(at).to_ne_bytes()[..rest.len()]);
+        }
+    }
+
+    /// Copies in what does not meet the ring's end.
+    #[inline(always)]
+    fn put(&mut self, position: u32, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<WORD>();
+        let places = self.words(position, words.len());
+        // SAFETY:
+        // 1. The slice has so many words' bytes.
+        // 2. So have the places (check: `words`), which this process alone may write (check: `write`).
+        #[allow(unsafe_code)]
+        unsafe {
+            copy_in(bytes.as_ptr(), places.as_ptr(), places.len());
+        }
+        if !rest.is_empty() {
+            let at = position.wrapping_add((words.len() * WORD) as u32);
+            self.word(at).store(last_word(bytes, rest), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn within(&self, position: u32) -> u32 {
+        position & (self.ring_bytes - 1)
+    }
+
+    #[inline]
+    fn word(&self, position: u32) -> &AtomicU64 {
+        let index = self.within(position) as usize / WORD;
+        // SAFETY: `index * 8 < ring_bytes` under the mask, all valid for reads while `self` lives (type: invariant 1, 2).
+        #[allow(unsafe_code)]
+        let place = unsafe { self.base.add(index) };
+        // SAFETY: as above; an `AtomicU64` may be shared with whoever else loads or stores it, and any bytes are one.
+        #[allow(unsafe_code)]
+        unsafe {
+            place.as_ref()
+        }
+    }
+
+    /// `count` words from `position` on, which do not meet the ring's end.
+    #[inline]
+    fn words(&self, position: u32, count: usize) -> &[AtomicU64] {
+        // INVARIANT words-in-ring: callers cut what they copy at the ring's end.
+        assert!(count * WORD <= self.bytes_to_end(position) as usize, "INVARIANT words-in-ring");
+        // SAFETY: as in `word`, for all of them (check, above).
+        #[allow(unsafe_code)]
+        unsafe {
+            slice::from_raw_parts(ptr::from_ref(self.word(position)), count)
+        }
+    }
+
+    #[inline]
+    fn assert_writable(&self) {
+        // INVARIANT store-needs-write: a store to a read-only mapping would be a SIGSEGV without a name.
+        assert!(self.access == Access::Write, "INVARIANT store-needs-write");
+    }
+}
+
+/// Appends payloads to a vector whose length is kept here until this is dropped: one after the other costs no look at it.
+///
+/// # Invariants
+/// 1. `len` bytes of `out` are written, and `len <= capacity`, which is that of `out`.
+pub(crate) struct Appender<'v> {
+    out: &'v mut Vec<u8>,
+    len: usize,
+    capacity: usize,
+}
+
+impl<'v> Appender<'v> {
+    #[inline(always)]
+    pub(crate) fn new(out: &'v mut Vec<u8>) -> Self {
+        let (len, capacity) = (out.len(), out.capacity());
+        Self { out, len, capacity }
+    }
+
+    /// How many bytes there are.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The `len` bytes from `position` on, at most a ring's worth.
+    #[inline(always)]
+    pub(crate) fn append(&mut self, records: &Records, position: u32, len: usize) {
+        if len <= records.bytes_to_end(position) as usize {
+            self.append_piece(records, position, len);
+        } else {
+            self.append_around(records, position, len);
+        }
+    }
+
+    #[cold]
+    fn append_around(&mut self, records: &Records, position: u32, len: usize) {
+        // INVARIANT record-fits-ring: callers have judged the length against the ring.
+        assert!(len <= records.bytes() as usize, "INVARIANT record-fits-ring");
+        let before_end = records.bytes_to_end(position) as usize;
+        self.append_piece(records, position, before_end);
+        self.append_piece(records, 0, len - before_end);
+    }
+
+    #[inline(always)]
+    fn append_piece(&mut self, records: &Records, position: u32, len: usize) {
+        let places = records.words(position, len.div_ceil(WORD));
+        let bytes = places.len() * WORD;
+        if self.capacity - self.len < bytes {
+            self.grow(bytes);
+        }
+        // SAFETY: `len <= capacity` (type: invariant 1).
+        #[allow(unsafe_code)]
+        let to = unsafe { self.out.as_mut_ptr().add(self.len) };
+        // SAFETY:
+        // 1. The places are valid (check: `words`), and stored by atomics and `copy_in` only.
+        // 2. So many bytes from `to` on are within the capacity (check, above).
+        #[allow(unsafe_code)]
+        unsafe {
+            copy_out(places.as_ptr(), to, places.len());
+        }
+        self.len += len;
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) {
+        self.settle();
+        self.out.reserve(bytes);
+        self.capacity = self.out.capacity();
+    }
+
+    #[inline(always)]
+    fn settle(&mut self) {
+        // SAFETY: so many bytes are written, within the capacity (type: invariant 1).
+        #[allow(unsafe_code)]
+        unsafe {
+            self.out.set_len(self.len);
+        }
+    }
+}
+
+impl Drop for Appender<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+/// The last bytes of a payload as a word, zeros behind them.
+#[inline]
+fn last_word(bytes: &[u8], rest: &[u8]) -> u64 {
+    let missing_bits = (WORD - rest.len()) * 8;
+    // The word that ends with the payload has them in one load; its other bytes are shifted out.
+    if let Some(last) = bytes.last_chunk::<WORD>() {
+        return (u64::from_le_bytes(*last) >> missing_bits).to_le();
+    }
+    let mut word = [0; WORD];
+    word[..rest.len()].copy_from_slice(rest);
+    u64::from_ne_bytes(word)
+}
