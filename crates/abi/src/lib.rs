@@ -47,4 +47,4 @@ pub use crate::{
 };
 
 /// The protocol version that this crate describes. The first frame of a session agrees on it.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;

@@ -287,6 +287,8 @@ pub enum Reply {
         lane: LaneId,
         /// The sender's broker word for it.
         word: WordPlace,
+        /// The session of its receiver. Lanes to the same session have a doorbell in common.
+        peer: ProcessNumber,
     },
     /// A region's memory is beside this frame.
     Mapping {
@@ -317,4 +319,9 @@ pub enum Reply {
     Signals(SignalSet),
     /// The signal that was taken; nothing when none of those asked for is pending.
     Signal(Option<SigInfo>),
+    /// One end of a doorbell is beside this frame.
+    Doorbell {
+        /// The session that has the other.
+        peer: ProcessNumber,
+    },
 }

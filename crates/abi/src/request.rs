@@ -405,6 +405,15 @@ requests! {
         /// What is to be in its place.
         terms: Terms,
     }
+    34 Doorbell
+    /// Makes a doorbell between this session and the one at the other end of a lane: a pair of sockets on which each wakes the other,
+    /// for all lanes between the two, in both directions. Reply: [`Reply::Doorbell`](crate::Reply::Doorbell) with one end beside it; the
+    /// other end has gone to the other session before, with [`Event::Doorbell`](crate::Event::Doorbell). It lasts until the two share
+    /// no lane any more, or one of them ends.
+    {
+        /// A lane that is open, of which the asker has an end.
+        lane: LaneId,
+    }
     40 AclAdd
     /// Adds an entry to an object's access list. Needs `control`. Reply: [`Reply::AclAdded`](crate::Reply::AclAdded).
     {

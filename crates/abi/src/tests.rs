@@ -94,6 +94,8 @@ fn denials() -> Vec<(Denial, u32, &'static str, i32)> {
         (Denial::SignalQueueFull { of: Payer::User, max: 9 }, 41, "SignalQueueFull", 11),
         (Denial::Unsupported { signal: Signal::TERM }, 42, "Unsupported", 95),
         (Denial::SignalBound { signal: Signal::TERM }, 43, "SignalBound", 22),
+        (Denial::LaneUnopened { lane: LaneId(9) }, 63, "LaneUnopened", 11),
+        (Denial::DoorbellExists { peer: ProcessNumber(9) }, 64, "DoorbellExists", 17),
     ]
 }
 

@@ -15,6 +15,7 @@ use crate::{
     account::AccountId,
     effect::Token,
     limits::Charge,
+    neighbours::Pair,
     tree::{CapabilityId, ObjectId},
 };
 
@@ -122,6 +123,12 @@ pub(crate) enum Waiting {
     Freeze(ObjectId),
     Child(ProcessNumber),
     DepositPair,
+    /// A doorbell is being made, which was asked for on this lane.
+    Doorbell {
+        pair: Pair,
+        token: Token,
+        lane: keyway_abi::LaneId,
+    },
     /// Linux carries out the default action of a signal that was raised.
     Signal(ProcessNumber, keyway_abi::Signal),
 }

@@ -10,6 +10,7 @@ mod charges;
 mod denials;
 mod devices;
 mod directory;
+mod doorbells;
 mod driver;
 mod escrow;
 mod expiry;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use keyway_abi::{
-    CapabilityLimit, Denial, Handle, LaneId, Reply, Ticket,
+    CapabilityLimit, Denial, Handle, LaneId, ProcessNumber, Reply, Ticket,
     layout::{PAGE_BYTES, RECORDS_OFFSET, RING_BYTES_MIN},
     limits::{MESSAGE_CAPABILITIES_MAX, RING_BYTES_DEFAULT},
     request,
@@ -40,6 +40,7 @@ pub struct SenderOptions {
 pub struct Sender {
     control: Arc<Control>,
     lane: LaneId,
+    peer: ProcessNumber,
     inner: LaneSender,
     spinner: Spinner,
 }
@@ -48,7 +49,7 @@ impl Sender {
     pub(crate) fn open(control: &Arc<Control>, queue: Handle, options: SenderOptions) -> Result<Self, Error> {
         let (ring_bytes, (reply, descriptors)) = Self::ask_for_lane(control, queue, options.ring_bytes)?;
         let incoherent = || Error::BrokerIncoherent { operation: "OpenLane" };
-        let Reply::LaneOpening { lane, word } = reply else { return Err(incoherent()) };
+        let Reply::LaneOpening { lane, word, peer } = reply else { return Err(incoherent()) };
         let map = || {
             let [ring, ack] = <[_; 2]>::try_from(descriptors).map_err(|_| incoherent())?;
             let ring_length = ring_bytes as usize + RECORDS_OFFSET;
@@ -59,9 +60,13 @@ impl Sender {
             LaneSender::new(ring.view(), ack.view(), status, ring_bytes).map_err(|_| incoherent())
         };
         match map() {
-            Ok(inner) => {
-                Ok(Sender { control: Arc::clone(control), lane, inner, spinner: Spinner::new(options.wait) })
-            }
+            Ok(inner) => Ok(Sender {
+                control: Arc::clone(control),
+                lane,
+                peer,
+                inner,
+                spinner: Spinner::new(options.wait),
+            }),
             Err(error) => {
                 // Its receiver may have died meanwhile; nobody else closes our end.
                 let _ = control.ask(request::CloseLane { lane });
@@ -100,6 +105,11 @@ impl Sender {
     /// The lane.
     pub fn lane(&self) -> LaneId {
         self.lane
+    }
+
+    /// The kernel's number of the session that receives.
+    pub fn peer(&self) -> ProcessNumber {
+        self.peer
     }
 
     /// Sends bytes; waits while the lane is full.

@@ -322,6 +322,10 @@ impl Process {
             Some(lane) => Some(lane),
             None => random.pick(&self.lanes).copied().filter(|_| random.once_in(4)),
         };
+        let any = random.pick(&self.lanes).copied().filter(|_| random.once_in(3));
+        if let Some(lane) = any {
+            self.send(request::Doorbell { lane });
+        }
         if let Some(lane) = lane {
             self.lanes.retain(|open| *open != lane);
             self.sending.retain(|open| *open != lane);
@@ -504,7 +508,7 @@ impl Process {
         let handle = Handle::new(random.below(12) as u32, random.below(4) as u32);
         let (lane, ticket) = (LaneId(random.below(400) as u64), Ticket(random.below(4) as u32));
         let mapping = MappingId(random.below(400) as u64);
-        match random.below(14) {
+        match random.below(15) {
             0 => self.send(request::Delete { handle }),
             1 => self.send(request::Revoke { handle }),
             2 => self.send(request::OpenLane { queue: handle, ring_bytes: RING_BYTES }),
@@ -520,6 +524,7 @@ impl Process {
             9 => self.send(request::RegionMapped { mapping }),
             10 => self.send(request::AcksMapped { queue: handle, first: random.number() as u32, count: 3 }),
             11 => self.send(request::MapRegion { region: handle, access: MapAccess::Write }),
+            13 => self.send(request::Doorbell { lane }),
             12 => self.send(request::TopUp { queue: handle, count: 8 }),
             _ if random.once_in(8) => self.send(request::Hello {
                 version_min: 1,

@@ -12,6 +12,7 @@ use crate::{
     end::LaneSide,
     kernel::{Kernel, Outcome},
     lane::{Lane, Opening, Waiting},
+    neighbours::Pair,
     object::{AckState, ProcessObject, Queue},
     operations::queues::check_ring_bytes,
     sweep::Caller,
@@ -92,9 +93,9 @@ impl Kernel {
         }
         let lane = self.lane_mut(id);
         lane.opening = Opening::Mapping;
-        let word = lane.sender_word;
+        let (word, peer) = (lane.sender_word, lane.receiver);
         let descriptors = vec![Descriptor::Writable(lane.ring), Descriptor::Readable(lane.ack_token)];
-        self.reply(caller, Reply::LaneOpening { lane: id, word }, descriptors);
+        self.reply(caller, Reply::LaneOpening { lane: id, word, peer }, descriptors);
     }
 
     /// The ring is sealed: both ends can use it.
@@ -236,6 +237,7 @@ impl Kernel {
         self.accounts.charge(receiver_account, Lane::RECEIVER_CHARGE);
         self.process_mut(sender).sending.insert(id);
         self.process_mut(receiver).receiving.insert(id);
+        self.meet(Pair::of(sender, receiver));
         let lane = Lane {
             queue,
             sender,

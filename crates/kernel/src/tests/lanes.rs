@@ -35,7 +35,7 @@ fn the_ring_goes_to_the_sender_writable_and_sealed_to_the_receiver() {
     let send = driver.give(b, queue, a, Rights::SEND);
     let (reply, descriptors) =
         driver.ask_all(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
-    let Reply::LaneOpening { lane, word } = reply else { panic!("a lane") };
+    let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane") };
     assert!(matches!(descriptors[..], [Descriptor::Writable(_), Descriptor::Readable(_)]));
     assert_eq!(driver.word(a.number, word), 0, "not usable before it is sealed");
     assert_eq!(driver.kernel.lane_memories(lane), None);
@@ -168,7 +168,7 @@ fn a_lane_that_ends_while_it_is_sealed_is_denied_and_waits_to_be_closed() {
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { queue, send, .. } = driver.lane(a, b);
     let reply = driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
-    let Reply::LaneOpening { lane, word } = reply else { panic!("a lane") };
+    let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane") };
     driver.hold = true;
     let call = driver.post(a.number, request::LaneMapped { lane });
     driver.ask(b.number, request::Revoke { handle: queue });

@@ -11,7 +11,7 @@ use keyway_abi::{
 
 use super::{
     charges::{DERIVATION, HANDLE, LANE, REQUEST, RING, queue},
-    oracle::{Body, Holder, Lane, Why},
+    oracle::{Body, Holder, Lane, Why, pair},
     steps::Duel,
 };
 use crate::{object::Queue, tests::driver::RING_BYTES};
@@ -149,6 +149,33 @@ impl Duel {
         } else {
             self.oracle.leave_receiver(lane, LaneEnd::Closed);
         }
+        true
+    }
+
+    pub(super) fn doorbell(&mut self, process: usize, first: u8) -> bool {
+        let has_end = |lane: &Lane| {
+            lane.sender == process && lane.sender_here || lane.receiver == process && lane.receiver_here
+        };
+        let lane = self.lane(first, has_end);
+        let plan = match self.oracle.lanes.get(&lane).filter(|lane| has_end(lane)) {
+            None => Err(Denial::UnknownLane { lane }),
+            Some(found) if found.ended => Err(Denial::LaneEnded { lane }),
+            Some(found) => {
+                let other = if found.sender == process { found.receiver } else { found.sender };
+                let peer = self.oracle.people[other].number;
+                if self.oracle.doorbells.contains(&pair(process, other)) {
+                    Err(Denial::DoorbellExists { peer })
+                } else {
+                    self.oracle.affords(self.oracle.account(process), &[&REQUEST]).map(|()| (other, peer))
+                }
+            }
+        };
+        let Some(((other, peer), reply)) = self.ask(process, request::Doorbell { lane }, plan) else {
+            return false;
+        };
+        assert_eq!(reply, Reply::Doorbell { peer });
+        self.oracle.doorbells.insert(pair(process, other));
+        self.oracle.tell(other, Event::Doorbell { peer: self.oracle.people[process].number });
         true
     }
 
