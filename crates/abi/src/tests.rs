@@ -199,6 +199,11 @@ fn layouts_and_limits_have_the_figures_that_are_written_of_them() {
     assert_eq!((limits::HANDLES_MAX, limits::USER_HANDLES_MAX), (4096, 65_536));
     assert_eq!((limits::MAPPINGS_MAX, limits::USER_MAPPINGS_MAX), (1024, 16_384));
     assert_eq!((limits::NAMES_MAX, limits::USER_NAMES_MAX), (64, 1024));
+    assert_eq!(
+        (limits::QUEUE_SENDERS_MAX, limits::QUEUE_SENDERS_DEFAULT, limits::TABLE_MAX),
+        (16_384, 120, 65_536)
+    );
+    assert_eq!((limits::ACKS_MAX, limits::STOCK_MAX), (16, 64));
     assert_eq!((limits::LANES_MAX, limits::USER_LANES_MAX), (1024, 16_384));
     assert_eq!((limits::DERIVATIONS_MAX, limits::USER_DERIVATIONS_MAX), (8192, 131_072));
     assert_eq!((limits::REQUESTS_MAX, limits::USER_REQUESTS_MAX), (64, 1024));

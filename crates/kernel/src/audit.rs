@@ -13,6 +13,7 @@ use crate::{
     neighbours::{Doorbell, Pair},
     object::{Body, Device, Queue, Region, RegionState, ServiceName},
     process::{Phase, Process},
+    shares::Shares,
     tree::{Capability, Holder},
 };
 
@@ -221,6 +222,14 @@ impl Kernel {
                 let Body::Queue(queue) = &object.body else { panic!("a lane's queue is a queue") };
                 assert_eq!(queue.lanes.contains(id), lane.charged, "kernel invariant 4: queue of {id}");
             }
+        }
+        for (id, object) in &self.objects {
+            let Body::Queue(queue) = &object.body else { continue };
+            let mut shares = Shares::default();
+            for account in queue.lanes.iter().map(|lane| self.lanes[lane].sender_account) {
+                shares.add(account, self.accounts.uid(account));
+            }
+            assert_eq!(queue.shares, shares, "whose the lanes of {id:?} are is known");
         }
         for (number, process) in &self.processes {
             let words = process.sending.len() + process.receiving.len() + process.mappings.len();

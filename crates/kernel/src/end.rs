@@ -484,6 +484,7 @@ impl Kernel {
         self.retire_word(receiver, word);
         if let Some(Object { body: Body::Queue(entry), .. }) = self.objects.get_mut(&queue) {
             entry.lanes.remove(&id);
+            entry.shares.remove(sender_account, self.accounts.uid(sender_account));
             entry.acks.remove(&ack);
             let handle = entry.handle;
             if !told {

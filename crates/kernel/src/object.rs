@@ -12,6 +12,7 @@ use crate::{
     acl::Acl,
     effect::Token,
     limits::Charge,
+    shares::Shares,
     tree::{CapabilityId, ObjectId},
 };
 
@@ -89,6 +90,8 @@ pub(crate) struct Queue {
     pub(crate) ready: BTreeSet<u32>,
     pub(crate) next_ack: u32,
     pub(crate) lanes: BTreeSet<LaneId>,
+    /// Whose those lanes are.
+    pub(crate) shares: Shares,
     /// The names under which it is published.
     pub(crate) names: BTreeSet<ObjectId>,
 }

@@ -7,6 +7,7 @@ mod bad_input;
 mod bounds;
 mod capabilities;
 mod charges;
+mod crowds;
 mod denials;
 mod devices;
 mod directory;

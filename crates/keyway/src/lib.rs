@@ -48,7 +48,7 @@ mod signals;
 mod waiting;
 
 #[cfg(feature = "embedded")]
-pub use keyway_broker::{Embedded, StartError};
+pub use keyway_broker::{Charge, Embedded, Limits, StartError};
 
 pub use keyway_abi as abi;
 pub use keyway_abi::{

@@ -10,7 +10,7 @@ use std::{
 use keyway_abi::{
     Badge, BadgeBearer, Denial, Event, LaneId, PeerIdentity, Reply, Rights, Ticket,
     layout::{PAGE_BYTES, RING_BYTES_MAX},
-    limits::{MESSAGE_CAPABILITIES_MAX, QUEUE_SENDERS_MAX, STOCK_MAX},
+    limits::{ACKS_MAX, MESSAGE_CAPABILITIES_MAX, QUEUE_SENDERS_DEFAULT, STOCK_MAX},
     request,
 };
 use keyway_shm::{Access, LaneReceiver, ReceiveError, RecordHeader, Wait, Word};
@@ -33,9 +33,10 @@ use crate::{
 pub struct QueueOptions {
     /// Bytes of the largest ring that a sender may open: a power of two, 4 KiB to 1 GiB.
     pub ring_bytes_max: u32,
-    /// Lanes that the queue takes at a time, 1 to 120.
+    /// Lanes that the queue takes at a time, 1 to 16 384; by default 120. More than some 1000 need a policy that lets this process
+    /// have so many.
     pub senders_max: u16,
-    /// Lanes that can be opened before this process looks, 1 to 8.
+    /// Lanes that can be opened before this process looks, 1 to 64; more than `senders_max` or 16 are never there.
     pub stock: u8,
     /// How to wait for messages.
     pub wait: WaitStyle,
@@ -45,7 +46,7 @@ impl Default for QueueOptions {
     fn default() -> Self {
         QueueOptions {
             ring_bytes_max: RING_BYTES_MAX,
-            senders_max: QUEUE_SENDERS_MAX,
+            senders_max: QUEUE_SENDERS_DEFAULT,
             stock: 4,
             wait: WaitStyle::default(),
         }
@@ -114,13 +115,13 @@ struct Lane {
 impl Queue {
     pub(crate) fn create(control: &Arc<Control>, options: QueueOptions) -> Result<Self, Error> {
         let QueueOptions { ring_bytes_max, senders_max, stock, wait } = options;
-        if stock == 0 {
-            // Lawful for the kernel, whose receiver may top up later; this library would never know when.
-            let denial = Denial::InvalidCount { asked: 0, max: STOCK_MAX.into() };
+        if !(1..=STOCK_MAX).contains(&stock) {
+            // None is lawful for the kernel, whose receiver may top up later; this library would never know when.
+            let denial = Denial::InvalidCount { asked: stock.into(), max: STOCK_MAX.into() };
             return Err(Error::Denied { operation: "CreateQueue", denial });
         }
         let events_seen = control.events_seen();
-        let request = request::CreateQueue { ring_bytes_max, senders_max, stock };
+        let request = request::CreateQueue { ring_bytes_max, senders_max, stock: stock.min(ACKS_MAX) };
         let (reply, descriptors) = control.request(request)?;
         let Reply::Queue { queue: created, object, first_ack } = reply else {
             return Err(Error::BrokerIncoherent { operation: "CreateQueue" });
@@ -140,6 +141,7 @@ impl Queue {
             told: VecDeque::new(),
         };
         queue.map_acks(first_ack, descriptors)?;
+        queue.top_up();
         Ok(queue)
     }
 
@@ -439,14 +441,18 @@ impl Queue {
     fn top_up(&mut self) {
         let room = usize::from(self.senders_max).saturating_sub(self.lanes.len());
         let wanted = usize::from(self.stock).min(room);
-        let missing = wanted.saturating_sub(self.acks.len()).min(usize::from(STOCK_MAX));
-        if missing == 0 || self.acks.len() * 2 > wanted {
+        if self.acks.len() * 2 > wanted {
             return;
         }
-        let request = request::TopUp { queue: self.capability.handle(), count: missing as u8 };
-        // At a limit of our own: senders are told that the stock is empty until something is given back.
-        if let Ok((Reply::Acks { first_ack }, descriptors)) = self.control.request(request) {
-            let _ = self.map_acks(first_ack, descriptors);
+        // LIMIT: STOCK_MAX; each round lays something in.
+        while self.acks.len() < wanted {
+            let count = (wanted - self.acks.len()).min(usize::from(ACKS_MAX)) as u8;
+            let request = request::TopUp { queue: self.capability.handle(), count };
+            // At a limit of our own: senders are told that the stock is empty until something is given back.
+            let Ok((Reply::Acks { first_ack }, descriptors)) = self.control.request(request) else { return };
+            if descriptors.is_empty() || self.map_acks(first_ack, descriptors).is_err() {
+                return;
+            }
         }
     }
 

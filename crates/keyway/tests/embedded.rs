@@ -514,3 +514,51 @@ fn a_region_is_mapped_at_an_address_of_ones_choice_where_there_is_room() {
     copy.read(0, &mut out[1]).unwrap();
     assert_eq!(out, [*b"here"; 2]);
 }
+
+#[test]
+fn more_lanes_than_one_can_sleep_on_open_send_and_end() {
+    const LANES: u16 = 300;
+    let mut limits = keyway::Limits::default();
+    // To itself: one end, and one acknowledgement memory, are this process's as well.
+    limits.process.lanes = 2 * u32::from(LANES);
+    limits.process.descriptors = 4 * u32::from(LANES);
+    let broker = Embedded::start_with(limits).unwrap();
+    let client = client(&broker);
+    let options = QueueOptions { senders_max: LANES, stock: 64, ..QueueOptions::default() };
+    let mut queue = client.create_queue(options).unwrap();
+    let capability = queue.sender_capability(None).unwrap();
+    let options = SenderOptions { ring_bytes: Some(4096), ..SenderOptions::default() };
+    let mut senders = Vec::new();
+    let mut opened = 0;
+    while senders.len() < LANES.into() {
+        match client.open_sender_with(&capability, options) {
+            Ok(sender) => senders.push(sender),
+            Err(Error::Denied { denial: Denial::StockEmpty, .. }) => {
+                assert!(senders.len() >= opened + 64, "so many fit before one looks");
+                opened = senders.len();
+                while let Some(news) = queue.try_next().unwrap() {
+                    assert!(matches!(news, Incoming::Opened(_)));
+                }
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let one_more = client.open_sender_with(&capability, options).unwrap_err();
+    assert!(matches!(one_more, Error::Denied { denial: Denial::SendersExceeded { senders_max: LANES }, .. }));
+    for (number, sender) in (0_u16..).zip(&mut senders) {
+        sender.send(&number.to_le_bytes()).unwrap();
+    }
+    let mut received = vec![];
+    while received.len() < LANES.into() {
+        received.push(queue.try_receive().unwrap().payload);
+    }
+    received.sort_by_key(|payload| u16::from_le_bytes([payload[0], payload[1]]));
+    let sent: Vec<_> = (0..LANES).map(|number| number.to_le_bytes().to_vec()).collect();
+    assert_eq!(received, sent);
+    drop(senders);
+    let mut ended = 0;
+    while let Some(news) = queue.try_next().unwrap() {
+        ended += u16::from(matches!(news, Incoming::Ended { .. }));
+    }
+    assert_eq!(ended, LANES);
+}

@@ -185,24 +185,24 @@ impl Kernel {
     }
 
     /// Whether the asker leaves lanes for others: a process has a quarter of them, a user that is not the receiver's three
-    /// quarters. A process that sends to itself has them all.
+    /// quarters. A process that sends to itself has them all. What is shared is what the receiver can take at all, however
+    /// large it says that its queue is.
     fn check_share(&self, caller: Caller, queue: &Queue) -> Result<(), Denial> {
         let (sender, receiver) = (self.process(caller.process), self.process(queue.receiver));
         if sender.account == receiver.account {
             return Ok(());
         }
         let senders_max = queue.senders_max;
-        let lanes = || queue.lanes.iter().filter_map(|lane| self.lanes.get(lane));
-        let process_share = (senders_max / 4).max(QUEUE_SHARE_MIN).min(senders_max);
-        let own = lanes().filter(|lane| lane.sender_account == sender.account).count();
-        if own >= usize::from(process_share) {
+        let shared = senders_max.min(u16::try_from(self.accounts.lanes_max()).unwrap_or(u16::MAX));
+        let process_share = (shared / 4).max(QUEUE_SHARE_MIN).min(senders_max);
+        if queue.shares.of_account(sender.account) >= process_share {
             let who = Sharer::Process;
             return Err(Denial::ShareExceeded { who, share: process_share, senders_max });
         }
-        let user_share = (senders_max - senders_max / 4).max(1);
+        let user_share = (shared - shared / 4).max(1);
         let uid = self.accounts.uid(sender.account);
-        let of_user = lanes().filter(|lane| self.accounts.uid(lane.sender_account) == uid).count();
-        if uid != self.accounts.uid(receiver.account) && of_user >= usize::from(user_share) {
+        let is_foreign = uid != self.accounts.uid(receiver.account);
+        if is_foreign && queue.shares.of_user(uid) >= user_share {
             return Err(Denial::ShareExceeded { who: Sharer::User, share: user_share, senders_max });
         }
         Ok(())
@@ -232,6 +232,8 @@ impl Kernel {
         slot.1 = AckState::Used(id);
         let ack_token = slot.0;
         let sender_account = self.process(sender).account;
+        let uid = self.accounts.uid(sender_account);
+        self.queue_mut(queue).shares.add(sender_account, uid);
         let receiver_account = self.process(receiver).account;
         self.accounts.charge(sender_account, Lane::SENDER_CHARGE.plus(Lane::memory_charge(ring_bytes)));
         self.accounts.charge(receiver_account, Lane::RECEIVER_CHARGE);

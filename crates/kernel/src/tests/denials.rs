@@ -258,21 +258,21 @@ fn absurd_sizes_are_refused() {
 fn absurd_counts_are_refused() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    for senders_max in [0, 121, u16::MAX] {
+    for senders_max in [0, 16_385, u16::MAX] {
         let create = request::CreateQueue { ring_bytes_max: 4096, senders_max, stock: 0 };
-        let denial = Denial::InvalidCount { asked: senders_max.into(), max: 120 };
+        let denial = Denial::InvalidCount { asked: senders_max.into(), max: 16_384 };
         assert_eq!(driver.denied(a.number, create), denial);
     }
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 9 };
-    assert_eq!(driver.denied(a.number, create), Denial::InvalidCount { asked: 9, max: 8 });
+    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 17 };
+    assert_eq!(driver.denied(a.number, create), Denial::InvalidCount { asked: 17, max: 16 });
     let queue = driver.queue(a, 3);
-    for count in [0, 9] {
-        let denial = Denial::InvalidCount { asked: count.into(), max: 8 };
+    for count in [0, 17] {
+        let denial = Denial::InvalidCount { asked: count.into(), max: 16 };
         assert_eq!(driver.denied(a.number, request::TopUp { queue, count }), denial);
         assert_eq!(driver.denied(a.number, request::AcksMapped { queue, first: 0, count }), denial);
     }
-    let denial = Denial::InvalidCount { asked: 9, max: 8 };
-    assert_eq!(driver.denied(a.number, request::TopUp { queue, count: 6 }), denial, "the stock is bounded");
+    let denial = Denial::InvalidCount { asked: 17, max: 16 };
+    assert_eq!(driver.denied(a.number, request::TopUp { queue, count: 14 }), denial, "the stock is bounded");
     let denial = Denial::InvalidCount { asked: 3, max: 3 };
     assert_eq!(driver.denied(a.number, request::AcksMapped { queue, first: 3, count: 1 }), denial);
     for first in [u32::MAX - 8, u32::MAX - 7, u32::MAX] {

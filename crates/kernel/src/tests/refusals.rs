@@ -166,10 +166,18 @@ fn stock_is_bounded_by_what_no_lane_has_taken() {
     for _ in 0..3 {
         driver.open(a, send);
     }
-    let reply = driver.ask(b.number, request::TopUp { queue, count: 3 });
+    let reply = driver.ask(b.number, request::TopUp { queue, count: 11 });
     assert_eq!(reply, Reply::Acks { first_ack: 8 });
-    let denial = Denial::InvalidCount { asked: 9, max: 8 };
+    let denial = Denial::InvalidCount { asked: 17, max: 16 };
     assert_eq!(driver.denied(b.number, request::TopUp { queue, count: 1 }), denial);
+    // A queue of many lanes has more, and not as many as it has lanes.
+    let create = request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max: 1000, stock: 16 };
+    let Reply::Queue { queue, .. } = driver.ask(b.number, create) else { panic!("a queue") };
+    for _ in 0..3 {
+        driver.ask(b.number, request::TopUp { queue: queue.handle, count: 16 });
+    }
+    let denial = Denial::InvalidCount { asked: 65, max: 64 };
+    assert_eq!(driver.denied(b.number, request::TopUp { queue: queue.handle, count: 1 }), denial);
     driver.finish();
 }
 

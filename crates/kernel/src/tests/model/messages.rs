@@ -124,7 +124,8 @@ impl Duel {
         let (own, other) = (self.oracle.account(process), self.oracle.account(receiver));
         let uid = |account: usize| self.oracle.accounts[account].1;
         let of_user = self.oracle.lanes_into(object).filter(|lane| uid(*lane) == uid(own)).count();
-        let share = (senders_max - senders_max / 4).max(1);
+        let shared = senders_max.min(self.oracle.limits.process.lanes.min(1000) as u16);
+        let share = (shared - shared / 4).max(1);
         if uid(own) != uid(other) && of_user >= usize::from(share) {
             return Err(Denial::ShareExceeded { who: Sharer::User, share, senders_max });
         }
