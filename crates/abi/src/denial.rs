@@ -663,7 +663,6 @@ impl Denial {
             | Denial::RootBound { .. }
             | Denial::RightsExceeded { .. }
             | Denial::LimitExceeded { .. }
-            | Denial::LimitReached { limit: CapabilityLimit::RingBytes, .. }
             | Denial::ExpiryExceeded { .. } => EPERM,
             Denial::NameRefused { .. }
             | Denial::NameForbidden { .. }
@@ -676,7 +675,6 @@ impl Denial {
             Denial::NameUnknown { .. } => ENOENT,
             Denial::ProcessEnded { .. } => ESRCH,
             Denial::StockEmpty
-            | Denial::LimitReached { limit: CapabilityLimit::Opens, .. }
             | Denial::SendersExceeded { .. }
             | Denial::ShareExceeded { .. }
             | Denial::ReceiverFull { .. }
@@ -684,6 +682,9 @@ impl Denial {
             | Denial::LaneUnopened { .. }
             | Denial::SignalQueueFull { .. }
             | Denial::RegionUnwritten => EAGAIN,
+            // Of the others there will not be more when something is closed.
+            Denial::LimitReached { limit: CapabilityLimit::Opens, .. } => EAGAIN,
+            Denial::LimitReached { .. } => EPERM,
             Denial::QuotaExceeded { .. } => ENOMEM,
             Denial::NameTaken { .. } | Denial::DoorbellExists { .. } => EEXIST,
             Denial::Revoking { .. } | Denial::Pinned => EBUSY,

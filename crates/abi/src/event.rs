@@ -66,6 +66,8 @@ pub enum Event {
         ack: u32,
         /// Bytes of its ring.
         ring_bytes: u32,
+        /// Its priority: 0, the lowest, to [`PRIORITY_MAX`](crate::limits::PRIORITY_MAX).
+        priority: u8,
         /// The badge of the capability through which it was opened.
         badge: Option<Badge>,
         /// For whom the badge was made.

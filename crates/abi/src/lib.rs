@@ -37,7 +37,7 @@ pub use crate::{
         AclItem, AuditEntry, CapabilityEntry, Created, LaneEntry, Listing, ProcessEntry, QueueEntry, Reply,
         SessionStart, ShownSubject, Verdict,
     },
-    request::{AclEntry, AclKind, Request, Subject},
+    request::{AclEntry, AclKind, QueueOrder, Request, Subject},
     rights::{Kind, Rights},
     signal::{
         DefaultAction, DefaultActions, MaskChange, SigInfo, Signal, SignalAction, SignalCode, SignalSet,

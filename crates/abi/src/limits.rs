@@ -62,6 +62,8 @@ pub const SWEEP_SHARE: usize = 32;
 pub const QUEUE_SENDERS_MAX: u16 = 1 << 14;
 /// Lanes into a queue when its receiver does not choose: so many that it can sleep on the words of all.
 pub const QUEUE_SENDERS_DEFAULT: u16 = 120;
+/// The highest priority of a lane; 0 is the lowest.
+pub const PRIORITY_MAX: u8 = 7;
 /// Lanes of one process into another's queue, at least; a large queue gives each process a quarter of its lanes.
 pub const QUEUE_SHARE_MIN: u16 = 8;
 /// Acknowledgement memories that one request can be about: they travel beside one reply.

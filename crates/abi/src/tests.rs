@@ -3,8 +3,8 @@
 use alloc::{format, string::ToString, vec::Vec};
 
 use crate::{
-    Badge, CapabilityLimit, Denial, Handle, Kind, LaneId, MappingId, Name, Payer, ProcessNumber, Quota,
-    Rights, Sharer, Signal, SignalSet, Ticket, layout, limits,
+    Badge, CapabilityLimit, Denial, Handle, Kind, LaneId, MappingId, Name, Payer, ProcessNumber, QueueOrder,
+    Quota, Rights, Sharer, Signal, SignalSet, Ticket, layout, limits,
 };
 
 const HANDLE: Handle = Handle::new(3, 9);
@@ -112,6 +112,13 @@ fn each_denial_has_its_number_its_name_and_its_errno() {
     let named: Vec<u32> = (0..1000).filter(|number| Denial::name_of(*number).is_some()).collect();
     assert_eq!(named, known, "no number without a denial, and none twice");
     let limit = CapabilityLimit::RingBytes;
+    let too_high =
+        Denial::LimitReached { handle: HANDLE, limit: CapabilityLimit::Priority, asked: 7, used: 0, max: 2 };
+    assert_eq!(too_high.errno(), 1, "nor will it help here");
+    assert!(
+        too_high.to_string().contains("allows 2 levels of priority, 0 in use, 7 asked for"),
+        "{too_high}"
+    );
     let too_large = Denial::LimitReached { handle: HANDLE, limit, asked: 9, used: 0, max: 8 };
     assert_eq!(too_large.errno(), 1, "it will not help to try again");
 }
@@ -150,6 +157,8 @@ fn denials_say_what_was_asked_and_what_stood_against_it() {
     assert_eq!(Payer::Process.to_string(), "this process");
     assert_eq!(Sharer::User.to_string(), "user");
     assert_eq!(CapabilityLimit::RingBytes.to_string(), "bytes of a ring");
+    let orders = [QueueOrder::Fair, QueueOrder::Priority, QueueOrder::Arrival].map(|order| order.to_string());
+    assert_eq!(orders, ["fair", "by priority", "by arrival"]);
 }
 
 #[test]

@@ -84,7 +84,8 @@ impl Kernel {
             };
             assert!(
                 shrinks(held.opens.map(u32::from), limits.opens.map(u32::from))
-                    && shrinks(held.ring_bytes, limits.ring_bytes),
+                    && shrinks(held.ring_bytes, limits.ring_bytes)
+                    && shrinks(held.priority.map(u32::from), limits.priority.map(u32::from)),
                 "tree invariant 1: limits"
             );
         }

@@ -48,6 +48,7 @@ pub(crate) struct Lane {
     pub(crate) capability: Option<CapabilityId>,
     pub(crate) ring: Token,
     pub(crate) ring_bytes: u32,
+    pub(crate) priority: u8,
     pub(crate) ack: u32,
     pub(crate) ack_token: Token,
     pub(crate) sender_word: WordPlace,

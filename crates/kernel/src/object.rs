@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use keyway_abi::{
     Badge, Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Rights,
-    request::{Audience, RegionFlags},
+    request::{Audience, QueueOrder, RegionFlags},
 };
 
 use crate::{
@@ -86,6 +86,7 @@ pub(crate) struct Queue {
     pub(crate) handle: Handle,
     pub(crate) ring_bytes_max: u32,
     pub(crate) senders_max: u16,
+    pub(crate) order: QueueOrder,
     pub(crate) acks: BTreeMap<u32, (Token, AckState)>,
     pub(crate) ready: BTreeSet<u32>,
     pub(crate) next_ack: u32,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use keyway_abi::{
-    Badge, BadgeBearer, Denial, Event, LaneId, PeerIdentity, Reply, Rights, Ticket,
+    Badge, BadgeBearer, Denial, Event, LaneId, PeerIdentity, QueueOrder, Reply, Rights, Ticket,
     layout::{PAGE_BYTES, RING_BYTES_MAX},
     limits::{ACKS_MAX, MESSAGE_CAPABILITIES_MAX, QUEUE_SENDERS_DEFAULT, STOCK_MAX},
     request,
@@ -38,6 +38,8 @@ pub struct QueueOptions {
     pub senders_max: u16,
     /// Lanes that can be opened before this process looks, 1 to 64; more than `senders_max` or 16 are never there.
     pub stock: u8,
+    /// In which order messages of several lanes are taken.
+    pub order: QueueOrder,
     /// How to wait for messages.
     pub wait: WaitStyle,
 }
@@ -48,6 +50,7 @@ impl Default for QueueOptions {
             ring_bytes_max: RING_BYTES_MAX,
             senders_max: QUEUE_SENDERS_DEFAULT,
             stock: 4,
+            order: QueueOrder::default(),
             wait: WaitStyle::default(),
         }
     }
@@ -80,6 +83,8 @@ pub struct Peer {
     pub badge: Option<Badge>,
     /// For whom that badge was made.
     pub bearer: BadgeBearer,
+    /// Its priority: 0, the lowest, to 7.
+    pub priority: u8,
     /// Who opened it, as Linux told the broker.
     pub identity: Arc<PeerIdentity>,
 }
@@ -114,14 +119,14 @@ struct Lane {
 
 impl Queue {
     pub(crate) fn create(control: &Arc<Control>, options: QueueOptions) -> Result<Self, Error> {
-        let QueueOptions { ring_bytes_max, senders_max, stock, wait } = options;
+        let QueueOptions { ring_bytes_max, senders_max, stock, order, wait } = options;
         if !(1..=STOCK_MAX).contains(&stock) {
             // None is lawful for the kernel, whose receiver may top up later; this library would never know when.
             let denial = Denial::InvalidCount { asked: stock.into(), max: STOCK_MAX.into() };
             return Err(Error::Denied { operation: "CreateQueue", denial });
         }
         let events_seen = control.events_seen();
-        let request = request::CreateQueue { ring_bytes_max, senders_max, stock: stock.min(ACKS_MAX) };
+        let request = request::CreateQueue { ring_bytes_max, senders_max, stock: stock.min(ACKS_MAX), order };
         let (reply, descriptors) = control.request(request)?;
         let Reply::Queue { queue: created, object, first_ack } = reply else {
             return Err(Error::BrokerIncoherent { operation: "CreateQueue" });
@@ -413,8 +418,9 @@ impl Queue {
     }
 
     fn open_lane(&mut self, arrival: Arrival) {
-        let Event::LaneOpened { lane, ack, ring_bytes, badge, bearer, peer, peer_handle, word, .. } =
-            arrival.event
+        let Event::LaneOpened {
+            lane, ack, ring_bytes, priority, badge, bearer, peer, peer_handle, word, ..
+        } = arrival.event
         else {
             return;
         };
@@ -432,7 +438,7 @@ impl Queue {
             let _ = self.control.ask(request::CloseLane { lane });
             return;
         };
-        let peer = Peer { lane, badge, bearer, identity: Arc::new(peer) };
+        let peer = Peer { lane, badge, bearer, priority, identity: Arc::new(peer) };
         self.told.push_back(Incoming::Opened(peer.clone()));
         self.lanes.push(Lane { peer, receiver, process, replies: None });
     }

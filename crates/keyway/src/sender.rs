@@ -31,6 +31,9 @@ pub struct SenderOptions {
     /// Bytes of the ring: a power of two, 4 KiB to 1 GiB, within the queue's bound and the capability's. `None`: 64 KiB, or what
     /// is within both.
     pub ring_bytes: Option<u32>,
+    /// The lane's priority: 0, the lowest, to 7, and no more than the capability allows. It counts at queues that take messages by
+    /// priority.
+    pub priority: u8,
     /// How to wait for room.
     pub wait: WaitStyle,
 }
@@ -47,9 +50,9 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn open(control: &Arc<Control>, queue: Handle, options: SenderOptions) -> Result<Self, Error> {
-        let (ring_bytes, (reply, descriptors)) = Self::ask_for_lane(control, queue, options.ring_bytes)?;
+        let (ring_bytes, (reply, descriptors)) = Self::ask_for_lane(control, queue, options)?;
         let incoherent = || Error::BrokerIncoherent { operation: "OpenLane" };
-        let Reply::LaneOpening { lane, word, peer } = reply else { return Err(incoherent()) };
+        let Reply::LaneOpening { lane, word, peer, .. } = reply else { return Err(incoherent()) };
         let map = || {
             let [ring, ack] = <[_; 2]>::try_from(descriptors).map_err(|_| incoherent())?;
             let ring_length = ring_bytes as usize + RECORDS_OFFSET;
@@ -79,11 +82,11 @@ impl Sender {
     fn ask_for_lane(
         control: &Control,
         queue: Handle,
-        chosen: Option<u32>,
+        SenderOptions { ring_bytes: chosen, priority, .. }: SenderOptions,
     ) -> Result<(u32, (Reply, Vec<OwnedFd>)), Error> {
         let mut ring_bytes = chosen.unwrap_or(RING_BYTES_DEFAULT);
         loop {
-            let asked = control.request(request::OpenLane { queue, ring_bytes });
+            let asked = control.request(request::OpenLane { queue, ring_bytes, priority });
             let Err(Error::Denied {
                 denial:
                     Denial::InvalidSize { max, .. }

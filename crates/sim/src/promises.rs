@@ -208,10 +208,14 @@ impl Promises {
             require!(verdict, "{opened:?} of {process} has expired, and its word is {found:?}");
         }
         for (holder, peer) in &self.doorbells {
-            let shares = |ends: &LaneEnds| {
-                let (Some(sender), Some(receiver)) = (ends.sender, ends.receiver) else { return false };
-                let both = [(*holder, *peer), (*peer, *holder)];
-                both.contains(&(sender.process, receiver.process)) && !(sender.closed && receiver.closed)
+            let shares = |ends: &LaneEnds| match (ends.sender, ends.receiver) {
+                (Some(sender), Some(receiver)) => {
+                    let both = [(*holder, *peer), (*peer, *holder)];
+                    both.contains(&(sender.process, receiver.process)) && !(sender.closed && receiver.closed)
+                }
+                // It is still being opened, nobody here knows to whom.
+                (Some(sender), None) => !sender.closed && [*holder, *peer].contains(&sender.process),
+                (None, _) => false,
             };
             require!(self.lanes.values().any(shares), "{holder} and {peer} have a doorbell and no lane");
         }

@@ -86,7 +86,12 @@ fn ends_by_seals(scene: &mut Scene, mut offender: Session) {
 
 /// A queue of this session, with one acknowledgement memory that it has mapped, so that others can open lanes.
 pub(crate) fn queue(session: &mut Session) -> Handle {
-    let request = request::CreateQueue { ring_bytes_max: 1 << 16, senders_max: 4, stock: 1 };
+    let request = request::CreateQueue {
+        ring_bytes_max: 1 << 16,
+        senders_max: 4,
+        stock: 1,
+        order: request::QueueOrder::Fair,
+    };
     let (reply, descriptors) = session.ask(request);
     let Reply::Queue { queue, first_ack, .. } = reply else { panic!("no queue: {reply:?}") };
     let _mapped = Mapping::new(&descriptors[0], PAGE_BYTES, Access::Write, Populate::OnUse).unwrap();
@@ -102,7 +107,7 @@ fn a_ring_with_foreign_seals_is_never_handed_on() {
     for seals in [SealUse::SharedRegion, SealUse::FrozenRegion] {
         let mut offender = scene.offender();
         let queue = queue(&mut offender);
-        let (reply, descriptors) = offender.ask(request::OpenLane { queue, ring_bytes: 4096 });
+        let (reply, descriptors) = offender.ask(request::OpenLane { queue, ring_bytes: 4096, priority: 0 });
         let Reply::LaneOpening { lane, .. } = reply else { panic!("no lane: {reply:?}") };
         memory::seal(&descriptors[0], seals).unwrap();
         let bytes = offender.frame(request::LaneMapped { lane });
@@ -116,7 +121,12 @@ fn an_acknowledgement_memory_with_foreign_seals_is_never_handed_on() {
     let mut scene = Scene::begin();
     for seals in [SealUse::SharedRegion, SealUse::FrozenRegion] {
         let mut offender = scene.offender();
-        let request = request::CreateQueue { ring_bytes_max: 4096, senders_max: 4, stock: 2 };
+        let request = request::CreateQueue {
+            ring_bytes_max: 4096,
+            senders_max: 4,
+            stock: 2,
+            order: request::QueueOrder::Fair,
+        };
         let (reply, descriptors) = offender.ask(request);
         let Reply::Queue { queue, first_ack, .. } = reply else { panic!("no queue: {reply:?}") };
         memory::seal(&descriptors[1], seals).unwrap();

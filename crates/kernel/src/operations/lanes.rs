@@ -4,7 +4,10 @@ use alloc::{collections::BTreeMap, vec};
 
 use keyway_abi::{
     BadgeBearer, CapabilityLimit, Denial, Event, Handle, Kind, LaneEnd, LaneId, PeerIdentity, Quota, Reply,
-    Rights, Sharer, Terms, layout::PAGE_BYTES, limits::QUEUE_SHARE_MIN, request,
+    Rights, Sharer, Terms,
+    layout::PAGE_BYTES,
+    limits::{PRIORITY_MAX, QUEUE_SHARE_MIN},
+    request::{self, QueueOrder},
 };
 
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
     kernel::{Kernel, Outcome},
     lane::{Lane, Opening, Waiting},
     neighbours::Pair,
-    object::{AckState, ProcessObject, Queue},
+    object::{AckState, Body, ProcessObject, Queue},
     operations::queues::check_ring_bytes,
     sweep::Caller,
     tree::{CapabilityId, Child, Holder, ObjectId},
@@ -36,9 +39,15 @@ impl Kernel {
             let (asked, max) = (request.ring_bytes.into(), max.into());
             return Err(Denial::LimitReached { handle, limit, asked, used: 0, max });
         }
+        let priority_max = capability.limits().priority.unwrap_or(PRIORITY_MAX);
+        if request.priority > priority_max {
+            let (limit, handle) = (CapabilityLimit::Priority, request.queue);
+            let (asked, max) = (request.priority.into(), priority_max.into());
+            return Err(Denial::LimitReached { handle, limit, asked, used: 0, max });
+        }
         let ack = self.check_open_lane(caller, queue, request.ring_bytes)?;
         self.check_request(caller.process)?;
-        let lane = self.commit_lane(caller, through, queue, ack, request.ring_bytes);
+        let lane = self.commit_lane(caller, through, queue, ack, request);
         let ring = self.lanes[&lane].ring;
         let task = self.wait_for(Some(caller), Waiting::Ring(lane));
         let bytes = u64::from(request.ring_bytes) + PAGE_BYTES as u64;
@@ -95,7 +104,8 @@ impl Kernel {
         lane.opening = Opening::Mapping;
         let (word, peer) = (lane.sender_word, lane.receiver);
         let descriptors = vec![Descriptor::Writable(lane.ring), Descriptor::Readable(lane.ack_token)];
-        self.reply(caller, Reply::LaneOpening { lane: id, word, peer }, descriptors);
+        let stamps = self.takes_stamps(id);
+        self.reply(caller, Reply::LaneOpening { lane: id, word, peer, stamps }, descriptors);
     }
 
     /// The ring is sealed: both ends can use it.
@@ -144,6 +154,12 @@ impl Kernel {
             }
             _ => Err(Denial::UnknownLane { lane: id }),
         }
+    }
+
+    /// Whether the messages of a lane are to say when they were sent. Its queue may have ended.
+    fn takes_stamps(&self, id: LaneId) -> bool {
+        let object = self.lanes.get(&id).and_then(|lane| self.objects.get(&lane.queue));
+        matches!(object.map(|object| &object.body), Some(Body::Queue(queue)) if queue.order == QueueOrder::Arrival)
     }
 
     pub(crate) fn lane_mut(&mut self, id: LaneId) -> &mut Lane {
@@ -214,8 +230,9 @@ impl Kernel {
         through: CapabilityId,
         queue: ObjectId,
         ack: u32,
-        ring_bytes: u32,
+        request: &request::OpenLane,
     ) -> LaneId {
+        let request::OpenLane { ring_bytes, priority, .. } = *request;
         let id = LaneId(self.next_number());
         let ring = Token(self.next_number());
         let (sender, receiver) = (caller.process, self.receiver(queue));
@@ -249,6 +266,7 @@ impl Kernel {
             capability: Some(capability),
             ring,
             ring_bytes,
+            priority,
             ack,
             ack_token,
             sender_word,
@@ -288,6 +306,7 @@ impl Kernel {
             lane: id,
             ack: lane.ack,
             ring_bytes: lane.ring_bytes,
+            priority: lane.priority,
             badge,
             bearer,
             peer,

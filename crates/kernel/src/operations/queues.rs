@@ -47,6 +47,7 @@ impl Kernel {
                 handle: keyway_abi::Handle::NONE,
                 ring_bytes_max: request.ring_bytes_max,
                 senders_max: request.senders_max,
+                order: request.order,
                 acks: BTreeMap::new(),
                 ready: BTreeSet::new(),
                 next_ack: 0,

@@ -28,8 +28,12 @@ fn crowd() -> Crowd {
     let mut driver = Driver::new();
     driver.kernel.set_limits(Limits::NONE);
     let receiver = driver.connect_uid(1);
-    let create =
-        request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max: QUEUE_SENDERS_MAX, stock: 0 };
+    let create = request::CreateQueue {
+        ring_bytes_max: RING_BYTES,
+        senders_max: QUEUE_SENDERS_MAX,
+        stock: 0,
+        order: request::QueueOrder::Fair,
+    };
     let Reply::Queue { queue, .. } = driver.ask(receiver.number, create) else { panic!("a queue") };
     let queue = queue.handle;
     let mut senders = Vec::new();
@@ -123,14 +127,19 @@ fn what_is_shared_out_is_no_more_than_what_the_receiver_can_take() {
     limits.process.lanes = 40;
     driver.kernel.set_limits(limits);
     let (receiver, sender) = (driver.connect_uid(1), driver.connect_uid(2));
-    let create = request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max: 1000, stock: 16 };
+    let create = request::CreateQueue {
+        ring_bytes_max: RING_BYTES,
+        senders_max: 1000,
+        stock: 16,
+        order: request::QueueOrder::Fair,
+    };
     let Reply::Queue { queue, .. } = driver.ask(receiver.number, create) else { panic!("a queue") };
     driver.done(receiver.number, request::AcksMapped { queue: queue.handle, first: 0, count: 16 });
     let send = driver.give(receiver, queue.handle, sender, Rights::SEND);
     for _ in 0..10 {
         driver.open(sender, send);
     }
-    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES };
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 };
     let denial = Denial::ShareExceeded { who: Sharer::Process, share: 10, senders_max: 1000 };
     assert_eq!(driver.denied(sender.number, open), denial, "a quarter of 40");
     driver.finish();

@@ -411,7 +411,12 @@ impl Driver {
 impl Driver {
     /// A queue with `stock` acknowledgement memories mapped.
     pub(super) fn queue(&mut self, receiver: Who, stock: u8) -> Handle {
-        let request = request::CreateQueue { ring_bytes_max: 1 << 16, senders_max: 8, stock };
+        let request = request::CreateQueue {
+            ring_bytes_max: 1 << 16,
+            senders_max: 8,
+            stock,
+            order: request::QueueOrder::Fair,
+        };
         let reply = self.ask(receiver.number, request);
         let Reply::Queue { queue, first_ack, .. } = reply else { panic!("a queue: {reply:?}") };
         if stock > 0 {
@@ -459,7 +464,7 @@ impl Driver {
     }
 
     pub(super) fn open(&mut self, sender: Who, queue: Handle) -> (LaneId, WordPlace) {
-        let reply = self.ask(sender.number, request::OpenLane { queue, ring_bytes: RING_BYTES });
+        let reply = self.ask(sender.number, request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 });
         let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane: {reply:?}") };
         self.done(sender.number, request::LaneMapped { lane });
         (lane, word)

@@ -208,6 +208,7 @@ impl Oracle {
         let limits = &mut self.capabilities[id].limits;
         limits.opens = asked.limits.opens.or(limits.opens);
         limits.ring_bytes = asked.limits.ring_bytes.or(limits.ring_bytes);
+        limits.priority = asked.limits.priority.or(limits.priority);
         id
     }
 
