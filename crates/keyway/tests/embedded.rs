@@ -7,8 +7,8 @@ use std::{thread, time::Duration};
 
 use keyway::{
     AclEntry, AclKind, Audience, Badge, Carried, Client, DefaultActions, Denial, Embedded, Ending, Error,
-    Incoming, Outgoing, Queue, QueueOptions, RegionOptions, Rights, Sender, SenderOptions, SessionOptions,
-    Signal, SignalSet, Signals, Subject, Terms,
+    Incoming, Outgoing, Queue, QueueOptions, QueueOrder, RegionOptions, Rights, Sender, SenderOptions,
+    SessionOptions, Signal, SignalSet, Signals, Subject, Terms,
 };
 use keyway_sys::socket;
 
@@ -561,4 +561,25 @@ fn more_lanes_than_one_can_sleep_on_open_send_and_end() {
         ended += u16::from(matches!(news, Incoming::Ended { .. }));
     }
     assert_eq!(ended, LANES);
+}
+
+#[test]
+fn a_lanes_priority_is_what_was_asked_for_within_what_the_capability_allows() {
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let options = QueueOptions { order: QueueOrder::Priority, ..QueueOptions::default() };
+    let mut queue = client.create_queue(options).unwrap();
+    let capability = queue.capability().derive_with(&Terms::new(Rights::SEND).priority(2)).unwrap();
+    let open = |priority| {
+        let options = SenderOptions { priority, ..SenderOptions::default() };
+        client.open_sender_with(&capability, options)
+    };
+    let refused = open(3).unwrap_err();
+    assert!(refused.to_string().contains("2 levels of priority"), "{refused}");
+    let _senders = [open(2).unwrap(), open(0).unwrap()];
+    while queue.try_next().unwrap().is_some() {}
+    let priorities: Vec<u8> = queue.peers().map(|peer| peer.priority).collect();
+    assert_eq!(priorities, [2, 0]);
+    let listed = client.queues().unwrap().into_iter().find(|entry| entry.object == queue.object());
+    assert_eq!(listed.map(|entry| entry.order), Some(QueueOrder::Priority));
 }
