@@ -658,11 +658,14 @@ impl Denial {
         const EPROTONOSUPPORT: i32 = 93;
         const EOPNOTSUPP: i32 = 95;
         match self {
+            // Of the others there is not more once something is closed.
+            Denial::LimitReached { limit, .. } if *limit == CapabilityLimit::Opens => EAGAIN,
             Denial::MissingRights { .. }
             | Denial::ReceiveBound
             | Denial::RootBound { .. }
             | Denial::RightsExceeded { .. }
             | Denial::LimitExceeded { .. }
+            | Denial::LimitReached { .. }
             | Denial::ExpiryExceeded { .. } => EPERM,
             Denial::NameRefused { .. }
             | Denial::NameForbidden { .. }
@@ -682,9 +685,6 @@ impl Denial {
             | Denial::LaneUnopened { .. }
             | Denial::SignalQueueFull { .. }
             | Denial::RegionUnwritten => EAGAIN,
-            // Of the others there will not be more when something is closed.
-            Denial::LimitReached { limit: CapabilityLimit::Opens, .. } => EAGAIN,
-            Denial::LimitReached { .. } => EPERM,
             Denial::QuotaExceeded { .. } => ENOMEM,
             Denial::NameTaken { .. } | Denial::DoorbellExists { .. } => EEXIST,
             Denial::Revoking { .. } | Denial::Pinned => EBUSY,
