@@ -217,6 +217,7 @@ impl Host {
                 | Effect::FreezeMemory { task, .. }
                 | Effect::DropDevice { task, .. }
                 | Effect::Signal { task, .. }
+                | Effect::CreateDoorbell { task, .. }
                 | Effect::CreatePage { task, .. } => self.tasks.push_back(task),
                 Effect::CreatePair { task, process, .. } => {
                     if self.here.insert(process) {
@@ -225,7 +226,10 @@ impl Host {
                     }
                     self.tasks.push_back(task);
                 }
-                Effect::DropMemory { .. } | Effect::DropPage { .. } | Effect::SetWord { .. } => {}
+                Effect::DropMemory { .. }
+                | Effect::DropPage { .. }
+                | Effect::DropDoorbell { .. }
+                | Effect::SetWord { .. } => {}
             }
         }
     }

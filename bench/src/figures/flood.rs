@@ -181,7 +181,13 @@ fn request_without_reading(path: &Path) -> Result<()> {
         let after = keyway::Handle::NONE;
         let request: Request = match number % 3 {
             0 => request::ListOwn { after }.into(),
-            1 => request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 0 }.into(),
+            1 => request::CreateQueue {
+                ring_bytes_max: 4096,
+                senders_max: 1,
+                stock: 0,
+                order: request::QueueOrder::Fair,
+            }
+            .into(),
             _ => request::Delete { handle: after }.into(),
         };
         send(&socket, number, &request, &[])?;

@@ -163,7 +163,12 @@ impl World {
 
     /// A queue of the hub's with this many acknowledgement memories.
     pub(crate) fn queue(&mut self, stock: u8) -> Result<Handle> {
-        let request = request::CreateQueue { ring_bytes_max: 1 << 16, senders_max: 120, stock };
+        let request = request::CreateQueue {
+            ring_bytes_max: 1 << 16,
+            senders_max: 120,
+            stock,
+            order: request::QueueOrder::Fair,
+        };
         let Reply::Queue { queue, first_ack, .. } = self.ask(self.hub, request)? else {
             return Err("no queue".into());
         };
@@ -178,7 +183,7 @@ impl World {
         let grant = request::Grant { from: queue, to: child.process, terms: Terms::rights(rights) };
         let queue = self.made(self.hub, grant)?;
         let Reply::LaneOpening { lane, .. } =
-            self.ask(child.number, request::OpenLane { queue, ring_bytes: 4096 })?
+            self.ask(child.number, request::OpenLane { queue, ring_bytes: 4096, priority: 0 })?
         else {
             return Err("no lane".into());
         };

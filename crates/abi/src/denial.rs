@@ -505,6 +505,18 @@ pub enum Denial {
         /// What was asked for.
         signal: Signal,
     },
+    /// The lane is still being opened.
+    #[error("lane {lane} is still being opened; say first that its ring is mapped")]
+    LaneUnopened {
+        /// What was asked for.
+        lane: LaneId,
+    },
+    /// The two sessions have a doorbell, or it is being made.
+    #[error("a doorbell to process {peer} is there already, or is being made; use that one")]
+    DoorbellExists {
+        /// The other session.
+        peer: ProcessNumber,
+    },
 }
 
 impl Denial {
@@ -564,6 +576,8 @@ impl Denial {
             Denial::NameForbidden { .. } => 60,
             Denial::LimitExceeded { .. } => 61,
             Denial::LimitReached { .. } => 62,
+            Denial::LaneUnopened { .. } => 63,
+            Denial::DoorbellExists { .. } => 64,
         }
     }
 
@@ -623,6 +637,8 @@ impl Denial {
             60 => "NameForbidden",
             61 => "LimitExceeded",
             62 => "LimitReached",
+            63 => "LaneUnopened",
+            64 => "DoorbellExists",
             _ => return None,
         })
     }
@@ -642,12 +658,14 @@ impl Denial {
         const EPROTONOSUPPORT: i32 = 93;
         const EOPNOTSUPP: i32 = 95;
         match self {
+            // Of the others there is not more once something is closed.
+            Denial::LimitReached { limit, .. } if *limit == CapabilityLimit::Opens => EAGAIN,
             Denial::MissingRights { .. }
             | Denial::ReceiveBound
             | Denial::RootBound { .. }
             | Denial::RightsExceeded { .. }
             | Denial::LimitExceeded { .. }
-            | Denial::LimitReached { limit: CapabilityLimit::RingBytes, .. }
+            | Denial::LimitReached { .. }
             | Denial::ExpiryExceeded { .. } => EPERM,
             Denial::NameRefused { .. }
             | Denial::NameForbidden { .. }
@@ -660,15 +678,15 @@ impl Denial {
             Denial::NameUnknown { .. } => ENOENT,
             Denial::ProcessEnded { .. } => ESRCH,
             Denial::StockEmpty
-            | Denial::LimitReached { limit: CapabilityLimit::Opens, .. }
             | Denial::SendersExceeded { .. }
             | Denial::ShareExceeded { .. }
             | Denial::ReceiverFull { .. }
             | Denial::NotFrozen
+            | Denial::LaneUnopened { .. }
             | Denial::SignalQueueFull { .. }
             | Denial::RegionUnwritten => EAGAIN,
             Denial::QuotaExceeded { .. } => ENOMEM,
-            Denial::NameTaken { .. } => EEXIST,
+            Denial::NameTaken { .. } | Denial::DoorbellExists { .. } => EEXIST,
             Denial::Revoking { .. } | Denial::Pinned => EBUSY,
             Denial::LaneEnded { .. } | Denial::ObjectEnded { .. } => EPIPE,
             Denial::VersionUnsupported { .. } => EPROTONOSUPPORT,

@@ -66,6 +66,8 @@ pub enum Event {
         ack: u32,
         /// Bytes of its ring.
         ring_bytes: u32,
+        /// Its priority: 0, the lowest, to [`PRIORITY_MAX`](crate::limits::PRIORITY_MAX).
+        priority: u8,
         /// The badge of the capability through which it was opened.
         badge: Option<Badge>,
         /// For whom the badge was made.
@@ -134,4 +136,16 @@ pub enum Event {
     SignalsPending,
     /// The session is over; the socket closes after this frame.
     Farewell(Farewell),
+    /// Another session has made a doorbell between the two; this session's end is beside this frame.
+    Doorbell {
+        /// The session that has the other end: the one that lanes name as [`PeerIdentity::process`], or the reply to
+        /// [`OpenLane`](crate::request::OpenLane) as the receiver's.
+        peer: ProcessNumber,
+    },
+    /// Doorbells of this session are over: no lane is left between it and those others, or they have ended. Its ends are of no
+    /// use any more.
+    DoorbellsEnded {
+        /// With whom; at most [`EVENT_ENTRIES_MAX`](crate::limits::EVENT_ENTRIES_MAX).
+        peers: Vec<ProcessNumber>,
+    },
 }

@@ -37,7 +37,7 @@ pub use crate::{
         AclItem, AuditEntry, CapabilityEntry, Created, LaneEntry, Listing, ProcessEntry, QueueEntry, Reply,
         SessionStart, ShownSubject, Verdict,
     },
-    request::{AclEntry, AclKind, Request, Subject},
+    request::{AclEntry, AclKind, QueueOrder, Request, Subject},
     rights::{Kind, Rights},
     signal::{
         DefaultAction, DefaultActions, MaskChange, SigInfo, Signal, SignalAction, SignalCode, SignalSet,
@@ -47,4 +47,4 @@ pub use crate::{
 };
 
 /// The protocol version that this crate describes. The first frame of a session agrees on it.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;

@@ -11,6 +11,8 @@ pub const FRAME_DESCRIPTORS_MAX: usize = 16;
 
 /// Capabilities that one process can hold.
 pub const HANDLES_MAX: u32 = 4096;
+/// Capabilities that one process can hold at all, whatever its limit is.
+pub const TABLE_MAX: u32 = 1 << 16;
 /// Queues, regions, devices, names and unstarted children that one process can have made and not yet ended.
 pub const OBJECTS_MAX: u32 = 1024;
 /// Lanes that one process can have open, as sender or as receiver.
@@ -57,11 +59,18 @@ pub const SWEEP_STEP: usize = 128;
 /// Of these, those that one revocation takes back before it is another's turn.
 pub const SWEEP_SHARE: usize = 32;
 /// Lanes into one queue.
-pub const QUEUE_SENDERS_MAX: u16 = 120;
+pub const QUEUE_SENDERS_MAX: u16 = 1 << 14;
+/// Lanes into a queue when its receiver does not choose: so many that it can sleep on the words of all.
+pub const QUEUE_SENDERS_DEFAULT: u16 = 120;
+/// The highest priority of a lane; 0 is the lowest.
+pub const PRIORITY_MAX: u8 = 7;
 /// Lanes of one process into another's queue, at least; a large queue gives each process a quarter of its lanes.
 pub const QUEUE_SHARE_MIN: u16 = 8;
-/// Acknowledgement memories that one request can lay in stock.
-pub const STOCK_MAX: u8 = 8;
+/// Acknowledgement memories that one request can be about: they travel beside one reply.
+pub const ACKS_MAX: u8 = FRAME_DESCRIPTORS_MAX as u8;
+/// Acknowledgement memories of a queue that no lane has. Each is a lane that can be opened before the receiver looks, and so an event
+/// for it that can wait in its outbox.
+pub const STOCK_MAX: u8 = 64;
 /// Bytes of a ring when the sender does not choose.
 pub const RING_BYTES_DEFAULT: u32 = 1 << 16;
 /// Bytes of a region, at most. A region is a whole number of pages.

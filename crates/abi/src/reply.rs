@@ -8,7 +8,7 @@ use crate::{
     denial::Denial,
     handle::{Badge, Handle, LaneId, MappingId, ProcessNumber, Ticket, WordPlace},
     name::Name,
-    request::AclKind,
+    request::{AclKind, QueueOrder},
     rights::{Kind, Rights},
     signal::{SigInfo, SignalSet},
     terms::CapabilityLimits,
@@ -117,6 +117,8 @@ pub struct QueueEntry {
     pub senders_max: u16,
     /// Acknowledgement memories ready for further lanes.
     pub stock: u16,
+    /// In which order its receiver takes messages of several lanes.
+    pub order: QueueOrder,
 }
 
 /// A lane, as listings show it.
@@ -134,6 +136,8 @@ pub struct LaneEntry {
     pub badge: Option<Badge>,
     /// Bytes of its ring.
     pub ring_bytes: u32,
+    /// Its priority.
+    pub priority: u8,
     /// Whether its sender is gone and the receiver has not drained it.
     pub draining: bool,
     /// Bytes committed and not taken, as the two ends say; `None` where they say nonsense. The broker looks only when
@@ -287,6 +291,10 @@ pub enum Reply {
         lane: LaneId,
         /// The sender's broker word for it.
         word: WordPlace,
+        /// The session of its receiver. Lanes to the same session have a doorbell in common.
+        peer: ProcessNumber,
+        /// Whether its receiver takes messages in the order of their arrival, so that each is to be stamped with the time.
+        stamps: bool,
     },
     /// A region's memory is beside this frame.
     Mapping {
@@ -317,4 +325,9 @@ pub enum Reply {
     Signals(SignalSet),
     /// The signal that was taken; nothing when none of those asked for is pending.
     Signal(Option<SigInfo>),
+    /// One end of a doorbell is beside this frame.
+    Doorbell {
+        /// The session that has the other.
+        peer: ProcessNumber,
+    },
 }

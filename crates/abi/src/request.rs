@@ -4,6 +4,7 @@
 //! Every request can be answered with [`Reply::Denied`](crate::Reply::Denied).
 
 use alloc::string::String;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,28 @@ pub enum Audience {
     Everyone,
     /// Only processes of root and of the publisher's own user.
     OwnUserAndRoot,
+}
+
+/// In which order a queue's receiver takes messages of several lanes. Within a lane it is always that in which they were sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum QueueOrder {
+    /// Lanes take turns, by bytes.
+    #[default]
+    Fair,
+    /// Lanes of a higher priority first; those of one priority take turns.
+    Priority,
+    /// As they were sent, as far as the senders' stamps say so.
+    Arrival,
+}
+
+impl fmt::Display for QueueOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            QueueOrder::Fair => "fair",
+            QueueOrder::Priority => "by priority",
+            QueueOrder::Arrival => "by arrival",
+        })
+    }
 }
 
 /// What a mapping is for.
@@ -164,6 +187,8 @@ requests! {
         senders_max: u16,
         /// Acknowledgement memories to lay in stock now.
         stock: u8,
+        /// In which order its receiver takes messages of several lanes.
+        order: QueueOrder,
     }
     3 TopUp
     /// Lays in more acknowledgement memories. Reply: [`Reply::Acks`](crate::Reply::Acks).
@@ -262,6 +287,9 @@ requests! {
         queue: Handle,
         /// Bytes of the ring: a power of two, within the queue's bound.
         ring_bytes: u32,
+        /// The lane's priority: 0, the lowest, to [`PRIORITY_MAX`](crate::limits::PRIORITY_MAX), and no more than the capability
+        /// allows. It counts where the receiver takes messages by it.
+        priority: u8,
     }
     14 CloseLane
     /// Closes one's end of a lane. What a sender had committed can still be received. Reply: `Done`.
@@ -404,6 +432,15 @@ requests! {
         handle: Handle,
         /// What is to be in its place.
         terms: Terms,
+    }
+    34 Doorbell
+    /// Makes a doorbell between this session and the one at the other end of a lane: a pair of sockets on which each wakes the other,
+    /// for all lanes between the two, in both directions. Reply: [`Reply::Doorbell`](crate::Reply::Doorbell) with one end beside it; the
+    /// other end has gone to the other session before, with [`Event::Doorbell`](crate::Event::Doorbell). It lasts until the two share
+    /// no lane any more, or one of them ends.
+    {
+        /// A lane that is open, of which the asker has an end.
+        lane: LaneId,
     }
     40 AclAdd
     /// Adds an entry to an object's access list. Needs `control`. Reply: [`Reply::AclAdded`](crate::Reply::AclAdded).

@@ -13,11 +13,13 @@ pub struct CapabilityLimits {
     pub opens: Option<u16>,
     /// Bytes of each lane's ring.
     pub ring_bytes: Option<u32>,
+    /// The priority of each lane: 0 to [`PRIORITY_MAX`](crate::limits::PRIORITY_MAX).
+    pub priority: Option<u8>,
 }
 
 impl CapabilityLimits {
     /// As the parent allows.
-    pub const NONE: CapabilityLimits = CapabilityLimits { opens: None, ring_bytes: None };
+    pub const NONE: CapabilityLimits = CapabilityLimits { opens: None, ring_bytes: None, priority: None };
 }
 
 /// One of a capability's limits.
@@ -27,6 +29,8 @@ pub enum CapabilityLimit {
     Opens,
     /// See [`CapabilityLimits::ring_bytes`].
     RingBytes,
+    /// See [`CapabilityLimits::priority`].
+    Priority,
 }
 
 impl fmt::Display for CapabilityLimit {
@@ -34,6 +38,7 @@ impl fmt::Display for CapabilityLimit {
         f.write_str(match self {
             CapabilityLimit::Opens => "lanes or mappings",
             CapabilityLimit::RingBytes => "bytes of a ring",
+            CapabilityLimit::Priority => "levels of priority",
         })
     }
 }

@@ -3,8 +3,8 @@
 use alloc::{format, string::ToString, vec::Vec};
 
 use crate::{
-    Badge, CapabilityLimit, Denial, Handle, Kind, LaneId, MappingId, Name, Payer, ProcessNumber, Quota,
-    Rights, Sharer, Signal, SignalSet, Ticket, layout, limits,
+    Badge, CapabilityLimit, Denial, Handle, Kind, LaneId, MappingId, Name, Payer, ProcessNumber, QueueOrder,
+    Quota, Rights, Sharer, Signal, SignalSet, Ticket, layout, limits,
 };
 
 const HANDLE: Handle = Handle::new(3, 9);
@@ -94,6 +94,8 @@ fn denials() -> Vec<(Denial, u32, &'static str, i32)> {
         (Denial::SignalQueueFull { of: Payer::User, max: 9 }, 41, "SignalQueueFull", 11),
         (Denial::Unsupported { signal: Signal::TERM }, 42, "Unsupported", 95),
         (Denial::SignalBound { signal: Signal::TERM }, 43, "SignalBound", 22),
+        (Denial::LaneUnopened { lane: LaneId(9) }, 63, "LaneUnopened", 11),
+        (Denial::DoorbellExists { peer: ProcessNumber(9) }, 64, "DoorbellExists", 17),
     ]
 }
 
@@ -110,6 +112,13 @@ fn each_denial_has_its_number_its_name_and_its_errno() {
     let named: Vec<u32> = (0..1000).filter(|number| Denial::name_of(*number).is_some()).collect();
     assert_eq!(named, known, "no number without a denial, and none twice");
     let limit = CapabilityLimit::RingBytes;
+    let too_high =
+        Denial::LimitReached { handle: HANDLE, limit: CapabilityLimit::Priority, asked: 7, used: 0, max: 2 };
+    assert_eq!(too_high.errno(), 1, "nor will it help here");
+    assert!(
+        too_high.to_string().contains("allows 2 levels of priority, 0 in use, 7 asked for"),
+        "{too_high}"
+    );
     let too_large = Denial::LimitReached { handle: HANDLE, limit, asked: 9, used: 0, max: 8 };
     assert_eq!(too_large.errno(), 1, "it will not help to try again");
 }
@@ -148,6 +157,8 @@ fn denials_say_what_was_asked_and_what_stood_against_it() {
     assert_eq!(Payer::Process.to_string(), "this process");
     assert_eq!(Sharer::User.to_string(), "user");
     assert_eq!(CapabilityLimit::RingBytes.to_string(), "bytes of a ring");
+    let orders = [QueueOrder::Fair, QueueOrder::Priority, QueueOrder::Arrival].map(|order| order.to_string());
+    assert_eq!(orders, ["fair", "by priority", "by arrival"]);
 }
 
 #[test]
@@ -197,6 +208,11 @@ fn layouts_and_limits_have_the_figures_that_are_written_of_them() {
     assert_eq!((limits::HANDLES_MAX, limits::USER_HANDLES_MAX), (4096, 65_536));
     assert_eq!((limits::MAPPINGS_MAX, limits::USER_MAPPINGS_MAX), (1024, 16_384));
     assert_eq!((limits::NAMES_MAX, limits::USER_NAMES_MAX), (64, 1024));
+    assert_eq!(
+        (limits::QUEUE_SENDERS_MAX, limits::QUEUE_SENDERS_DEFAULT, limits::TABLE_MAX),
+        (16_384, 120, 65_536)
+    );
+    assert_eq!((limits::ACKS_MAX, limits::STOCK_MAX), (16, 64));
     assert_eq!((limits::LANES_MAX, limits::USER_LANES_MAX), (1024, 16_384));
     assert_eq!((limits::DERIVATIONS_MAX, limits::USER_DERIVATIONS_MAX), (8192, 131_072));
     assert_eq!((limits::REQUESTS_MAX, limits::USER_REQUESTS_MAX), (64, 1024));

@@ -10,6 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use keyway_kernel::Limits;
 use keyway_sys::{Error, epoll::EventFd, kernel_support};
 
 use crate::{
@@ -33,7 +34,15 @@ impl Embedded {
     /// # Errors
     /// [`StartError`]: this Linux lacks something, or refuses a descriptor or a thread.
     pub fn start() -> Result<Self, StartError> {
-        Self::start_with(None)
+        Self::start_under(Policy::for_user(own_uid()), None)
+    }
+
+    /// As [`Embedded::start`], with these limits instead of those that are built in.
+    ///
+    /// # Errors
+    /// As [`Embedded::start`].
+    pub fn start_with(limits: Limits) -> Result<Self, StartError> {
+        Self::start_under(Policy::for_user(own_uid()).with_limits(limits), None)
     }
 
     /// Starts a broker that listens at `path` as well.
@@ -41,7 +50,7 @@ impl Embedded {
     /// # Errors
     /// As [`Embedded::start`], and when the path is served by another broker or lies in a directory that others can write.
     pub fn start_at(path: &Path) -> Result<Self, StartError> {
-        Self::start_with(Some(Listener::at(path)?))
+        Self::start_under(Policy::for_user(own_uid()), Some(Listener::at(path)?))
     }
 
     /// A socket on which this process can begin a session.
@@ -56,9 +65,9 @@ impl Embedded {
         answers.recv().map_err(|_| stopped)?
     }
 
-    fn start_with(listener: Option<Listener>) -> Result<Self, StartError> {
+    fn start_under(policy: Policy, listener: Option<Listener>) -> Result<Self, StartError> {
         kernel_support::check().map_err(StartError::LinuxLacks)?;
-        let mut broker = Broker::new(Policy::for_user(own_uid()), listener)?;
+        let mut broker = Broker::new(policy, listener)?;
         let (orders, inbox) = mpsc::channel();
         let bell = broker.accept_orders(inbox);
         let run = move || {

@@ -14,7 +14,7 @@ use keyway_kernel::{
     Answer, Call, Descriptor, Door, Effect, Kernel, LinuxSignal, Outgoing, PairKind, Refusal, Task, Token,
 };
 use keyway_sys::{
-    Errno, Error, clock,
+    Errno, Error, clock, doorbell,
     epoll::{Epoll, EventFd, Interest},
     process::{self, Signal},
     socket::{self, PairUse, RightsFilter},
@@ -52,6 +52,8 @@ pub(crate) struct Hands {
     devices: BTreeMap<Token, Device>,
     /// The far ends of pairs, between being made and being handed on.
     pair_ends: BTreeMap<(ProcessNumber, PairKind), Arc<OwnedFd>>,
+    /// Ends of doorbells, between being made and being handed on.
+    doorbells: BTreeMap<Token, Vec<OwnedFd>>,
     last_device: u64,
 }
 
@@ -129,6 +131,7 @@ impl Hands {
             pages: BTreeMap::new(),
             devices: BTreeMap::new(),
             pair_ends: BTreeMap::new(),
+            doorbells: BTreeMap::new(),
             last_device: 0,
         })
     }
@@ -190,6 +193,11 @@ impl Hands {
                 let outcome = self.create_pair(process, kind).map_err(refusal);
                 answers.push_back(Answer { task, outcome });
             }
+            Effect::CreateDoorbell { task, token } => {
+                let made = doorbell::pair().map(|ends| self.doorbells.insert(token, ends.into()));
+                answers.push_back(Answer { task, outcome: made.map(drop).map_err(refusal) });
+            }
+            Effect::DropDoorbell { token } => drop(self.doorbells.remove(&token)),
             Effect::Signal { task, process, signal } => {
                 let outcome = self.signal(process, signal).map_err(refusal);
                 answers.push_back(Answer { task, outcome });
@@ -258,8 +266,13 @@ impl Hands {
     /// What was to go beside a frame that nobody gets.
     fn discard(&mut self, descriptors: &[Descriptor]) {
         for descriptor in descriptors {
-            if let Descriptor::PairEnd(process, kind) = descriptor {
-                self.pair_ends.remove(&(*process, *kind));
+            match *descriptor {
+                Descriptor::PairEnd(process, kind) => drop(self.pair_ends.remove(&(process, kind))),
+                Descriptor::DoorbellEnd(token) => drop(self.take_doorbell_end(token)),
+                Descriptor::Writable(_)
+                | Descriptor::Readable(_)
+                | Descriptor::Page(_)
+                | Descriptor::Device(_) => {}
             }
         }
     }
@@ -415,10 +428,22 @@ impl Hands {
             Descriptor::PairEnd(process, kind) => {
                 self.pair_ends.remove(&(process, kind)).map(Beside::Own).ok_or(gone)
             }
+            Descriptor::DoorbellEnd(token) => {
+                self.take_doorbell_end(token).map(Arc::new).map(Beside::Own).ok_or(gone)
+            }
             Descriptor::Page(page) => {
                 self.pages.get_mut(&(to, page)).ok_or(gone)?.take_readable().map(Beside::Own)
             }
         }
+    }
+
+    fn take_doorbell_end(&mut self, token: Token) -> Option<OwnedFd> {
+        let ends = self.doorbells.get_mut(&token)?;
+        let end = ends.pop();
+        if ends.is_empty() {
+            self.doorbells.remove(&token);
+        }
+        end
     }
 
     fn create_page(&mut self, process: ProcessNumber, number: u32) -> Result<(), Refusal> {
@@ -621,6 +646,33 @@ mod tests {
         stand_for(&mut hands, &other, uid);
         hands.signal(number, LinuxSignal::Kill).unwrap();
         assert!(!other.wait().unwrap().success());
+    }
+
+    #[test]
+    fn each_end_of_a_doorbell_goes_to_one_and_what_nobody_gets_is_closed() {
+        let bell = Arc::new(EventFd::new().unwrap());
+        let mut hands = Hands::new(Epoll::new().unwrap(), &bell).unwrap();
+        let (kernel, task, mut answers) = (Kernel::default(), Task(1), VecDeque::new());
+        let make = |hands: &mut Hands, token, answers: &mut VecDeque<Answer>| {
+            hands.execute(&kernel, Effect::CreateDoorbell { task, token }, answers);
+            assert_eq!(answers.pop_front(), Some(Answer { task, outcome: Ok(()) }));
+        };
+        let (one, other) = (Token(5), Token(6));
+        make(&mut hands, one, &mut answers);
+        make(&mut hands, other, &mut answers);
+        let number = ProcessNumber(7);
+        let taken = hands.resolve(number, Descriptor::DoorbellEnd(one)).unwrap();
+        let frame = Outgoing::Event(Event::Doorbell { peer: number });
+        // Its session is over already.
+        hands.send(&kernel, number, frame, &[Descriptor::DoorbellEnd(one)]);
+        let rung = doorbell::ring(&taken, 1).unwrap();
+        assert_eq!(rung, doorbell::Rung::Closed, "the end that nobody gets is closed");
+        assert!(
+            hands.resolve(number, Descriptor::DoorbellEnd(one)).is_err(),
+            "there are two ends, and no more"
+        );
+        hands.execute(&kernel, Effect::DropDoorbell { token: other }, &mut answers);
+        assert!(hands.doorbells.is_empty());
     }
 
     #[test]

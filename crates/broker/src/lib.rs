@@ -32,6 +32,7 @@ mod socket;
 mod turn;
 mod unread;
 
+pub use keyway_kernel::{Charge, Limits};
 pub use keyway_sys::{
     clock::boot_ns,
     notify::notify as notify_manager,

@@ -64,6 +64,13 @@ impl Policy {
         Policy { broker_uid, standing, names: NameRules::default(), limits: Limits::default() }
     }
 
+    /// The same with these limits. A process or a user never has more descriptors than a part of those that the broker can have.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// The rules that a policy file's text states, for a broker that runs as this user.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ mod broken;
 mod children;
 #[path = "frames/crowd.rs"]
 mod crowd;
+#[path = "frames/doorbells.rs"]
+mod doorbells;
 #[path = "frames/faults.rs"]
 mod faults;
 #[path = "frames/foreign.rs"]

@@ -131,7 +131,8 @@ fn bounds(entry: &CapabilityEntry, client: &Client) -> String {
     let ends = entry.expires_ns.map(|at| format!("{} s left", client.remaining(at).as_secs()));
     let opens = entry.limits.opens.map(|max| format!("{max} open"));
     let ring = entry.limits.ring_bytes.map(|max| format!("rings of {}", table::bytes(max.into())));
-    let all: Vec<String> = [ends, opens, ring].into_iter().flatten().collect();
+    let priority = entry.limits.priority.map(|max| format!("priority {max}"));
+    let all: Vec<String> = [ends, opens, ring, priority].into_iter().flatten().collect();
     if all.is_empty() { "-".into() } else { all.join(", ") }
 }
 
@@ -166,6 +167,7 @@ pub(crate) fn queues(options: &Options) -> Result<(), Stop> {
         ("WAITING", Align::Right),
         ("TAKEN", Align::Right),
         ("RING", Align::Right),
+        ("PRIORITY", Align::Right),
         ("STATE", Align::Left),
     ];
     let mut rows = Vec::new();
@@ -186,6 +188,7 @@ fn queue_row(queue: &QueueEntry) -> Vec<String> {
         queue.stock.to_string(),
     ];
     row.resize(11, String::new());
+    row.push(queue.order.to_string());
     row
 }
 
@@ -203,6 +206,7 @@ fn lane_row(lane: &LaneEntry) -> Vec<String> {
         lane.waiting_bytes.map_or("-".into(), |count| table::bytes(count.into())),
         lane.messages_taken.map_or("-".into(), |count| count.to_string()),
         table::bytes(lane.ring_bytes.into()),
+        lane.priority.to_string(),
         state.into(),
     ]);
     row

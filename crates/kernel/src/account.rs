@@ -141,6 +141,11 @@ impl Accounts {
         self.accounts[&id].uid
     }
 
+    /// How many lanes a process can have.
+    pub(crate) fn lanes_max(&self) -> u32 {
+        self.limits.process.lanes
+    }
+
     /// What is charged.
     pub(crate) fn used(&self, id: AccountId) -> Charge {
         self.accounts[&id].used

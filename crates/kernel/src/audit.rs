@@ -10,8 +10,10 @@ use crate::{
     kernel::Kernel,
     lane::{Lane, Mapping, Waiting},
     limits::Charge,
+    neighbours::{Doorbell, Pair},
     object::{Body, Device, Queue, Region, RegionState, ServiceName},
-    process::Phase,
+    process::{Phase, Process},
+    shares::Shares,
     tree::{Capability, Holder},
 };
 
@@ -25,6 +27,7 @@ impl Kernel {
         self.audit_holders();
         self.audit_objects();
         self.audit_lanes();
+        self.audit_neighbours();
         self.audit_charges();
         self.audit_signals();
     }
@@ -33,6 +36,7 @@ impl Kernel {
     pub fn is_vacant(&self) -> bool {
         self.processes.is_empty()
             && self.lanes.is_empty()
+            && self.neighbours.is_empty()
             && self.mappings.is_empty()
             && self.names.is_empty()
             && self.name_waits.is_empty()
@@ -80,7 +84,8 @@ impl Kernel {
             };
             assert!(
                 shrinks(held.opens.map(u32::from), limits.opens.map(u32::from))
-                    && shrinks(held.ring_bytes, limits.ring_bytes),
+                    && shrinks(held.ring_bytes, limits.ring_bytes)
+                    && shrinks(held.priority.map(u32::from), limits.priority.map(u32::from)),
                 "tree invariant 1: limits"
             );
         }
@@ -219,10 +224,51 @@ impl Kernel {
                 assert_eq!(queue.lanes.contains(id), lane.charged, "kernel invariant 4: queue of {id}");
             }
         }
+        for (id, object) in &self.objects {
+            let Body::Queue(queue) = &object.body else { continue };
+            let mut shares = Shares::default();
+            for account in queue.lanes.iter().map(|lane| self.lanes[lane].sender_account) {
+                shares.add(account, self.accounts.uid(account));
+            }
+            assert_eq!(queue.shares, shares, "whose the lanes of {id:?} are is known");
+        }
         for (number, process) in &self.processes {
             let words = process.sending.len() + process.receiving.len() + process.mappings.len();
             assert_eq!(process.pages.live(), words, "each end and each mapping of {number} has its word");
             assert!(process.mappings.iter().all(|id| self.mappings[id].process == *number));
+        }
+    }
+
+    fn audit_neighbours(&self) {
+        let mut lanes = BTreeMap::<_, u32>::new();
+        for lane in self.lanes.values() {
+            *lanes.entry(Pair::of(lane.sender, lane.receiver)).or_default() += 1;
+        }
+        let known = self.neighbours.iter().map(|(pair, neighbours)| (pair, &neighbours.lanes));
+        assert!(known.eq(&lanes), "who shares lanes is known");
+        for (pair, neighbours) in &self.neighbours {
+            let mut members =
+                pair.members().filter_map(|member| Some((member, self.processes.get(&member)?)));
+            let rings = |(member, process): (_, &Process)| process.doorbells.contains(&pair.other(member));
+            match neighbours.doorbell {
+                Doorbell::None => assert!(!members.any(rings), "{pair:?} have no doorbell"),
+                Doorbell::There => {
+                    assert_eq!(members.filter(|member| rings(*member)).count(), pair.members().count());
+                }
+                Doorbell::Making(made) => {
+                    assert_eq!(members.filter(|member| rings(*member)).count(), pair.members().count());
+                    let is_it = |waiting: &Waiting| matches!(waiting, Waiting::Doorbell { pair: of, token, .. } if (of, *token) == (pair, made));
+                    let making = self.waiting.values().any(|(_, waiting)| is_it(waiting));
+                    assert!(making, "a doorbell of {pair:?} is being made");
+                }
+            }
+        }
+        for (number, process) in &self.processes {
+            let mut peers = process.doorbells.iter().map(|peer| Pair::of(*number, *peer));
+            assert!(
+                peers.all(|pair| self.neighbours.contains_key(&pair)),
+                "{number} has doorbells with those it shares lanes with"
+            );
         }
     }
 

@@ -119,6 +119,8 @@ pub enum Descriptor {
     Device(Token),
     /// The far end of a pair; the broker keeps none of it.
     PairEnd(ProcessNumber, PairKind),
+    /// One of the two ends of a doorbell, whichever; the broker keeps neither.
+    DoorbellEnd(Token),
 }
 
 /// A frame to send.
@@ -223,6 +225,18 @@ pub enum Effect {
         process: ProcessNumber,
         /// For what.
         kind: PairKind,
+    },
+    /// Make the two ends of a doorbell, which are sent once this is answered. Wants an answer.
+    CreateDoorbell {
+        /// Answer with this.
+        task: Task,
+        /// The name of both.
+        token: Token,
+    },
+    /// Close both ends of a doorbell that was made and is not wanted any more. None of them was sent.
+    DropDoorbell {
+        /// Which.
+        token: Token,
     },
     /// Carry out a default action on a process that accepts it. Wants an answer.
     Signal {

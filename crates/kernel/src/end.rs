@@ -16,6 +16,7 @@ use crate::{
     kernel::Kernel,
     lane::{Lane, Mapping, Opening},
     limits::Charge,
+    neighbours::Pair,
     news::News,
     object::{AckState, Body, Device, Object, Queue, Region, RegionState, ServiceName},
     process::Phase,
@@ -447,7 +448,9 @@ impl Kernel {
             return;
         }
         let (sender, account, word) = (lane.sender, lane.sender_account, lane.sender_word);
+        let pair = Pair::of(sender, lane.receiver);
         self.lanes.remove(&id);
+        self.part(pair);
         if let Some(process) = self.processes.get_mut(&sender) {
             process.sending.remove(&id);
         }
@@ -481,6 +484,7 @@ impl Kernel {
         self.retire_word(receiver, word);
         if let Some(Object { body: Body::Queue(entry), .. }) = self.objects.get_mut(&queue) {
             entry.lanes.remove(&id);
+            entry.shares.remove(sender_account, self.accounts.uid(sender_account));
             entry.acks.remove(&ack);
             let handle = entry.handle;
             if !told {
@@ -520,6 +524,9 @@ impl Kernel {
             return;
         }
         process.phase = Phase::Ending;
+        while let Some(peer) = self.process(number).doorbells.first().copied() {
+            self.end_doorbell(Pair::of(number, peer));
+        }
         while let Some(object) = self.process(number).owned.first().copied() {
             self.end_object(object, Loss::Ended);
         }

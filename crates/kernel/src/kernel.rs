@@ -25,6 +25,7 @@ use crate::{
     lane::{Lane, Mapping, Waiting},
     limits::{Charge, Limits},
     log::Log,
+    neighbours::{Neighbours, Pair},
     news::News,
     object::{Body, DIRECTORY_RIGHTS, Object},
     process::{HeldObjects, Phase, Process},
@@ -66,6 +67,8 @@ pub struct Kernel {
     /// Which of the objects are queues.
     pub(crate) queues: BTreeSet<ObjectId>,
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    /// Who shares lanes with whom.
+    pub(crate) neighbours: BTreeMap<Pair, Neighbours>,
     pub(crate) mappings: BTreeMap<MappingId, Mapping>,
     pub(crate) names: BTreeMap<Name, ObjectId>,
     /// Who waits for which name.
@@ -109,6 +112,7 @@ impl Kernel {
             processes: BTreeMap::new(),
             queues: BTreeSet::new(),
             lanes: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
             mappings: BTreeMap::new(),
             names: BTreeMap::new(),
             name_waits: BTreeSet::new(),
@@ -293,6 +297,7 @@ impl Kernel {
             Request::ListCapabilities(request) => self.list_capabilities(caller, &request),
             Request::ListQueues(request) => self.list_queues(caller, &request),
             Request::ListLanes(request) => self.list_lanes(caller, &request),
+            Request::Doorbell(request) => self.doorbell(caller, &request),
             Request::AclAdd(request) => self.acl_add(caller, &request),
             Request::AclRemove(request) => self.acl_remove(caller, &request),
             Request::AclList(request) => self.acl_list(caller, &request),
@@ -589,6 +594,7 @@ impl Kernel {
             receiving: BTreeSet::new(),
             mappings: BTreeSet::new(),
             watching: BTreeSet::new(),
+            doorbells: BTreeSet::new(),
             badged: BTreeSet::new(),
             waited_names: BTreeSet::new(),
             pages: crate::page::Pages::default(),

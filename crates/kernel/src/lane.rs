@@ -15,6 +15,7 @@ use crate::{
     account::AccountId,
     effect::Token,
     limits::Charge,
+    neighbours::Pair,
     tree::{CapabilityId, ObjectId},
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Lane {
     pub(crate) capability: Option<CapabilityId>,
     pub(crate) ring: Token,
     pub(crate) ring_bytes: u32,
+    pub(crate) priority: u8,
     pub(crate) ack: u32,
     pub(crate) ack_token: Token,
     pub(crate) sender_word: WordPlace,
@@ -122,6 +124,12 @@ pub(crate) enum Waiting {
     Freeze(ObjectId),
     Child(ProcessNumber),
     DepositPair,
+    /// A doorbell is being made, which was asked for on this lane.
+    Doorbell {
+        pair: Pair,
+        token: Token,
+        lane: keyway_abi::LaneId,
+    },
     /// Linux carries out the default action of a signal that was raised.
     Signal(ProcessNumber, keyway_abi::Signal),
 }

@@ -13,7 +13,7 @@
 //!                              capability            so that revocation finds them
 //! ```
 //!
-//! Floors, lowest first: `effect`; `rules`; `acl`, `limits`, `log`, `tree`, `page`; `account`; `table`, `sweep`, `object`, `signals`; `process`, `lane`; `kernel` (the
+//! Floors, lowest first: `effect`; `rules`, `neighbours`; `acl`, `limits`, `log`, `tree`, `page`; `account`; `shares`; `table`, `sweep`, `object`, `signals`; `process`, `lane`; `kernel` (the
 //! state and the dispatch); `end` (teardown); the operations, one file a noun; `audit`.
 
 #![no_std]
@@ -30,12 +30,14 @@ mod kernel;
 mod lane;
 mod limits;
 mod log;
+mod neighbours;
 mod news;
 mod object;
 mod operations;
 mod page;
 mod process;
 mod rules;
+mod shares;
 mod signals;
 mod sweep;
 mod table;

@@ -187,7 +187,7 @@ impl Default for Limits {
 
 impl Limits {
     /// No limits at all, for a kernel of one's own. A table still ends at
-    /// [`HANDLES_MAX`](keyway_abi::limits::HANDLES_MAX).
+    /// [`TABLE_MAX`](keyway_abi::limits::TABLE_MAX).
     pub const NONE: Limits =
         Limits { process: Charge::UNLIMITED, user: Charge::UNLIMITED, everyone: Charge::UNLIMITED };
 

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use keyway_abi::{Event, Handle, LaneEnd, LaneId, limits::EVENT_ENTRIES_MAX};
+use keyway_abi::{Event, Handle, LaneEnd, LaneId, ProcessNumber, limits::EVENT_ENTRIES_MAX};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(crate) struct News {
     ended: Vec<(LaneEnd, Vec<LaneId>)>,
     pub(crate) lost: Vec<Handle>,
     pub(crate) acks: Vec<(Handle, u32)>,
+    /// With whom doorbells are over.
+    pub(crate) doorbells: Vec<ProcessNumber>,
 }
 
 impl News {
@@ -31,7 +33,9 @@ impl News {
         };
         let ended = self.ended.into_iter().flat_map(lanes);
         let acks = in_parts(self.acks).map(|acks| Event::AcksDropped { acks });
-        ended.chain(in_parts(self.lost).map(|handles| Event::CapabilitiesLost { handles })).chain(acks)
+        let doorbells = in_parts(self.doorbells).map(|peers| Event::DoorbellsEnded { peers });
+        let lost = in_parts(self.lost).map(|handles| Event::CapabilitiesLost { handles });
+        ended.chain(lost).chain(acks).chain(doorbells)
     }
 }
 

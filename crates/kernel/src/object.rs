@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use keyway_abi::{
     Badge, Handle, Kind, LaneId, MappingId, Name, ProcessNumber, Rights,
-    request::{Audience, RegionFlags},
+    request::{Audience, QueueOrder, RegionFlags},
 };
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     acl::Acl,
     effect::Token,
     limits::Charge,
+    shares::Shares,
     tree::{CapabilityId, ObjectId},
 };
 
@@ -85,10 +86,13 @@ pub(crate) struct Queue {
     pub(crate) handle: Handle,
     pub(crate) ring_bytes_max: u32,
     pub(crate) senders_max: u16,
+    pub(crate) order: QueueOrder,
     pub(crate) acks: BTreeMap<u32, (Token, AckState)>,
     pub(crate) ready: BTreeSet<u32>,
     pub(crate) next_ack: u32,
     pub(crate) lanes: BTreeSet<LaneId>,
+    /// Whose those lanes are.
+    pub(crate) shares: Shares,
     /// The names under which it is published.
     pub(crate) names: BTreeSet<ObjectId>,
 }

@@ -6,7 +6,7 @@
 use alloc::collections::BTreeSet;
 use core::{cell::OnceCell, fmt};
 
-use keyway_abi::{Handle, LaneId, MappingId, Name};
+use keyway_abi::{Handle, LaneId, MappingId, Name, ProcessNumber};
 
 use crate::{
     account::AccountId,
@@ -92,6 +92,8 @@ pub(crate) struct Process {
     pub(crate) mappings: BTreeSet<MappingId>,
     /// The processes that it watches, and through which of its capabilities.
     pub(crate) watching: BTreeSet<(ObjectId, Handle)>,
+    /// The sessions with which it has a doorbell, made or being made.
+    pub(crate) doorbells: BTreeSet<ProcessNumber>,
     /// Names for which it has a badge.
     pub(crate) badged: BTreeSet<ObjectId>,
     /// Names that it waits for.

@@ -1,6 +1,6 @@
 //! One process's handle table: handle to slot, with generations.
 //!
-//! Never looks at objects; never grows beyond `HANDLES_MAX`.
+//! Never looks at objects; never grows beyond `TABLE_MAX`.
 //!
 //! # Invariants
 //! 1. A slot's generation grows each time it is emptied, and a slot whose generation can grow no more is never filled.
@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 
-use keyway_abi::{Denial, Handle, limits::HANDLES_MAX};
+use keyway_abi::{Denial, Handle, limits::TABLE_MAX};
 
 use crate::tree::CapabilityId;
 
@@ -89,7 +89,7 @@ impl Table {
 
     /// Whether one more slot can be filled.
     pub(crate) fn has_room(&self) -> bool {
-        !self.free.is_empty() || (self.slots.len() as u64) < u64::from(HANDLES_MAX)
+        !self.free.is_empty() || (self.slots.len() as u64) < u64::from(TABLE_MAX)
     }
 
     /// Slots filled or reserved.
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_full_table_has_no_room() {
         let mut table = Table::default();
-        for _ in 0..HANDLES_MAX {
+        for _ in 0..TABLE_MAX {
             assert!(table.has_room());
             table.insert(CapabilityId::at(1));
         }

@@ -70,6 +70,8 @@ pub(crate) struct Capability {
     opens: u16,
     /// How large the ring of a lane through it may be; `u32::MAX` is any size.
     ring_bytes_max: u32,
+    /// How high the priority of a lane through it may be; `u8::MAX` is any.
+    priority_max: u8,
     parent: Link,
     first_child: Link,
     previous: Link,
@@ -87,6 +89,7 @@ impl Capability {
         CapabilityLimits {
             opens: Some(self.opens_max).filter(|max| *max != OPENS_UNBOUND),
             ring_bytes: Some(self.ring_bytes_max).filter(|max| *max != u32::MAX),
+            priority: Some(self.priority_max).filter(|max| *max != u8::MAX),
         }
     }
 
@@ -185,6 +188,7 @@ impl Tree {
             opens_max: OPENS_UNBOUND,
             opens: 0,
             ring_bytes_max: u32::MAX,
+            priority_max: u8::MAX,
             parent: None,
             first_child: None,
             previous: None,
@@ -213,6 +217,7 @@ impl Tree {
             opens_max: terms.limits.opens.unwrap_or(OPENS_UNBOUND).min(from.opens_max),
             opens: 0,
             ring_bytes_max: terms.limits.ring_bytes.unwrap_or(u32::MAX).min(from.ring_bytes_max),
+            priority_max: terms.limits.priority.unwrap_or(u8::MAX).min(from.priority_max),
             parent: Some(parent),
             first_child: None,
             previous: None,

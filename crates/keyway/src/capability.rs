@@ -74,6 +74,13 @@ impl Terms {
         self
     }
 
+    /// A lane that is opened through it, or through what is derived from it, has at most this priority: 0, the lowest, to 7.
+    #[must_use]
+    pub fn priority(mut self, max: u8) -> Self {
+        self.limits.priority = Some(max);
+        self
+    }
+
     /// The same for the broker, whose lifetimes are moments of its clock.
     fn at_brokers_clock(&self, control: &Control) -> abi::Terms {
         let Terms { rights, badge, lifetime, limits } = *self;

@@ -11,8 +11,8 @@ use std::{
 };
 
 use keyway_abi::{
-    DefaultActions, Event, Farewell, Handle, LaneEnd, LaneId, Name, PROTOCOL_VERSION, Reply, Request,
-    SessionStart, WordPlace,
+    DefaultActions, Denial, Event, Farewell, Handle, LaneEnd, LaneId, Name, PROTOCOL_VERSION, ProcessNumber,
+    Reply, Request, SessionStart, WordPlace,
     layout::{EVENT_WORD, PAGE_BYTES, RECORDS_OFFSET},
     limits::{FRAME_BYTES_MAX, FRAME_DESCRIPTORS_MAX},
     request,
@@ -68,6 +68,16 @@ pub(crate) struct Arrival {
     pub(crate) ring: Option<Mapping>,
 }
 
+/// This session's end of a doorbell.
+#[derive(Clone, Debug)]
+pub(crate) struct Bell {
+    /// Where the other session is rung.
+    pub(crate) rings: Arc<OwnedFd>,
+    /// Where the other session rings. The same, unless that is this session itself, which has both ends.
+    #[cfg_attr(not(all(test, feature = "embedded")), expect(dead_code, reason = "nobody listens yet"))]
+    pub(crate) hears: Arc<OwnedFd>,
+}
+
 /// Events, sorted.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
@@ -80,6 +90,8 @@ pub(crate) struct Routes {
     /// Names that were waited for and can be looked up now.
     pub(crate) appeared: BTreeSet<Name>,
     pub(crate) notices: VecDeque<Notice>,
+    /// Doorbells, by the session at the other end.
+    bells: BTreeMap<ProcessNumber, Bell>,
     /// Rung when a signal is pending.
     signal_bells: Vec<Weak<EventFd>>,
     farewell: Option<Farewell>,
@@ -91,6 +103,13 @@ impl Routes {
     pub(crate) fn add_signal_bell(&mut self, bell: &Arc<EventFd>) {
         self.signal_bells.retain(|bell| bell.strong_count() > 0);
         self.signal_bells.push(Arc::downgrade(bell));
+    }
+
+    /// An end of a doorbell has come: the only one, or the second where this session is its own peer.
+    fn keep_bell(&mut self, peer: ProcessNumber, end: OwnedFd) {
+        let end = Arc::new(end);
+        let first = self.bells.get(&peer).map_or_else(|| Arc::clone(&end), |bell| Arc::clone(&bell.rings));
+        self.bells.insert(peer, Bell { rings: first, hears: end });
     }
 
     fn ring_signal_bells(&mut self) {
@@ -181,7 +200,15 @@ impl Control {
     pub(crate) fn request(&self, request: impl Into<Request>) -> Result<(Reply, Vec<OwnedFd>), Error> {
         let request = request.into();
         let mut keep = |event, descriptors| self.sort(event, descriptors);
-        let answer = locked(&self.line).exchange(&self.socket, &request, &mut keep);
+        let mut line = locked(&self.line);
+        let mut answer = line.exchange(&self.socket, &request, &mut keep);
+        if let Ok((Reply::Doorbell { peer }, descriptors)) = &mut answer
+            && let Some(end) = descriptors.pop()
+        {
+            // Before anybody can read of its end.
+            self.routes().keep_bell(*peer, end);
+        }
+        drop(line);
         match answer {
             Err(Error::BrokerGone) => Err(self.over()),
             Ok((Reply::Denied(denial), _)) => Err(Error::Denied { operation: request.operation(), denial }),
@@ -243,6 +270,40 @@ impl Control {
 
     pub(crate) fn routes(&self) -> MutexGuard<'_, Routes> {
         locked(&self.routes)
+    }
+
+    /// Makes a doorbell to the session at the other end of a lane, if there is none, and says which session that is.
+    #[cfg_attr(
+        not(all(test, feature = "embedded")),
+        expect(dead_code, reason = "nobody sleeps on doorbells yet")
+    )]
+    pub(crate) fn doorbell(&self, lane: LaneId) -> Result<ProcessNumber, Error> {
+        match self.request(request::Doorbell { lane }) {
+            // If the other has asked at the same time, the event may still be on its way.
+            Ok((Reply::Doorbell { peer }, _))
+            | Err(Error::Denied { denial: Denial::DoorbellExists { peer }, .. }) => Ok(peer),
+            Ok(_) => Err(Error::BrokerIncoherent { operation: "Doorbell" }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// This session's end of the doorbell to another, while it has one.
+    #[cfg_attr(
+        not(all(test, feature = "embedded")),
+        expect(dead_code, reason = "nobody sleeps on doorbells yet")
+    )]
+    pub(crate) fn bell(&self, peer: ProcessNumber) -> Option<Bell> {
+        self.routes().bells.get(&peer).cloned()
+    }
+
+    /// Lets go of a doorbell of which the other end is closed, before the broker says so or although it never will: a socket
+    /// that is at its end is readable for ever.
+    #[cfg_attr(
+        not(all(test, feature = "embedded")),
+        expect(dead_code, reason = "nobody sleeps on doorbells yet")
+    )]
+    pub(crate) fn drop_bell(&self, peer: ProcessNumber) {
+        self.routes().bells.remove(&peer);
     }
 
     /// The broker's word for a lane or mapping.
@@ -308,6 +369,17 @@ impl Control {
             }
             Event::PageDropped { page } => drop(locked(&self.pages).remove(page)),
             Event::SignalsPending => self.routes().ring_signal_bells(),
+            Event::Doorbell { peer } => {
+                if let Some(end) = descriptors.pop() {
+                    self.routes().keep_bell(*peer, end);
+                }
+            }
+            Event::DoorbellsEnded { peers } => {
+                let mut routes = self.routes();
+                for peer in peers {
+                    routes.bells.remove(peer);
+                }
+            }
             Event::Farewell(farewell) => self.routes().farewell = Some(*farewell),
         }
     }
@@ -362,8 +434,16 @@ impl Line {
             Reception::End => Err(Error::BrokerGone),
             Reception::Frame(received) => {
                 let bytes = &self.buffer[..received.bytes];
-                let incoming = keyway_wire::decode_incoming(bytes, received.fds.len());
-                Ok(Some((incoming.map_err(Error::BrokerUnreadable)?, received.fds)))
+                let mut descriptors = received.fds;
+                let mut count = descriptors.len();
+                if received.fds_truncated {
+                    // This process may have no more of them. Who needs one finds it missing, and the session goes on: others can
+                    // make the broker send one, and must not end it by that.
+                    descriptors.clear();
+                    count = keyway_wire::descriptors_said(bytes);
+                }
+                let incoming = keyway_wire::decode_incoming(bytes, count);
+                Ok(Some((incoming.map_err(Error::BrokerUnreadable)?, descriptors)))
             }
         }
     }
@@ -373,3 +453,7 @@ impl Line {
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[cfg(feature = "embedded")]
+mod tests;

@@ -48,12 +48,12 @@ mod signals;
 mod waiting;
 
 #[cfg(feature = "embedded")]
-pub use keyway_broker::{Embedded, StartError};
+pub use keyway_broker::{Charge, Embedded, Limits, StartError};
 
 pub use keyway_abi as abi;
 pub use keyway_abi::{
-    AclEntry, AclKind, Badge, DefaultActions, Denial, Handle, Kind, LaneId, Rights, SigInfo, Signal,
-    SignalAction, SignalSet, Subject, request::Audience,
+    AclEntry, AclKind, Badge, DefaultActions, Denial, Handle, Kind, LaneId, QueueOrder, Rights, SigInfo,
+    Signal, SignalAction, SignalSet, Subject, request::Audience,
 };
 pub use keyway_shm::{Acknowledged, Ending, Verdict};
 

@@ -13,9 +13,9 @@ use std::{
 };
 
 use keyway_abi::{
-    Badge, BadgeBearer, Denial, Event, LaneId, PeerIdentity, Reply, Rights, Ticket,
+    Badge, BadgeBearer, Denial, Event, LaneId, PeerIdentity, QueueOrder, Reply, Rights, Ticket,
     layout::{PAGE_BYTES, RING_BYTES_MAX},
-    limits::{MESSAGE_CAPABILITIES_MAX, QUEUE_SENDERS_MAX, STOCK_MAX},
+    limits::{ACKS_MAX, MESSAGE_CAPABILITIES_MAX, QUEUE_SENDERS_DEFAULT, STOCK_MAX},
     request,
 };
 use keyway_shm::{Access, LaneReceiver, ReceiveError, RecordHeader, Wait, WakeBy, Word};
@@ -40,10 +40,13 @@ pub use self::inbox::{Inbox, Received};
 pub struct QueueOptions {
     /// Bytes of the largest ring that a sender may open: a power of two, 4 KiB to 1 GiB.
     pub ring_bytes_max: u32,
-    /// Lanes that the queue takes at a time, 1 to 120.
+    /// Lanes that the queue takes at a time, 1 to 16 384; by default 120. More than some 1000 need a policy that lets this process
+    /// have so many.
     pub senders_max: u16,
-    /// Lanes that can be opened before this process looks, 1 to 8.
+    /// Lanes that can be opened before this process looks, 1 to 64; more than `senders_max` or 16 are never there.
     pub stock: u8,
+    /// In which order messages of several lanes are taken.
+    pub order: QueueOrder,
     /// How to wait for messages.
     pub wait: WaitStyle,
 }
@@ -52,8 +55,9 @@ impl Default for QueueOptions {
     fn default() -> Self {
         QueueOptions {
             ring_bytes_max: RING_BYTES_MAX,
-            senders_max: QUEUE_SENDERS_MAX,
+            senders_max: QUEUE_SENDERS_DEFAULT,
             stock: 4,
+            order: QueueOrder::default(),
             wait: WaitStyle::default(),
         }
     }
@@ -86,6 +90,8 @@ pub struct Peer {
     pub badge: Option<Badge>,
     /// For whom that badge was made.
     pub bearer: BadgeBearer,
+    /// Its priority: 0, the lowest, to 7.
+    pub priority: u8,
     /// Who opened it, as Linux told the broker.
     pub identity: Arc<PeerIdentity>,
 }
@@ -120,14 +126,14 @@ struct Lane {
 
 impl Queue {
     pub(crate) fn create(control: &Arc<Control>, options: QueueOptions) -> Result<Self, Error> {
-        let QueueOptions { ring_bytes_max, senders_max, stock, wait } = options;
-        if stock == 0 {
-            // Lawful for the kernel, whose receiver may top up later; this library would never know when.
-            let denial = Denial::InvalidCount { asked: 0, max: STOCK_MAX.into() };
+        let QueueOptions { ring_bytes_max, senders_max, stock, order, wait } = options;
+        if !(1..=STOCK_MAX).contains(&stock) {
+            // None is lawful for the kernel, whose receiver may top up later; this library would never know when.
+            let denial = Denial::InvalidCount { asked: stock.into(), max: STOCK_MAX.into() };
             return Err(Error::Denied { operation: "CreateQueue", denial });
         }
         let events_seen = control.events_seen();
-        let request = request::CreateQueue { ring_bytes_max, senders_max, stock };
+        let request = request::CreateQueue { ring_bytes_max, senders_max, stock: stock.min(ACKS_MAX), order };
         let (reply, descriptors) = control.request(request)?;
         let Reply::Queue { queue: created, object, first_ack } = reply else {
             return Err(Error::BrokerIncoherent { operation: "CreateQueue" });
@@ -147,6 +153,7 @@ impl Queue {
             told: VecDeque::new(),
         };
         queue.map_acks(first_ack, descriptors)?;
+        queue.top_up();
         Ok(queue)
     }
 
@@ -761,8 +768,9 @@ impl Queue {
     }
 
     fn open_lane(&mut self, arrival: Arrival) {
-        let Event::LaneOpened { lane, ack, ring_bytes, badge, bearer, peer, peer_handle, word, .. } =
-            arrival.event
+        let Event::LaneOpened {
+            lane, ack, ring_bytes, priority, badge, bearer, peer, peer_handle, word, ..
+        } = arrival.event
         else {
             return;
         };
@@ -780,7 +788,7 @@ impl Queue {
             let _ = self.control.ask(request::CloseLane { lane });
             return;
         };
-        let peer = Peer { lane, badge, bearer, identity: Arc::new(peer) };
+        let peer = Peer { lane, badge, bearer, priority, identity: Arc::new(peer) };
         self.told.push_back(Incoming::Opened(peer.clone()));
         self.lanes.push(Lane { peer, receiver, process, replies: None });
     }
@@ -789,14 +797,18 @@ impl Queue {
     fn top_up(&mut self) {
         let room = usize::from(self.senders_max).saturating_sub(self.lanes.len());
         let wanted = usize::from(self.stock).min(room);
-        let missing = wanted.saturating_sub(self.acks.len()).min(usize::from(STOCK_MAX));
-        if missing == 0 || self.acks.len() * 2 > wanted {
+        if self.acks.len() * 2 > wanted {
             return;
         }
-        let request = request::TopUp { queue: self.capability.handle(), count: missing as u8 };
-        // At a limit of our own: senders are told that the stock is empty until something is given back.
-        if let Ok((Reply::Acks { first_ack }, descriptors)) = self.control.request(request) {
-            let _ = self.map_acks(first_ack, descriptors);
+        // LIMIT: STOCK_MAX; each round lays something in.
+        while self.acks.len() < wanted {
+            let count = (wanted - self.acks.len()).min(usize::from(ACKS_MAX)) as u8;
+            let request = request::TopUp { queue: self.capability.handle(), count };
+            // At a limit of our own: senders are told that the stock is empty until something is given back.
+            let Ok((Reply::Acks { first_ack }, descriptors)) = self.control.request(request) else { return };
+            if descriptors.is_empty() || self.map_acks(first_ack, descriptors).is_err() {
+                return;
+            }
         }
     }
 

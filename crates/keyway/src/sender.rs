@@ -8,7 +8,7 @@ use std::{
 };
 
 use keyway_abi::{
-    CapabilityLimit, Denial, Handle, LaneId, Reply, Ticket,
+    CapabilityLimit, Denial, Handle, LaneId, ProcessNumber, Reply, Ticket,
     layout::{PAGE_BYTES, RECORDS_OFFSET, RING_BYTES_MIN},
     limits::{MESSAGE_CAPABILITIES_MAX, RING_BYTES_DEFAULT},
     request,
@@ -32,6 +32,9 @@ pub struct SenderOptions {
     /// Bytes of the ring: a power of two, 4 KiB to 1 GiB, within the queue's bound and the capability's. `None`: 64 KiB, or what
     /// is within both.
     pub ring_bytes: Option<u32>,
+    /// The lane's priority: 0, the lowest, to 7, and no more than the capability allows. It counts at queues that take messages by
+    /// priority.
+    pub priority: u8,
     /// How to wait for room.
     pub wait: WaitStyle,
 }
@@ -41,15 +44,16 @@ pub struct SenderOptions {
 pub struct Sender {
     control: Arc<Control>,
     lane: LaneId,
+    peer: ProcessNumber,
     inner: LaneSender,
     spinner: Spinner,
 }
 
 impl Sender {
     pub(crate) fn open(control: &Arc<Control>, queue: Handle, options: SenderOptions) -> Result<Self, Error> {
-        let (ring_bytes, (reply, descriptors)) = Self::ask_for_lane(control, queue, options.ring_bytes)?;
+        let (ring_bytes, (reply, descriptors)) = Self::ask_for_lane(control, queue, options)?;
         let incoherent = || Error::BrokerIncoherent { operation: "OpenLane" };
-        let Reply::LaneOpening { lane, word } = reply else { return Err(incoherent()) };
+        let Reply::LaneOpening { lane, word, peer, .. } = reply else { return Err(incoherent()) };
         let map = || {
             let [ring, ack] = <[_; 2]>::try_from(descriptors).map_err(|_| incoherent())?;
             let ring_length = ring_bytes as usize + RECORDS_OFFSET;
@@ -61,9 +65,13 @@ impl Sender {
             LaneSender::new(ring, &ack.view(), status, ring_bytes, barrier::own()).map_err(|_| incoherent())
         };
         match map() {
-            Ok(inner) => {
-                Ok(Sender { control: Arc::clone(control), lane, inner, spinner: Spinner::new(options.wait) })
-            }
+            Ok(inner) => Ok(Sender {
+                control: Arc::clone(control),
+                lane,
+                peer,
+                inner,
+                spinner: Spinner::new(options.wait),
+            }),
             Err(error) => {
                 // Its receiver may have died meanwhile; nobody else closes our end.
                 let _ = control.ask(request::CloseLane { lane });
@@ -76,11 +84,11 @@ impl Sender {
     fn ask_for_lane(
         control: &Control,
         queue: Handle,
-        chosen: Option<u32>,
+        SenderOptions { ring_bytes: chosen, priority, .. }: SenderOptions,
     ) -> Result<(u32, (Reply, Vec<OwnedFd>)), Error> {
         let mut ring_bytes = chosen.unwrap_or(RING_BYTES_DEFAULT);
         loop {
-            let asked = control.request(request::OpenLane { queue, ring_bytes });
+            let asked = control.request(request::OpenLane { queue, ring_bytes, priority });
             let Err(Error::Denied {
                 denial:
                     Denial::InvalidSize { max, .. }
@@ -102,6 +110,11 @@ impl Sender {
     /// The lane.
     pub fn lane(&self) -> LaneId {
         self.lane
+    }
+
+    /// The kernel's number of the session that receives.
+    pub fn peer(&self) -> ProcessNumber {
+        self.peer
     }
 
     /// Sends bytes; waits while the lane is full.

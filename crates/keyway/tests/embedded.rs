@@ -7,8 +7,8 @@ use std::{thread, time::Duration};
 
 use keyway::{
     AclEntry, AclKind, Audience, Badge, Carried, Client, DefaultActions, Denial, Embedded, Ending, Error,
-    Incoming, Outgoing, Queue, QueueOptions, RegionOptions, Rights, Sender, SenderOptions, SessionOptions,
-    Signal, SignalSet, Signals, Subject, Terms,
+    Incoming, Outgoing, Queue, QueueOptions, QueueOrder, RegionOptions, Rights, Sender, SenderOptions,
+    SessionOptions, Signal, SignalSet, Signals, Subject, Terms,
 };
 use keyway_sys::socket;
 
@@ -514,4 +514,73 @@ fn a_region_is_mapped_at_an_address_of_ones_choice_where_there_is_room() {
     reader.read(0, &mut out[0]).unwrap();
     copy.read(0, &mut out[1]).unwrap();
     assert_eq!(out, [*b"here"; 2]);
+}
+
+#[test]
+fn more_lanes_than_one_can_sleep_on_open_send_and_end() {
+    const LANES: u16 = 300;
+    let mut limits = keyway::Limits::default();
+    // To itself: one end, and one acknowledgement memory, are this process's as well.
+    limits.process.lanes = 2 * u32::from(LANES);
+    limits.process.descriptors = 4 * u32::from(LANES);
+    let broker = Embedded::start_with(limits).unwrap();
+    let client = client(&broker);
+    let options = QueueOptions { senders_max: LANES, stock: 64, ..QueueOptions::default() };
+    let mut queue = client.create_queue(options).unwrap();
+    let capability = queue.sender_capability(None).unwrap();
+    let options = SenderOptions { ring_bytes: Some(4096), ..SenderOptions::default() };
+    let mut senders = Vec::new();
+    let mut opened = 0;
+    while senders.len() < LANES.into() {
+        match client.open_sender_with(&capability, options) {
+            Ok(sender) => senders.push(sender),
+            Err(Error::Denied { denial: Denial::StockEmpty, .. }) => {
+                assert!(senders.len() >= opened + 64, "so many fit before one looks");
+                opened = senders.len();
+                while let Some(news) = queue.try_next().unwrap() {
+                    assert!(matches!(news, Incoming::Opened(_)));
+                }
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let one_more = client.open_sender_with(&capability, options).unwrap_err();
+    assert!(matches!(one_more, Error::Denied { denial: Denial::SendersExceeded { senders_max: LANES }, .. }));
+    for (number, sender) in (0_u16..).zip(&mut senders) {
+        sender.send(&number.to_le_bytes()).unwrap();
+    }
+    let mut received = vec![];
+    while received.len() < LANES.into() {
+        received.push(queue.try_receive().unwrap().payload);
+    }
+    received.sort_by_key(|payload| u16::from_le_bytes([payload[0], payload[1]]));
+    let sent: Vec<_> = (0..LANES).map(|number| number.to_le_bytes().to_vec()).collect();
+    assert_eq!(received, sent);
+    drop(senders);
+    let mut ended = 0;
+    while let Some(news) = queue.try_next().unwrap() {
+        ended += u16::from(matches!(news, Incoming::Ended { .. }));
+    }
+    assert_eq!(ended, LANES);
+}
+
+#[test]
+fn a_lanes_priority_is_what_was_asked_for_within_what_the_capability_allows() {
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let options = QueueOptions { order: QueueOrder::Priority, ..QueueOptions::default() };
+    let mut queue = client.create_queue(options).unwrap();
+    let capability = queue.capability().derive_with(&Terms::new(Rights::SEND).priority(2)).unwrap();
+    let open = |priority| {
+        let options = SenderOptions { priority, ..SenderOptions::default() };
+        client.open_sender_with(&capability, options)
+    };
+    let refused = open(3).unwrap_err();
+    assert!(refused.to_string().contains("2 levels of priority"), "{refused}");
+    let _senders = [open(2).unwrap(), open(0).unwrap()];
+    while queue.try_next().unwrap().is_some() {}
+    let priorities: Vec<u8> = queue.peers().map(|peer| peer.priority).collect();
+    assert_eq!(priorities, [2, 0]);
+    let listed = client.queues().unwrap().into_iter().find(|entry| entry.object == queue.object());
+    assert_eq!(listed.map(|entry| entry.order), Some(QueueOrder::Priority));
 }

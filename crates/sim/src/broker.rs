@@ -156,8 +156,8 @@ impl Broker {
         let outcome = if refused { Err(Refusal::System(NO_MEMORY)) } else { Ok(()) };
         let (task, outcome) = match effect {
             Effect::CreateMemory { task, first, count, .. } => {
-                (first.0..first.0 + u64::from(count))
-                    .for_each(|token| self.promises.on_memory(Token(token), !refused));
+                let tokens = (first.0..).map(Token).take(count as usize);
+                tokens.for_each(|token| self.promises.on_memory(token, !refused));
                 (task, outcome)
             }
             Effect::SealMemory { task, tokens, .. } => {
@@ -180,6 +180,10 @@ impl Broker {
                 }
                 (task, outcome)
             }
+            Effect::CreateDoorbell { task, token } => {
+                self.promises.on_doorbell(token, !refused);
+                (task, outcome)
+            }
             Effect::CreatePair { task, .. } | Effect::Signal { task, .. } => (task, outcome),
             Effect::Send { to, frame, descriptors } => {
                 for descriptor in descriptors {
@@ -197,14 +201,16 @@ impl Broker {
             }
             Effect::FreezeMemory { task, token, .. } => {
                 let there = self.promises.is_there(token);
-                let refused = [BUSY, NOT_PERMITTED][random.below(2)];
-                let outcome =
-                    if there && !random.once_in(3) { Ok(()) } else { Err(Refusal::System(refused)) };
+                let refused = Err(Refusal::System([BUSY, NOT_PERMITTED][random.below(2)]));
+                let outcome = if there && !random.once_in(3) { Ok(()) } else { refused };
                 (task, outcome)
             }
             // Nothing fails when a descriptor is closed.
             Effect::DropDevice { task, .. } => (task, Ok(())),
-            Effect::DropMemory { .. } | Effect::DropPage { .. } | Effect::SetWord { .. } => return Ok(()),
+            Effect::DropMemory { .. }
+            | Effect::DropPage { .. }
+            | Effect::DropDoorbell { .. }
+            | Effect::SetWord { .. } => return Ok(()),
         };
         self.answers.entry(owner).or_default().push_back(Answer { task, outcome });
         Ok(())

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use keyway_abi::{
     AclEntry, AclKind, Badge, CapabilityLimits, DefaultActions, Event, Handle, Kind, LaneId, Listing,
-    MappingId, MaskChange, Name, PROTOCOL_VERSION, ProcessNumber, Reply, Request, Rights, SignalAction,
-    SignalSet, Subject, Taking, Terms, Ticket,
+    MappingId, MaskChange, Name, PROTOCOL_VERSION, ProcessNumber, QueueOrder, Reply, Request, Rights,
+    SignalAction, SignalSet, Subject, Taking, Terms, Ticket,
     request::{self, Audience, EscrowHow, MapAccess},
 };
 use keyway_kernel::{Call, Door, Identity, Outgoing};
@@ -278,7 +278,9 @@ impl Process {
             _ => {
                 let senders_max = 1 + random.below(6) as u16;
                 let stock = 3 - random.below(4) as u8;
-                self.send(request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max, stock });
+                let orders = [QueueOrder::Fair, QueueOrder::Priority, QueueOrder::Arrival];
+                let order = orders[random.below(3)];
+                self.send(request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max, stock, order });
             }
         }
     }
@@ -313,7 +315,8 @@ impl Process {
         let own = random.once_in(8);
         let queue = self.find(random, Kind::Queue, Rights::SEND);
         if let Some(queue) = queue.filter(|queue| own || !self.queues.contains(queue)) {
-            self.send(request::OpenLane { queue, ring_bytes: RING_BYTES });
+            let priority = random.below(9) as u8;
+            self.send(request::OpenLane { queue, ring_bytes: RING_BYTES, priority });
         }
     }
 
@@ -322,6 +325,10 @@ impl Process {
             Some(lane) => Some(lane),
             None => random.pick(&self.lanes).copied().filter(|_| random.once_in(4)),
         };
+        let any = random.pick(&self.lanes).copied().filter(|_| random.once_in(3));
+        if let Some(lane) = any {
+            self.send(request::Doorbell { lane });
+        }
         if let Some(lane) = lane {
             self.lanes.retain(|open| *open != lane);
             self.sending.retain(|open| *open != lane);
@@ -504,10 +511,10 @@ impl Process {
         let handle = Handle::new(random.below(12) as u32, random.below(4) as u32);
         let (lane, ticket) = (LaneId(random.below(400) as u64), Ticket(random.below(4) as u32));
         let mapping = MappingId(random.below(400) as u64);
-        match random.below(14) {
+        match random.below(15) {
             0 => self.send(request::Delete { handle }),
             1 => self.send(request::Revoke { handle }),
-            2 => self.send(request::OpenLane { queue: handle, ring_bytes: RING_BYTES }),
+            2 => self.send(request::OpenLane { queue: handle, ring_bytes: RING_BYTES, priority: 0 }),
             3 => self.send(request::LaneMapped { lane }),
             4 => self.send(request::CloseLane { lane }),
             5 => self.send(request::EscrowTake { lane, ticket }),
@@ -520,6 +527,7 @@ impl Process {
             9 => self.send(request::RegionMapped { mapping }),
             10 => self.send(request::AcksMapped { queue: handle, first: random.number() as u32, count: 3 }),
             11 => self.send(request::MapRegion { region: handle, access: MapAccess::Write }),
+            13 => self.send(request::Doorbell { lane }),
             12 => self.send(request::TopUp { queue: handle, count: 8 }),
             _ if random.once_in(8) => self.send(request::Hello {
                 version_min: 1,
@@ -553,5 +561,6 @@ fn limits(random: &mut Random) -> CapabilityLimits {
     CapabilityLimits {
         opens: random.once_in(12).then(|| random.below(4) as u16),
         ring_bytes: random.once_in(30).then(|| 4096 << random.below(2)),
+        priority: random.once_in(12).then(|| random.below(9) as u8),
     }
 }

@@ -10,6 +10,8 @@
 //! 7. Memory and devices that are sent are there; each is dropped once.
 //! 8. What is gone cannot be used, from the moment its revocation began; when that is answered, the words say so.
 //! 9. What is promised of signals; see there.
+//! 10. Of a doorbell each of two sessions has an end, the asker last; whoever has one is told once when it is over, and it is over when
+//!     the other has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +79,10 @@ pub(crate) struct Promises {
     memories: BTreeSet<Token>,
     refused: BTreeSet<Token>,
     devices: BTreeSet<Token>,
+    /// Doorbells that were made, with how many of their ends were not sent.
+    doorbell_ends: BTreeMap<Token, u32>,
+    /// Who has an end of a doorbell, and with whom.
+    doorbells: BTreeSet<(ProcessNumber, ProcessNumber)>,
 }
 
 /// What the broker tells of.
@@ -114,6 +120,12 @@ impl Promises {
         };
     }
 
+    pub(crate) fn on_doorbell(&mut self, token: Token, made: bool) {
+        if made {
+            self.doorbell_ends.insert(token, 2);
+        }
+    }
+
     pub(crate) fn on_page(&mut self, process: ProcessNumber, page: u32) -> Kept {
         require!(!self.ended.contains(&process), "page {page} is made for {process}, which has ended");
         let before = self.pages.insert((process, page), BTreeMap::new());
@@ -136,6 +148,7 @@ impl Promises {
                 require!(!self.ended.contains(to), "{frame:?} is sent to {to}, which has ended");
                 for descriptor in descriptors {
                     self.check_descriptor(*to, *descriptor)?;
+                    self.on_sent(*descriptor);
                 }
                 match frame {
                     Outgoing::Reply(call, reply) => self.on_reply(*to, *call, reply, descriptors),
@@ -159,7 +172,13 @@ impl Promises {
             Effect::SetWord { process, page, index, value } => self.on_word(*process, *page, *index, *value),
             Effect::Signal { process, .. } => self.signals.on_act(*process).map_err(Broken),
             Effect::EndSession { process, .. } => self.on_end(*process),
+            Effect::DropDoorbell { token } => {
+                let whole = self.doorbell_ends.remove(token) == Some(2);
+                require!(whole, "{token:?} is dropped, and is no doorbell that nobody has an end of");
+                Ok(())
+            }
             Effect::CreateMemory { .. }
+            | Effect::CreateDoorbell { .. }
             | Effect::SealMemory { .. }
             | Effect::FreezeMemory { .. }
             | Effect::CreatePage { .. }
@@ -188,6 +207,18 @@ impl Promises {
             let verdict = found.is_some_and(|found| *found != word.generation);
             require!(verdict, "{opened:?} of {process} has expired, and its word is {found:?}");
         }
+        for (holder, peer) in &self.doorbells {
+            let shares = |ends: &LaneEnds| match (ends.sender, ends.receiver) {
+                (Some(sender), Some(receiver)) => {
+                    let both = [(*holder, *peer), (*peer, *holder)];
+                    both.contains(&(sender.process, receiver.process)) && !(sender.closed && receiver.closed)
+                }
+                // It is still being opened, nobody here knows to whom.
+                (Some(sender), None) => !sender.closed && [*holder, *peer].contains(&sender.process),
+                (None, _) => false,
+            };
+            require!(self.lanes.values().any(shares), "{holder} and {peer} have a doorbell and no lane");
+        }
         let left = self.unanswered.iter().find(|((process, _), _)| !self.ended.contains(process));
         require!(left.is_none(), "a request was never answered: {left:?}");
         Ok(())
@@ -196,6 +227,11 @@ impl Promises {
     /// Every process has ended.
     pub(crate) fn on_over(&self) -> Kept {
         require!(self.memories.is_empty(), "memory was never dropped: {:?}", self.memories);
+        require!(
+            self.doorbell_ends.is_empty(),
+            "ends of doorbells were never sent: {:?}",
+            self.doorbell_ends
+        );
         require!(self.devices.is_empty(), "devices were never dropped: {:?}", self.devices);
         require!(self.pages.is_empty(), "pages were never dropped: {:?}", self.pages.keys());
         Ok(())
@@ -210,8 +246,28 @@ impl Promises {
             Descriptor::Page(page) => self.pages.contains_key(&(to, page)),
             Descriptor::Device(token) => self.devices.contains(&token),
             Descriptor::PairEnd(process, _) => !self.ended.contains(&process),
+            Descriptor::DoorbellEnd(token) => self.doorbell_ends.contains_key(&token),
         };
         require!(there, "{descriptor:?} is sent to {to}, and is not there");
+        Ok(())
+    }
+
+    fn on_sent(&mut self, descriptor: Descriptor) {
+        if let Descriptor::DoorbellEnd(token) = descriptor
+            && let Some(left) = self.doorbell_ends.get_mut(&token)
+        {
+            *left -= 1;
+            if *left == 0 {
+                self.doorbell_ends.remove(&token);
+            }
+        }
+    }
+
+    /// A process was sent its end of a doorbell.
+    fn on_doorbell_end(&mut self, to: ProcessNumber, peer: ProcessNumber) -> Kept {
+        let new = self.doorbells.insert((to, peer)) || to == peer;
+        require!(new, "{to} has a doorbell to {peer} already");
+        require!(!self.ended.contains(&peer), "{to} has a doorbell to {peer}, which has ended");
         Ok(())
     }
 
@@ -225,7 +281,7 @@ impl Promises {
         let denied = matches!(reply, Reply::Denied(_));
         require!(denied || !doomed, "{request:?} of {to} acts on what is gone, and is answered {reply:?}");
         let opened = match reply {
-            Reply::LaneOpening { lane, word } => Some((Opened::Lane(*lane), *word)),
+            Reply::LaneOpening { lane, word, .. } => Some((Opened::Lane(*lane), *word)),
             Reply::Mapping { mapping, word, .. } => Some((Opened::Mapping(*mapping), *word)),
             _ => None,
         };
@@ -233,7 +289,7 @@ impl Promises {
         self.on_lineage(to, &request, reply)?;
         self.on_waiting(to, &request, reply);
         match (request, reply) {
-            (_, Reply::LaneOpening { lane, word }) => {
+            (_, Reply::LaneOpening { lane, word, .. }) => {
                 let end = End { process: to, word: *word, told: None, closed: false };
                 self.lanes.entry(*lane).or_default().sender = Some(end);
             }
@@ -265,6 +321,10 @@ impl Promises {
             (Request::Hello(hello), Reply::Welcome(start)) => {
                 self.named.extend(start.own.map(|own| ((to, own), start.process)));
                 self.signals.on_welcome(to, start.pid, &hello);
+            }
+            (_, Reply::Doorbell { peer }) => {
+                require!(self.doorbells.contains(&(*peer, to)), "{to} can ring {peer}, which has no end");
+                return self.on_doorbell_end(to, *peer);
             }
             (Request::Raise(request), Reply::Denied(_)) => self.signals.on_refused(&request),
             (Request::TakeSignal(_), Reply::Signal(Some(info))) => {
@@ -368,6 +428,14 @@ impl Promises {
                 require!(watched.is_some(), "{to} is told of the end of {process}, which it does not watch");
                 Ok(())
             }
+            Event::Doorbell { peer } => self.on_doorbell_end(to, *peer),
+            Event::DoorbellsEnded { peers } => {
+                for peer in peers {
+                    let had = self.doorbells.remove(&(to, *peer));
+                    require!(had, "{to} is told of the end of a doorbell to {peer}, and has none");
+                }
+                Ok(())
+            }
             Event::SignalsPending => self.signals.on_told(to).map_err(Broken),
             _ => Ok(()),
         }
@@ -452,6 +520,9 @@ impl Promises {
         self.watches.retain(|(watcher, _), _| *watcher != process);
         self.waits.retain(|(waiter, _)| *waiter != process);
         self.doomed.retain(|(asker, _)| *asker != process);
+        self.doorbells.retain(|(holder, _)| *holder != process);
+        let left = self.doorbells.iter().find(|(_, peer)| *peer == process);
+        require!(left.is_none(), "{left:?} was not told that its doorbell ended");
         self.lineage.on_end(process);
         self.signals.on_end(process);
         for (lane, ends) in &self.lanes {

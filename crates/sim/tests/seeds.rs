@@ -58,7 +58,7 @@ fn every_seed_keeps_every_promise_and_together_they_reach_nearly_everything() {
 }
 
 /// All replies, all events but those of pages, and the denials that need no built-in limit to be reached.
-const SENT: [&str; 52] = [
+const SENT: [&str; 55] = [
     "Done",
     "Welcome",
     "Queue",
@@ -78,6 +78,9 @@ const SENT: [&str; 52] = [
     "LanesEndedPeerDead",
     "LanesEndedRevoked",
     "LanesEndedQueueDeleted",
+    "Doorbell",
+    "DoorbellsEnded",
+    "DoorbellExists",
     "CapabilityReceived",
     "CapabilitiesLost",
     "ProcessEnded",

@@ -4,7 +4,7 @@
 //! [`Error`] keeps the name of the call beside its errno, and nothing decides policy. `rustix` is used wherever it has
 //! the call, `libc` for the rest.
 //!
-//! Floors, lowest first: `error`; `clock`; `memory`, `futex`, `barrier`, `process`; `socket`, `frame`; `epoll`; `signalfd`; `terminations`, `reloads`;
+//! Floors, lowest first: `error`; `clock`; `memory`, `futex`, `barrier`, `process`; `socket`, `frame`; `doorbell`, `epoll`; `signalfd`; `terminations`, `reloads`;
 //! `inherited`, `notify`, `confine`, `kernel_support`, `rendezvous`; `users`.
 //!
 //! Not here: no bytes of shared memory are read or written (that is `keyway-shm`, to which a [`memory::Mapping`] hands
@@ -14,6 +14,7 @@
 pub mod barrier;
 pub mod clock;
 pub mod confine;
+pub mod doorbell;
 pub mod epoll;
 mod error;
 pub mod frame;

@@ -116,6 +116,11 @@ pub fn decode_incoming(bytes: &[u8], descriptors: usize) -> Result<Incoming, Mal
     }
 }
 
+/// How many descriptors a frame says that it has beside it; 0 for what is too short to say.
+pub fn descriptors_said(bytes: &[u8]) -> usize {
+    bytes.get(4..6).map_or(0, |said| usize::from(u16::from_le_bytes([said[0], said[1]])))
+}
+
 struct Header {
     opcode: u16,
     descriptors: u16,

@@ -23,7 +23,7 @@ mod frame;
 
 pub use crate::frame::{
     EVENT_OPCODE, FrameTooLong, Incoming, REPLY_BIT, RequestHead, decode_incoming, decode_request,
-    encode_event, encode_reply, encode_request,
+    descriptors_said, encode_event, encode_reply, encode_request,
 };
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 use alloc::{string::String, vec, vec::Vec};
 
 use keyway_abi::{
-    Badge, Event, Farewell, Fault, Handle, LaneId, Malformed, Name, Reply, Request, Rights, Terms,
+    Badge, Event, Farewell, Fault, Handle, LaneId, Malformed, Name, PROTOCOL_VERSION, Reply, Request, Rights,
+    Terms,
     limits::{EVENT_ENTRIES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES},
     request,
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
-use crate::{Incoming, RequestHead, encode_event, encode_reply, encode_request};
+use crate::{Incoming, RequestHead, descriptors_said, encode_event, encode_reply, encode_request};
 
 /// The crate's own, whose refusals are noted.
 fn decode_request(bytes: &[u8], descriptors: usize) -> Result<(RequestHead, Request), Malformed> {
@@ -62,7 +63,10 @@ fn too_short_and_too_long_are_named() {
 fn unknown_version_and_opcode_are_named() {
     let mut bytes = frame();
     bytes[0] = 9;
-    assert_eq!(decode_request(&bytes, 0), Err(Malformed::UnknownVersion { found: 9, spoken: 1 }));
+    assert_eq!(
+        decode_request(&bytes, 0),
+        Err(Malformed::UnknownVersion { found: 9, spoken: PROTOCOL_VERSION })
+    );
     let mut bytes = frame();
     bytes[2..4].copy_from_slice(&0x3fffu16.to_le_bytes());
     assert_eq!(decode_request(&bytes, 0), Err(Malformed::UnknownOpcode { opcode: 0x3fff }));
@@ -217,6 +221,16 @@ fn the_frames_kept_for_the_fuzzers_are_requests_of_today() {
     assert!(operations > 40, "{operations}");
 }
 
+#[test]
+fn a_frame_says_how_many_descriptors_it_has_also_when_they_are_lost() {
+    let event = Event::Doorbell { peer: keyway_abi::ProcessNumber(3) };
+    let bytes = encode_event(&event, 1).expect("short");
+    assert_eq!(descriptors_said(&bytes), 1);
+    assert_eq!(decode_incoming(&bytes, 0), Err(Malformed::DescriptorsWrong { said: 1, found: 0 }));
+    assert_eq!(decode_incoming(&bytes, descriptors_said(&bytes)), Ok(Incoming::Event(event)));
+    assert_eq!([&bytes[..5], &[]].map(descriptors_said), [0, 0]);
+}
+
 proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..256), descriptors in 0usize..4) {
@@ -229,7 +243,7 @@ proptest! {
         opcode in 1u16..=54,
         body in prop::collection::vec(any::<u8>(), 0..40),
     ) {
-        let mut bytes = vec![1, 0];
+        let mut bytes = PROTOCOL_VERSION.to_le_bytes().to_vec();
         bytes.extend_from_slice(&opcode.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&9u32.to_le_bytes());

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use keyway_abi::{
     Name, Rights,
-    limits::{EXECUTABLE_BYTES_MAX, HANDLES_MAX, SESSION_DESCRIPTORS},
+    limits::{EXECUTABLE_BYTES_MAX, SESSION_DESCRIPTORS, TABLE_MAX},
 };
 use keyway_kernel::{Charge, DIRECTORY_RIGHTS, Limits, NameRule, NameRules, OWN_RIGHTS, Subject};
 use keyway_sys::users;
@@ -152,7 +152,7 @@ impl Judge {
         let mut places = Vec::new();
         for (key, span, value) in entries(table) {
             let (of, charge, handles_max) = match key {
-                "process" => ("process", &mut limits.process, HANDLES_MAX),
+                "process" => ("process", &mut limits.process, TABLE_MAX),
                 "user" => ("user", &mut limits.user, u32::MAX),
                 _ => {
                     self.unknown_key(&span, key, "[limits]", "process, user");

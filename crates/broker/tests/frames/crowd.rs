@@ -57,8 +57,12 @@ fn two_hundred_quick_sessions_leave_neither_session_nor_descriptor() {
         }
         if number % 4 == 2 {
             session.greet();
-            let bytes =
-                session.frame(request::CreateQueue { ring_bytes_max: 4096, senders_max: 2, stock: 2 });
+            let bytes = session.frame(request::CreateQueue {
+                ring_bytes_max: 4096,
+                senders_max: 2,
+                stock: 2,
+                order: request::QueueOrder::Fair,
+            });
             // Gone before the answer comes.
             session.send(&bytes);
         }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use keyway_abi::{
-    DefaultActions, Denial, Event, Farewell, Fault, Handle, Name, Reply, Rights, Terms,
+    DefaultActions, Denial, Event, Farewell, Fault, Handle, Name, PROTOCOL_VERSION, Reply, Rights, Terms,
     layout::PAGE_BYTES,
     limits::{HANDLES_MAX, OUTBOX_FRAMES_MAX},
     request::{self, MapAccess},
@@ -48,7 +48,7 @@ fn a_version_that_the_broker_does_not_speak_is_denied_with_both_numbers() {
         version_max: 9,
         default_actions: DefaultActions::Refused,
     });
-    let denial = Denial::VersionUnsupported { version_min: 7, version_max: 9, version: 1 };
+    let denial = Denial::VersionUnsupported { version_min: 7, version_max: 9, version: PROTOCOL_VERSION };
     assert_eq!(reply, Reply::Denied(denial));
     scene.ends(offender, Farewell::VersionUnsupported);
 }
@@ -85,8 +85,13 @@ fn ends_by_seals(scene: &mut Scene, mut offender: Session) {
 }
 
 /// A queue of this session, with one acknowledgement memory that it has mapped, so that others can open lanes.
-fn queue(session: &mut Session) -> Handle {
-    let request = request::CreateQueue { ring_bytes_max: 1 << 16, senders_max: 4, stock: 1 };
+pub(crate) fn queue(session: &mut Session) -> Handle {
+    let request = request::CreateQueue {
+        ring_bytes_max: 1 << 16,
+        senders_max: 4,
+        stock: 1,
+        order: request::QueueOrder::Fair,
+    };
     let (reply, descriptors) = session.ask(request);
     let Reply::Queue { queue, first_ack, .. } = reply else { panic!("no queue: {reply:?}") };
     let _mapped = Mapping::new(&descriptors[0], PAGE_BYTES, Access::Write, Populate::OnUse).unwrap();
@@ -102,7 +107,7 @@ fn a_ring_with_foreign_seals_is_never_handed_on() {
     for seals in [SealUse::SharedRegion, SealUse::FrozenRegion] {
         let mut offender = scene.offender();
         let queue = queue(&mut offender);
-        let (reply, descriptors) = offender.ask(request::OpenLane { queue, ring_bytes: 4096 });
+        let (reply, descriptors) = offender.ask(request::OpenLane { queue, ring_bytes: 4096, priority: 0 });
         let Reply::LaneOpening { lane, .. } = reply else { panic!("no lane: {reply:?}") };
         memory::seal(&descriptors[0], seals).unwrap();
         let bytes = offender.frame(request::LaneMapped { lane });
@@ -116,7 +121,12 @@ fn an_acknowledgement_memory_with_foreign_seals_is_never_handed_on() {
     let mut scene = Scene::begin();
     for seals in [SealUse::SharedRegion, SealUse::FrozenRegion] {
         let mut offender = scene.offender();
-        let request = request::CreateQueue { ring_bytes_max: 4096, senders_max: 4, stock: 2 };
+        let request = request::CreateQueue {
+            ring_bytes_max: 4096,
+            senders_max: 4,
+            stock: 2,
+            order: request::QueueOrder::Fair,
+        };
         let (reply, descriptors) = offender.ask(request);
         let Reply::Queue { queue, first_ack, .. } = reply else { panic!("no queue: {reply:?}") };
         memory::seal(&descriptors[1], seals).unwrap();

@@ -46,7 +46,7 @@ fn attack(path: &Path, dice: &mut Dice) -> Session {
     let queue = if let Reply::Capability(created) = reply { created.handle } else { Handle::NONE };
     for _ in 0..dice.below(4) {
         if let (Reply::LaneOpening { lane, .. }, _) =
-            session.ask(request::OpenLane { queue, ring_bytes: 4096 })
+            session.ask(request::OpenLane { queue, ring_bytes: 4096, priority: 0 })
         {
             session.ask(request::LaneMapped { lane });
         }
@@ -58,11 +58,17 @@ fn attack(path: &Path, dice: &mut Dice) -> Session {
         let number = dice.below(1 << 10) as u64;
         let handle = [region, queue, session.own(), Handle::from_raw(number)][dice.below(4)];
         let request: Request = match dice.below(12) {
-            0 => request::CreateQueue { ring_bytes_max: 4096, senders_max: 2, stock: 8 }.into(),
+            0 => request::CreateQueue {
+                ring_bytes_max: 4096,
+                senders_max: 2,
+                stock: 8,
+                order: request::QueueOrder::Fair,
+            }
+            .into(),
             1 => request::CreateRegion { bytes: bytes << dice.below(9), flags }.into(),
             2 => request::MapRegion { region: handle, access: request::MapAccess::Write }.into(),
             3 => request::RegionMapped { mapping: MappingId(number) }.into(),
-            4 => request::OpenLane { queue, ring_bytes: 4096 }.into(),
+            4 => request::OpenLane { queue, ring_bytes: 4096, priority: 0 }.into(),
             5 => request::LaneMapped { lane: LaneId(number) }.into(),
             6 => request::Derive { from: handle, terms: Terms::rights(Rights::MAP | Rights::SEND) }.into(),
             7 => request::Revoke { handle }.into(),
@@ -133,7 +139,12 @@ fn whatever_hostile_clients_do_and_however_they_die_others_get_each_answer_and_n
     let mut broker = Player::start("broker", path.to_str().unwrap(), Vec::new());
     assert_eq!(broker.hear(), "ready");
     let mut witness = Session::open(&path);
-    let request = request::CreateQueue { ring_bytes_max: 4096, senders_max: 60, stock: 8 };
+    let request = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 60,
+        stock: 8,
+        order: request::QueueOrder::Fair,
+    };
     let (Reply::Queue { queue, first_ack, .. }, acks) = witness.ask(request) else { panic!("no queue") };
     for ack in &acks {
         Mapping::new(ack, PAGE_BYTES, Access::Write, Populate::OnUse).unwrap();

@@ -3,7 +3,7 @@
 use keyway_abi::{Denial, Event, Farewell, Kind, LaneEnd, ProcessNumber, Reply};
 
 use crate::{
-    effect::{Answer, Descriptor, PairKind, Refusal},
+    effect::{Answer, Descriptor, Effect, PairKind, Refusal},
     end::LaneSide,
     kernel::Kernel,
     lane::Waiting,
@@ -27,6 +27,9 @@ impl Kernel {
             match waiting {
                 Waiting::Child(child) => self.end_session(child, None),
                 Waiting::Freeze(region) => self.commit_frozen(caller, region, answer.outcome),
+                Waiting::Doorbell { token, .. } if answer.outcome.is_ok() => {
+                    self.effects.push(Effect::DropDoorbell { token });
+                }
                 _ => {}
             }
             return;
@@ -87,6 +90,7 @@ impl Kernel {
                 self.reply(caller, Reply::Denied(Denial::UnknownMapping { mapping }), alloc::vec![]);
             }
             Waiting::Child(child) => self.commit_child(caller, child),
+            Waiting::Doorbell { pair, token, lane } => self.commit_doorbell(caller, pair, token, lane),
             Waiting::DepositPair => {
                 let end = Descriptor::PairEnd(caller.process, PairKind::Deposit);
                 self.reply(caller, Reply::Done, alloc::vec![end]);
@@ -133,6 +137,7 @@ impl Kernel {
                 }
             }
             Waiting::Child(child) => self.end_session(child, None),
+            Waiting::Doorbell { pair, token, .. } => self.undo_doorbell(pair, token),
         }
     }
 

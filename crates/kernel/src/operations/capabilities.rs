@@ -4,7 +4,8 @@ use alloc::vec;
 
 use keyway_abi::{
     CapabilityLimit, CapabilityLimits, Created, Denial, Event, Handle, Kind, Reply, Rights, Terms, Verdict,
-    limits::DERIVATION_DEPTH_MAX, request,
+    limits::{DERIVATION_DEPTH_MAX, PRIORITY_MAX},
+    request,
 };
 
 use crate::{
@@ -149,6 +150,12 @@ fn check_limits(held: CapabilityLimits, asked: CapabilityLimits) -> Result<(), D
     let rows = [
         (CapabilityLimit::Opens, held.opens.map(u64::from), asked.opens.map(u64::from)),
         (CapabilityLimit::RingBytes, held.ring_bytes.map(u64::from), asked.ring_bytes.map(u64::from)),
+        // Where nothing bounds it, it is bounded all the same.
+        (
+            CapabilityLimit::Priority,
+            Some(held.priority.unwrap_or(PRIORITY_MAX).into()),
+            asked.priority.map(u64::from),
+        ),
     ];
     for (limit, held, asked) in rows {
         if let (Some(held), Some(asked)) = (held, asked)

@@ -4,7 +4,10 @@ use alloc::{collections::BTreeMap, vec};
 
 use keyway_abi::{
     BadgeBearer, CapabilityLimit, Denial, Event, Handle, Kind, LaneEnd, LaneId, PeerIdentity, Quota, Reply,
-    Rights, Sharer, Terms, layout::PAGE_BYTES, limits::QUEUE_SHARE_MIN, request,
+    Rights, Sharer, Terms,
+    layout::PAGE_BYTES,
+    limits::{PRIORITY_MAX, QUEUE_SHARE_MIN},
+    request::{self, QueueOrder},
 };
 
 use crate::{
@@ -12,7 +15,8 @@ use crate::{
     end::LaneSide,
     kernel::{Kernel, Outcome},
     lane::{Lane, Opening, Waiting},
-    object::{AckState, ProcessObject, Queue},
+    neighbours::Pair,
+    object::{AckState, Body, ProcessObject, Queue},
     operations::queues::check_ring_bytes,
     sweep::Caller,
     tree::{CapabilityId, Child, Holder, ObjectId},
@@ -35,9 +39,15 @@ impl Kernel {
             let (asked, max) = (request.ring_bytes.into(), max.into());
             return Err(Denial::LimitReached { handle, limit, asked, used: 0, max });
         }
+        let priority_max = capability.limits().priority.unwrap_or(PRIORITY_MAX);
+        if request.priority > priority_max {
+            let (limit, handle) = (CapabilityLimit::Priority, request.queue);
+            let (asked, max) = (request.priority.into(), priority_max.into());
+            return Err(Denial::LimitReached { handle, limit, asked, used: 0, max });
+        }
         let ack = self.check_open_lane(caller, queue, request.ring_bytes)?;
         self.check_request(caller.process)?;
-        let lane = self.commit_lane(caller, through, queue, ack, request.ring_bytes);
+        let lane = self.commit_lane(caller, through, queue, ack, request);
         let ring = self.lanes[&lane].ring;
         let task = self.wait_for(Some(caller), Waiting::Ring(lane));
         let bytes = u64::from(request.ring_bytes) + PAGE_BYTES as u64;
@@ -92,9 +102,10 @@ impl Kernel {
         }
         let lane = self.lane_mut(id);
         lane.opening = Opening::Mapping;
-        let word = lane.sender_word;
+        let (word, peer) = (lane.sender_word, lane.receiver);
         let descriptors = vec![Descriptor::Writable(lane.ring), Descriptor::Readable(lane.ack_token)];
-        self.reply(caller, Reply::LaneOpening { lane: id, word }, descriptors);
+        let stamps = self.takes_stamps(id);
+        self.reply(caller, Reply::LaneOpening { lane: id, word, peer, stamps }, descriptors);
     }
 
     /// The ring is sealed: both ends can use it.
@@ -145,6 +156,12 @@ impl Kernel {
         }
     }
 
+    /// Whether the messages of a lane are to say when they were sent. Its queue may have ended.
+    fn takes_stamps(&self, id: LaneId) -> bool {
+        let object = self.lanes.get(&id).and_then(|lane| self.objects.get(&lane.queue));
+        matches!(object.map(|object| &object.body), Some(Body::Queue(queue)) if queue.order == QueueOrder::Arrival)
+    }
+
     pub(crate) fn lane_mut(&mut self, id: LaneId) -> &mut Lane {
         // INVARIANT: the caller found the lane in this very input.
         self.lanes.get_mut(&id).expect("a lane in use exists")
@@ -184,24 +201,24 @@ impl Kernel {
     }
 
     /// Whether the asker leaves lanes for others: a process has a quarter of them, a user that is not the receiver's three
-    /// quarters. A process that sends to itself has them all.
+    /// quarters. A process that sends to itself has them all. What is shared is what the receiver can take at all, however
+    /// large it says that its queue is.
     fn check_share(&self, caller: Caller, queue: &Queue) -> Result<(), Denial> {
         let (sender, receiver) = (self.process(caller.process), self.process(queue.receiver));
         if sender.account == receiver.account {
             return Ok(());
         }
         let senders_max = queue.senders_max;
-        let lanes = || queue.lanes.iter().filter_map(|lane| self.lanes.get(lane));
-        let process_share = (senders_max / 4).max(QUEUE_SHARE_MIN).min(senders_max);
-        let own = lanes().filter(|lane| lane.sender_account == sender.account).count();
-        if own >= usize::from(process_share) {
+        let shared = senders_max.min(u16::try_from(self.accounts.lanes_max()).unwrap_or(u16::MAX));
+        let process_share = (shared / 4).max(QUEUE_SHARE_MIN).min(senders_max);
+        if queue.shares.of_account(sender.account) >= process_share {
             let who = Sharer::Process;
             return Err(Denial::ShareExceeded { who, share: process_share, senders_max });
         }
-        let user_share = (senders_max - senders_max / 4).max(1);
+        let user_share = (shared - shared / 4).max(1);
         let uid = self.accounts.uid(sender.account);
-        let of_user = lanes().filter(|lane| self.accounts.uid(lane.sender_account) == uid).count();
-        if uid != self.accounts.uid(receiver.account) && of_user >= usize::from(user_share) {
+        let is_foreign = uid != self.accounts.uid(receiver.account);
+        if is_foreign && queue.shares.of_user(uid) >= user_share {
             return Err(Denial::ShareExceeded { who: Sharer::User, share: user_share, senders_max });
         }
         Ok(())
@@ -213,8 +230,9 @@ impl Kernel {
         through: CapabilityId,
         queue: ObjectId,
         ack: u32,
-        ring_bytes: u32,
+        request: &request::OpenLane,
     ) -> LaneId {
+        let request::OpenLane { ring_bytes, priority, .. } = *request;
         let id = LaneId(self.next_number());
         let ring = Token(self.next_number());
         let (sender, receiver) = (caller.process, self.receiver(queue));
@@ -231,11 +249,14 @@ impl Kernel {
         slot.1 = AckState::Used(id);
         let ack_token = slot.0;
         let sender_account = self.process(sender).account;
+        let uid = self.accounts.uid(sender_account);
+        self.queue_mut(queue).shares.add(sender_account, uid);
         let receiver_account = self.process(receiver).account;
         self.accounts.charge(sender_account, Lane::SENDER_CHARGE.plus(Lane::memory_charge(ring_bytes)));
         self.accounts.charge(receiver_account, Lane::RECEIVER_CHARGE);
         self.process_mut(sender).sending.insert(id);
         self.process_mut(receiver).receiving.insert(id);
+        self.meet(Pair::of(sender, receiver));
         let lane = Lane {
             queue,
             sender,
@@ -245,6 +266,7 @@ impl Kernel {
             capability: Some(capability),
             ring,
             ring_bytes,
+            priority,
             ack,
             ack_token,
             sender_word,
@@ -284,6 +306,7 @@ impl Kernel {
             lane: id,
             ack: lane.ack,
             ring_bytes: lane.ring_bytes,
+            priority: lane.priority,
             badge,
             bearer,
             peer,

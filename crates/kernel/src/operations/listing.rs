@@ -132,6 +132,7 @@ impl Kernel {
             senders: queue.lanes.len() as u16,
             senders_max: queue.senders_max,
             stock: queue.ready.len() as u16,
+            order: queue.order,
         }
     }
 
@@ -143,6 +144,7 @@ impl Kernel {
             sender_pid: self.processes.get(&lane.sender).map_or(0, Process::pid),
             badge: lane.capability.and_then(|capability| self.tree.get(capability).badge),
             ring_bytes: lane.ring_bytes,
+            priority: lane.priority,
             draining: !lane.sender_here,
             waiting_bytes: None,
             messages_taken: None,

@@ -5,6 +5,7 @@ mod answers;
 mod capabilities;
 mod devices;
 mod directory;
+mod doorbells;
 mod escrow;
 mod lanes;
 mod listing;

@@ -8,7 +8,7 @@ use alloc::{
 use keyway_abi::{
     Created, Denial, Kind, ProcessNumber, Reply, Rights,
     layout::{PAGE_BYTES, RING_BYTES_MAX, RING_BYTES_MIN},
-    limits::{QUEUE_SENDERS_MAX, STOCK_MAX},
+    limits::{ACKS_MAX, QUEUE_SENDERS_MAX, STOCK_MAX},
     request,
 };
 
@@ -18,6 +18,7 @@ use crate::{
     lane::{Lane, Waiting},
     limits::Charge,
     object::{AckState, Body, Queue},
+    shares::Shares,
     sweep::Caller,
     tree::ObjectId,
 };
@@ -30,8 +31,8 @@ impl Kernel {
     ) -> Result<Outcome, Denial> {
         check_ring_bytes(request.ring_bytes_max, RING_BYTES_MAX)?;
         check_count(request.senders_max.into(), QUEUE_SENDERS_MAX.into())?;
-        if request.stock > STOCK_MAX {
-            return Err(Denial::InvalidCount { asked: request.stock.into(), max: STOCK_MAX.into() });
+        if request.stock > ACKS_MAX {
+            return Err(Denial::InvalidCount { asked: request.stock.into(), max: ACKS_MAX.into() });
         }
         self.check_room(caller.process)?;
         let stock = Lane::ack_charge(request.stock.into());
@@ -46,10 +47,12 @@ impl Kernel {
                 handle: keyway_abi::Handle::NONE,
                 ring_bytes_max: request.ring_bytes_max,
                 senders_max: request.senders_max,
+                order: request.order,
                 acks: BTreeMap::new(),
                 ready: BTreeSet::new(),
                 next_ack: 0,
                 lanes: BTreeSet::new(),
+                shares: Shares::default(),
                 names: BTreeSet::new(),
             })
         });
@@ -66,11 +69,11 @@ impl Kernel {
     pub(crate) fn top_up(&mut self, caller: Caller, request: &request::TopUp) -> Result<Outcome, Denial> {
         let (_, capability) = self.held(caller.process, request.queue, Kind::Queue, Rights::RECEIVE)?;
         let id = capability.object;
-        check_count(request.count.into(), STOCK_MAX.into())?;
+        check_count(request.count.into(), ACKS_MAX.into())?;
         let count = u32::from(request.count);
         let queue = self.queue(id);
         let unused = (queue.acks.len() - queue.lanes.len()) as u64;
-        let max = u64::from(queue.senders_max.max(STOCK_MAX.into()));
+        let max = u64::from(queue.senders_max).clamp(ACKS_MAX.into(), STOCK_MAX.into());
         if unused + u64::from(count) > max {
             return Err(Denial::InvalidCount { asked: unused + u64::from(count), max });
         }
@@ -91,7 +94,7 @@ impl Kernel {
     ) -> Result<Outcome, Denial> {
         let (_, capability) = self.held(caller.process, request.queue, Kind::Queue, Rights::RECEIVE)?;
         let id = capability.object;
-        check_count(request.count.into(), STOCK_MAX.into())?;
+        check_count(request.count.into(), ACKS_MAX.into())?;
         let count = u32::from(request.count);
         let queue = self.queue(id);
         let Some(end) = request.first.checked_add(count) else {

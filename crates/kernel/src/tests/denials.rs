@@ -46,7 +46,7 @@ fn a_capability_of_another_kind_is_refused() {
     let region = driver.region(a);
     let cases: Vec<(Request, Handle, Kind, Kind)> = alloc::vec![
         (
-            request::OpenLane { queue: region, ring_bytes: RING_BYTES }.into(),
+            request::OpenLane { queue: region, ring_bytes: RING_BYTES, priority: 0 }.into(),
             region,
             Kind::Queue,
             Kind::Region
@@ -75,7 +75,7 @@ fn a_capability_without_the_right_is_refused() {
     let bare = driver.made(a.number, derive(queue, Rights::empty())).handle;
     let held = Rights::empty();
     let missing = |handle, needed| Denial::MissingRights { handle, needed, held };
-    let open = request::OpenLane { queue: bare, ring_bytes: RING_BYTES };
+    let open = request::OpenLane { queue: bare, ring_bytes: RING_BYTES, priority: 0 };
     assert_eq!(driver.denied(a.number, open), missing(bare, Rights::SEND));
     let top_up = request::TopUp { queue: bare, count: 1 };
     assert_eq!(driver.denied(a.number, top_up), missing(bare, Rights::RECEIVE));
@@ -159,9 +159,15 @@ fn a_badge_is_fixed_once_and_inherited() {
 fn derivation_has_a_depth_limit_everywhere() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
-    let Reply::Queue { queue, .. } =
-        driver.ask(a.number, request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 1 })
-    else {
+    let Reply::Queue { queue, .. } = driver.ask(
+        a.number,
+        request::CreateQueue {
+            ring_bytes_max: 4096,
+            senders_max: 1,
+            stock: 1,
+            order: request::QueueOrder::Fair,
+        },
+    ) else {
         panic!("a queue")
     };
     driver.done(a.number, request::AcksMapped { queue: queue.handle, first: 0, count: 1 });
@@ -234,13 +240,18 @@ fn absurd_sizes_are_refused() {
     let mut driver = Driver::new();
     let a = driver.connect();
     for bytes in [0, 2048, 4097, 12288, 1 << 31] {
-        let create = request::CreateQueue { ring_bytes_max: bytes, senders_max: 1, stock: 0 };
+        let create = request::CreateQueue {
+            ring_bytes_max: bytes,
+            senders_max: 1,
+            stock: 0,
+            order: request::QueueOrder::Fair,
+        };
         let denial = Denial::InvalidSize { asked: bytes.into(), min: 4096, max: 1 << 30 };
         assert_eq!(driver.denied(a.number, create), denial);
     }
     let queue = driver.queue(a, 1);
     for ring_bytes in [0, 4095, 1 << 17] {
-        let open = request::OpenLane { queue, ring_bytes };
+        let open = request::OpenLane { queue, ring_bytes, priority: 0 };
         let denial = Denial::InvalidSize { asked: ring_bytes.into(), min: 4096, max: 1 << 16 };
         assert_eq!(driver.denied(a.number, open), denial);
     }
@@ -258,21 +269,31 @@ fn absurd_sizes_are_refused() {
 fn absurd_counts_are_refused() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    for senders_max in [0, 121, u16::MAX] {
-        let create = request::CreateQueue { ring_bytes_max: 4096, senders_max, stock: 0 };
-        let denial = Denial::InvalidCount { asked: senders_max.into(), max: 120 };
+    for senders_max in [0, 16_385, u16::MAX] {
+        let create = request::CreateQueue {
+            ring_bytes_max: 4096,
+            senders_max,
+            stock: 0,
+            order: request::QueueOrder::Fair,
+        };
+        let denial = Denial::InvalidCount { asked: senders_max.into(), max: 16_384 };
         assert_eq!(driver.denied(a.number, create), denial);
     }
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 9 };
-    assert_eq!(driver.denied(a.number, create), Denial::InvalidCount { asked: 9, max: 8 });
+    let create = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 1,
+        stock: 17,
+        order: request::QueueOrder::Fair,
+    };
+    assert_eq!(driver.denied(a.number, create), Denial::InvalidCount { asked: 17, max: 16 });
     let queue = driver.queue(a, 3);
-    for count in [0, 9] {
-        let denial = Denial::InvalidCount { asked: count.into(), max: 8 };
+    for count in [0, 17] {
+        let denial = Denial::InvalidCount { asked: count.into(), max: 16 };
         assert_eq!(driver.denied(a.number, request::TopUp { queue, count }), denial);
         assert_eq!(driver.denied(a.number, request::AcksMapped { queue, first: 0, count }), denial);
     }
-    let denial = Denial::InvalidCount { asked: 9, max: 8 };
-    assert_eq!(driver.denied(a.number, request::TopUp { queue, count: 6 }), denial, "the stock is bounded");
+    let denial = Denial::InvalidCount { asked: 17, max: 16 };
+    assert_eq!(driver.denied(a.number, request::TopUp { queue, count: 14 }), denial, "the stock is bounded");
     let denial = Denial::InvalidCount { asked: 3, max: 3 };
     assert_eq!(driver.denied(a.number, request::AcksMapped { queue, first: 3, count: 1 }), denial);
     for first in [u32::MAX - 8, u32::MAX - 7, u32::MAX] {
@@ -309,7 +330,12 @@ fn what_has_ended_says_so() {
 fn no_process_and_no_user_takes_all_lanes_of_anothers_queue() {
     let mut driver = Driver::new();
     let receiver = driver.connect_uid(1);
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 40, stock: 8 };
+    let create = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 40,
+        stock: 8,
+        order: request::QueueOrder::Fair,
+    };
     let Reply::Queue { queue, .. } = driver.ask(receiver.number, create) else { panic!("a queue") };
     for first in [0, 8, 16, 24, 32] {
         if first > 0 {
@@ -324,12 +350,12 @@ fn no_process_and_no_user_takes_all_lanes_of_anothers_queue() {
         for _ in 0..10 {
             driver.open(hog, send);
         }
-        let open = request::OpenLane { queue: send, ring_bytes: 4096 };
+        let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0 };
         assert_eq!(driver.denied(hog.number, open), share(Sharer::Process, 10));
     }
     let fourth = driver.connect_uid(2);
     let send = driver.give(receiver, queue.handle, fourth, Rights::SEND);
-    let open = request::OpenLane { queue: send, ring_bytes: 4096 };
+    let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0 };
     assert_eq!(driver.denied(fourth.number, open), share(Sharer::User, 30));
     let other = driver.connect_uid(3);
     let send = driver.give(receiver, queue.handle, other, Rights::SEND);
@@ -338,7 +364,7 @@ fn no_process_and_no_user_takes_all_lanes_of_anothers_queue() {
     for _ in 0..9 {
         driver.open(receiver, queue.handle);
     }
-    let open = request::OpenLane { queue: queue.handle, ring_bytes: 4096 };
+    let open = request::OpenLane { queue: queue.handle, ring_bytes: 4096, priority: 0 };
     assert_eq!(driver.denied(receiver.number, open), Denial::SendersExceeded { senders_max: 40 });
     driver.finish();
 }
@@ -347,10 +373,15 @@ fn no_process_and_no_user_takes_all_lanes_of_anothers_queue() {
 fn a_queue_takes_as_many_senders_as_it_may_and_as_its_stock_lasts() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 2, stock: 3 };
+    let create = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 2,
+        stock: 3,
+        order: request::QueueOrder::Fair,
+    };
     let Reply::Queue { queue, .. } = driver.ask(b.number, create) else { panic!("a queue") };
     let send = driver.give(b, queue.handle, a, Rights::SEND);
-    let open = request::OpenLane { queue: send, ring_bytes: 4096 };
+    let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0 };
     assert_eq!(driver.denied(a.number, open.clone()), Denial::StockEmpty, "nothing is mapped yet");
     driver.done(b.number, request::AcksMapped { queue: queue.handle, first: 0, count: 3 });
     let (lane, _) = driver.open(a, send);
@@ -373,7 +404,7 @@ fn a_used_up_stock_is_empty_until_topped_up() {
     let (a, b) = (driver.connect(), driver.connect());
     let joined = driver.lane(a, b);
     driver.open(a, joined.send);
-    let open = request::OpenLane { queue: joined.send, ring_bytes: RING_BYTES };
+    let open = request::OpenLane { queue: joined.send, ring_bytes: RING_BYTES, priority: 0 };
     assert_eq!(driver.denied(a.number, open), Denial::StockEmpty);
     let reply = driver.ask(b.number, request::TopUp { queue: joined.queue, count: 1 });
     assert_eq!(reply, Reply::Acks { first_ack: 2 });

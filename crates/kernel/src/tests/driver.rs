@@ -47,12 +47,15 @@ pub(super) struct Driver {
     /// Each memory that was made and not dropped, with its size.
     pub(super) memories: BTreeMap<Token, u64>,
     pub(super) devices: BTreeSet<Token>,
+    /// Each doorbell that was made, with how many of its ends were not sent.
+    pub(super) doorbells: BTreeMap<Token, u32>,
     pub(super) farewells: BTreeMap<ProcessNumber, Option<Farewell>>,
     /// The effects of the last input.
     pub(super) effects: Vec<Effect>,
     replies: BTreeMap<(ProcessNumber, u32), (Reply, Vec<Descriptor>)>,
     events: BTreeMap<ProcessNumber, Vec<Event>>,
     words: BTreeMap<(ProcessNumber, u32, u16), u32>,
+    making: BTreeMap<Task, Token>,
     present: BTreeSet<ProcessNumber>,
     calls: u32,
     pids: u32,
@@ -68,11 +71,13 @@ impl Driver {
             audits: true,
             memories: BTreeMap::new(),
             devices: BTreeSet::new(),
+            doorbells: BTreeMap::new(),
             farewells: BTreeMap::new(),
             effects: Vec::new(),
             replies: BTreeMap::new(),
             events: BTreeMap::new(),
             words: BTreeMap::new(),
+            making: BTreeMap::new(),
             present: BTreeSet::new(),
             calls: 0,
             pids: 100,
@@ -214,6 +219,7 @@ impl Driver {
     /// Answers the task that has waited longest.
     pub(super) fn answer_next(&mut self, outcome: Result<(), Refusal>) {
         let task = self.pending.remove(0);
+        self.note_doorbell(task, outcome.is_ok());
         let effects = self.kernel.on_answer(self.now_ns, Answer { task, outcome }).collect();
         self.run(effects);
     }
@@ -286,6 +292,7 @@ impl Driver {
         assert!(self.kernel.is_vacant(), "nothing is left: {:?}", self.kernel);
         assert!(self.memories.is_empty(), "every memory was dropped: {:?}", self.memories);
         assert!(self.devices.is_empty(), "every device was dropped: {:?}", self.devices);
+        assert!(self.doorbells.is_empty(), "every end went somewhere: {:?}", self.doorbells);
     }
 
     fn take_reply(&mut self, process: ProcessNumber, call: u32) -> Option<(Reply, Vec<Descriptor>)> {
@@ -308,10 +315,17 @@ impl Driver {
         let first = core::mem::take(&mut self.effects);
         while self.pending.len() > held {
             let task = self.pending.remove(held);
+            self.note_doorbell(task, true);
             let effects = self.kernel.on_answer(self.now_ns, Answer { task, outcome: Ok(()) }).collect();
             self.run(effects);
         }
         self.effects = first;
+    }
+
+    fn note_doorbell(&mut self, task: Task, made: bool) {
+        if let (Some(token), true) = (self.making.remove(&task), made) {
+            self.doorbells.insert(token, 2);
+        }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -321,6 +335,13 @@ impl Driver {
                 for descriptor in &descriptors {
                     if let Descriptor::Writable(token) | Descriptor::Readable(token) = descriptor {
                         assert!(self.memories.contains_key(token), "what is sent is there: {token:?}");
+                    }
+                    if let Descriptor::DoorbellEnd(token) = descriptor {
+                        let left = self.doorbells.get_mut(token).expect("an end that is sent is there");
+                        *left -= 1;
+                        if *left == 0 {
+                            self.doorbells.remove(token);
+                        }
                     }
                 }
                 match frame {
@@ -350,6 +371,14 @@ impl Driver {
             Effect::FreezeMemory { task, token, .. } => {
                 assert!(self.memories.contains_key(&token), "what is frozen is there");
                 self.pending.push(task);
+            }
+            // What Linux refuses was never made, see `answer_next`.
+            Effect::CreateDoorbell { task, token } => {
+                self.making.insert(task, token);
+                self.pending.push(task);
+            }
+            Effect::DropDoorbell { token } => {
+                assert_eq!(self.doorbells.remove(&token), Some(2), "dropped once, and whole: {token:?}");
             }
             Effect::CreatePage { task, .. } | Effect::Signal { task, .. } => self.pending.push(task),
             Effect::CreatePair { task, process, .. } => {
@@ -382,7 +411,12 @@ impl Driver {
 impl Driver {
     /// A queue with `stock` acknowledgement memories mapped.
     pub(super) fn queue(&mut self, receiver: Who, stock: u8) -> Handle {
-        let request = request::CreateQueue { ring_bytes_max: 1 << 16, senders_max: 8, stock };
+        let request = request::CreateQueue {
+            ring_bytes_max: 1 << 16,
+            senders_max: 8,
+            stock,
+            order: request::QueueOrder::Fair,
+        };
         let reply = self.ask(receiver.number, request);
         let Reply::Queue { queue, first_ack, .. } = reply else { panic!("a queue: {reply:?}") };
         if stock > 0 {
@@ -430,8 +464,8 @@ impl Driver {
     }
 
     pub(super) fn open(&mut self, sender: Who, queue: Handle) -> (LaneId, WordPlace) {
-        let reply = self.ask(sender.number, request::OpenLane { queue, ring_bytes: RING_BYTES });
-        let Reply::LaneOpening { lane, word } = reply else { panic!("a lane: {reply:?}") };
+        let reply = self.ask(sender.number, request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 });
+        let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane: {reply:?}") };
         self.done(sender.number, request::LaneMapped { lane });
         (lane, word)
     }
@@ -536,6 +570,7 @@ fn each(event: Event) -> Vec<Event> {
     match event {
         Event::CapabilitiesLost { handles } => handles.into_iter().map(lost).collect(),
         Event::LanesEnded { lanes, why } => lanes.into_iter().map(|lane| lane_ended(lane, why)).collect(),
+        Event::DoorbellsEnded { peers } => peers.into_iter().map(doorbell_ended).collect(),
         Event::AcksDropped { acks } => acks.into_iter().map(|(queue, ack)| ack_dropped(queue, ack)).collect(),
         other => alloc::vec![other],
     }
@@ -547,6 +582,10 @@ pub(super) fn lost(handle: Handle) -> Event {
 
 pub(super) fn lane_ended(lane: LaneId, why: LaneEnd) -> Event {
     Event::LanesEnded { lanes: alloc::vec![lane], why }
+}
+
+pub(super) fn doorbell_ended(peer: ProcessNumber) -> Event {
+    Event::DoorbellsEnded { peers: alloc::vec![peer] }
 }
 
 pub(super) fn ack_dropped(queue: Handle, ack: u32) -> Event {

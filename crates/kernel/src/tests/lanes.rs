@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use keyway_abi::{
-    Denial, Event, Kind, LaneEnd, Reply, Rights,
+    Denial, Event, Kind, LaneEnd, Listing, QueueOrder, Reply, Rights,
     layout::{GENERATION_FIRST, WORD_DEAD, WORD_REVOKED},
     request,
 };
@@ -34,8 +34,8 @@ fn the_ring_goes_to_the_sender_writable_and_sealed_to_the_receiver() {
     let queue = driver.queue(b, 1);
     let send = driver.give(b, queue, a, Rights::SEND);
     let (reply, descriptors) =
-        driver.ask_all(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
-    let Reply::LaneOpening { lane, word } = reply else { panic!("a lane") };
+        driver.ask_all(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+    let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane") };
     assert!(matches!(descriptors[..], [Descriptor::Writable(_), Descriptor::Readable(_)]));
     assert_eq!(driver.word(a.number, word), 0, "not usable before it is sealed");
     assert_eq!(driver.kernel.lane_memories(lane), None);
@@ -56,7 +56,12 @@ fn the_ring_goes_to_the_sender_writable_and_sealed_to_the_receiver() {
 fn each_acknowledgement_memory_comes_writable_in_the_order_of_its_number() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    let create = request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max: 8, stock: 3 };
+    let create = request::CreateQueue {
+        ring_bytes_max: RING_BYTES,
+        senders_max: 8,
+        stock: 3,
+        order: QueueOrder::Fair,
+    };
     let (reply, first) = driver.ask_all(a.number, create);
     let Reply::Queue { queue, first_ack: 0, .. } = reply else { panic!("a queue: {reply:?}") };
     let (reply, further) = driver.ask_all(a.number, request::TopUp { queue: queue.handle, count: 2 });
@@ -155,7 +160,7 @@ fn a_sender_that_leaves_before_its_lane_is_open_uses_up_one_acknowledgement_memo
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { queue, send, .. } = driver.lane(a, b);
-    driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+    driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
     driver.end(a.number);
     let events = driver.events(b.number);
     assert!(events.contains(&ack_dropped(queue, 1)), "{events:?}");
@@ -167,8 +172,8 @@ fn a_lane_that_ends_while_it_is_sealed_is_denied_and_waits_to_be_closed() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { queue, send, .. } = driver.lane(a, b);
-    let reply = driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
-    let Reply::LaneOpening { lane, word } = reply else { panic!("a lane") };
+    let reply = driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+    let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane") };
     driver.hold = true;
     let call = driver.post(a.number, request::LaneMapped { lane });
     driver.ask(b.number, request::Revoke { handle: queue });
@@ -186,7 +191,8 @@ fn a_lane_that_its_sender_closes_while_it_opens_is_denied_and_gone() {
         let (a, b) = (driver.connect(), driver.connect());
         let Joined { queue, send, .. } = driver.lane(a, b);
         driver.hold = true;
-        let mut call = driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+        let mut call =
+            driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
         let lane = *driver.kernel.lanes.keys().next_back().expect("the lane that opens");
         if sealing {
             driver.answer_next(Ok(()));
@@ -219,5 +225,26 @@ fn a_process_that_sends_to_itself_closes_the_senders_end_first() {
     assert_eq!(reply, Reply::Acks { first_ack: 1 });
     driver.done(a.number, request::AcksMapped { queue, first: 1, count: 1 });
     driver.open(a, queue);
+    driver.finish();
+}
+
+#[test]
+fn the_order_of_a_queue_is_listed_and_senders_stamp_where_it_is_by_arrival() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let orders = [QueueOrder::Fair, QueueOrder::Priority, QueueOrder::Arrival];
+    for order in orders {
+        let create = request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max: 8, stock: 1, order };
+        let Reply::Queue { queue, .. } = driver.ask(b.number, create) else { panic!("a queue") };
+        driver.done(b.number, request::AcksMapped { queue: queue.handle, first: 0, count: 1 });
+        let send = driver.give(b, queue.handle, a, Rights::SEND);
+        let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 };
+        let Reply::LaneOpening { stamps, .. } = driver.ask(a.number, open) else { panic!("a lane") };
+        assert_eq!(stamps, order == QueueOrder::Arrival);
+    }
+    let directory = a.directory;
+    let listed = driver.ask(a.number, request::ListQueues { directory, after: None });
+    let Reply::Listing(Listing::Queues(queues)) = listed else { panic!("queues: {listed:?}") };
+    assert_eq!(queues.iter().map(|queue| queue.order).collect::<Vec<_>>(), orders);
     driver.finish();
 }

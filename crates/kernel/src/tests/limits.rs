@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use keyway_abi::{
-    CapabilityLimit, CapabilityLimits, Denial, Handle, Payer, Quota, Reply, Request, Rights, Terms,
+    CapabilityLimit, CapabilityLimits, Denial, Event, Handle, Listing, Payer, Quota, Reply, Request, Rights,
+    Terms,
     request::{self, EscrowHow, MapAccess, RegionFlags},
 };
 
@@ -13,7 +14,7 @@ use crate::{Limits, Refusal};
 const ALL: Rights = Rights::SEND.union(Rights::DERIVE).union(Rights::GRANT);
 
 fn opens(max: u16) -> CapabilityLimits {
-    CapabilityLimits { opens: Some(max), ring_bytes: None }
+    CapabilityLimits { opens: Some(max), ring_bytes: None, priority: None }
 }
 
 fn limited(driver: &mut Driver, who: Who, from: Handle, rights: Rights, limits: CapabilityLimits) -> Handle {
@@ -25,7 +26,7 @@ fn full(handle: Handle, used: u64, max: u64) -> Denial {
 }
 
 fn open(queue: Handle) -> request::OpenLane {
-    request::OpenLane { queue, ring_bytes: RING_BYTES }
+    request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 }
 }
 
 #[test]
@@ -88,7 +89,7 @@ fn a_ring_is_no_larger_than_its_capability_allows() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let queue = driver.queue(a, 2);
-    let limits = CapabilityLimits { opens: None, ring_bytes: Some(RING_BYTES) };
+    let limits = CapabilityLimits { opens: None, ring_bytes: Some(RING_BYTES), priority: None };
     let small = limited(&mut driver, a, queue, ALL, limits);
     let of_b = driver.give(a, small, b, Rights::SEND);
     let denial = Denial::LimitReached {
@@ -98,9 +99,39 @@ fn a_ring_is_no_larger_than_its_capability_allows() {
         used: 0,
         max: RING_BYTES.into(),
     };
-    let large = request::OpenLane { queue: of_b, ring_bytes: RING_BYTES * 2 };
+    let large = request::OpenLane { queue: of_b, ring_bytes: RING_BYTES * 2, priority: 0 };
     assert_eq!(driver.denied(b.number, large), denial);
     driver.open(b, of_b);
+    driver.finish();
+}
+
+#[test]
+fn a_lane_has_no_higher_priority_than_its_capability_allows() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(a, 4);
+    let ask = |queue, priority| request::OpenLane { queue, ring_bytes: RING_BYTES, priority };
+    let too_high = |handle, asked, max| {
+        let limit = CapabilityLimit::Priority;
+        Denial::LimitReached { handle, limit, asked, used: 0, max }
+    };
+    let limits = CapabilityLimits { priority: Some(3), ..CapabilityLimits::NONE };
+    let low = limited(&mut driver, a, queue, ALL, limits);
+    let of_b = driver.give(a, low, b, Rights::SEND);
+    assert_eq!(driver.denied(b.number, ask(of_b, 4)), too_high(of_b, 4, 3));
+    assert_eq!(driver.denied(a.number, ask(queue, 8)), too_high(queue, 8, 7), "there is none higher");
+    for (who, queue, asked) in [(b, of_b, 3), (b, of_b, 0), (a, queue, 7)] {
+        let Reply::LaneOpening { lane, .. } = driver.ask(who.number, ask(queue, asked)) else {
+            panic!("a lane")
+        };
+        driver.done(who.number, request::LaneMapped { lane });
+        let Event::LaneOpened { priority, .. } = driver.opened(a) else { panic!("opened") };
+        assert_eq!(priority, asked);
+    }
+    let directory = a.directory;
+    let listed = driver.ask(a.number, request::ListLanes { directory, after: None });
+    let Reply::Listing(Listing::Lanes(lanes)) = listed else { panic!("lanes: {listed:?}") };
+    assert_eq!(lanes.iter().map(|lane| lane.priority).collect::<Vec<_>>(), [3, 0, 7]);
     driver.finish();
 }
 
@@ -110,7 +141,7 @@ fn limits_only_shrink_and_are_inherited() {
     let (a, b) = (driver.connect(), driver.connect());
     let joined = driver.lane(a, b);
     let queue = driver.queue(a, 1);
-    let limits = CapabilityLimits { opens: Some(3), ring_bytes: Some(8192) };
+    let limits = CapabilityLimits { opens: Some(3), ring_bytes: Some(8192), priority: Some(2) };
     let from = limited(&mut driver, a, queue, ALL, limits);
     let own = |handle, entries: &[keyway_abi::CapabilityEntry]| {
         entries.iter().find(|entry| entry.handle == handle).map(|entry| entry.limits)
@@ -122,7 +153,13 @@ fn limits_only_shrink_and_are_inherited() {
     let to = driver.introduce(b, a, Rights::ENDOW);
     let more = [
         (opens(4), CapabilityLimit::Opens, 4, 3),
-        (CapabilityLimits { opens: None, ring_bytes: Some(8193) }, CapabilityLimit::RingBytes, 8193, 8192),
+        (
+            CapabilityLimits { ring_bytes: Some(8193), ..CapabilityLimits::NONE },
+            CapabilityLimit::RingBytes,
+            8193,
+            8192,
+        ),
+        (CapabilityLimits { priority: Some(3), ..CapabilityLimits::NONE }, CapabilityLimit::Priority, 3, 2),
     ];
     for (limits, limit, asked, held) in more {
         let terms = Terms { limits, ..Terms::rights(Rights::SEND) };
@@ -141,7 +178,15 @@ fn limits_only_shrink_and_are_inherited() {
     assert_eq!(own(same, &driver.list(a.number)), Some(limits));
     let terms = Terms { limits: opens(1), ..Terms::rights(Rights::SEND) };
     driver.made(a.number, request::Weaken { handle: child, terms });
-    let left = CapabilityLimits { opens: Some(1), ring_bytes: Some(8192) };
+    let left = CapabilityLimits { opens: Some(1), ring_bytes: Some(8192), priority: Some(2) };
+    let none = CapabilityLimits { priority: Some(8), ..CapabilityLimits::NONE };
+    let terms = Terms { limits: none, ..Terms::rights(Rights::SEND) };
+    let denial = Denial::LimitExceeded { limit: CapabilityLimit::Priority, asked: 8, held: 7 };
+    assert_eq!(
+        driver.denied(a.number, request::Derive { from: queue, terms }),
+        denial,
+        "there is none higher"
+    );
     assert_eq!(own(child, &driver.list(a.number)), Some(left));
     driver.finish();
 }
@@ -230,7 +275,13 @@ fn lasting(driver: &mut Driver, who: Who) -> Vec<Request> {
     let (written, _) = driver.map(who, freezable, MapAccess::Write);
     driver.done(who.number, request::RegionMapped { mapping: written });
     alloc::vec![
-        request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max: 1, stock: 1 }.into(),
+        request::CreateQueue {
+            ring_bytes_max: RING_BYTES,
+            senders_max: 1,
+            stock: 1,
+            order: request::QueueOrder::Fair
+        }
+        .into(),
         request::TopUp { queue, count: 1 }.into(),
         request::AcksMapped { queue, first, count: 1 }.into(),
         unopened.into(),

@@ -48,7 +48,12 @@ fn handles_are_bounded_and_given_back() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let last = fill_handles(&mut driver, a);
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 0 };
+    let create = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 1,
+        stock: 0,
+        order: request::QueueOrder::Fair,
+    };
     assert_eq!(driver.denied(a.number, create), full(Quota::Handles, HANDLES_MAX.into()));
     let region = request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() };
     assert_eq!(driver.denied(a.number, region), full(Quota::Handles, HANDLES_MAX.into()));
@@ -66,14 +71,15 @@ fn a_full_receiver_takes_no_lane() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { send, .. } = driver.lane(a, b);
-    let opening = driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+    let opening =
+        driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
     let Reply::LaneOpening { lane, .. } = opening else { panic!("a lane: {opening:?}") };
     let last = fill_handles(&mut driver, b);
     // It was not full when the lane was asked for; it is when the lane is ready.
     let reply = driver.ask(a.number, request::LaneMapped { lane });
     assert_eq!(reply, Reply::Denied(Denial::ReceiverFull { quota: Quota::Handles }));
     assert!(matches!(driver.events(b.number)[..], [Event::AcksDropped { .. }]));
-    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES };
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 };
     assert_eq!(driver.denied(a.number, open), Denial::ReceiverFull { quota: Quota::Handles });
     driver.done(b.number, request::Delete { handle: last });
     driver.audits = false;
@@ -84,7 +90,12 @@ fn a_full_receiver_takes_no_lane() {
 fn objects_are_bounded() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 0 };
+    let create = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 1,
+        stock: 0,
+        order: request::QueueOrder::Fair,
+    };
     let denial = exhaust(&mut driver, |driver| driver.ask(a.number, create.clone()));
     assert_eq!(denial, full(Quota::Objects, OBJECTS_MAX.into()));
     driver.finish();
@@ -149,7 +160,12 @@ fn bytes_of_a_process_and_of_its_user_are_bounded() {
 fn descriptors_are_bounded() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 8 };
+    let create = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 1,
+        stock: 8,
+        order: request::QueueOrder::Fair,
+    };
     let denial = exhaust(&mut driver, |driver| driver.ask(a.number, create.clone()));
     let (max, of) = (DESCRIPTORS_MAX.into(), Payer::Process);
     let used = max - u64::from(SESSION_DESCRIPTORS);
@@ -166,10 +182,23 @@ fn stock_is_bounded_by_what_no_lane_has_taken() {
     for _ in 0..3 {
         driver.open(a, send);
     }
-    let reply = driver.ask(b.number, request::TopUp { queue, count: 3 });
+    let reply = driver.ask(b.number, request::TopUp { queue, count: 11 });
     assert_eq!(reply, Reply::Acks { first_ack: 8 });
-    let denial = Denial::InvalidCount { asked: 9, max: 8 };
+    let denial = Denial::InvalidCount { asked: 17, max: 16 };
     assert_eq!(driver.denied(b.number, request::TopUp { queue, count: 1 }), denial);
+    // A queue of many lanes has more, and not as many as it has lanes.
+    let create = request::CreateQueue {
+        ring_bytes_max: RING_BYTES,
+        senders_max: 1000,
+        stock: 16,
+        order: request::QueueOrder::Fair,
+    };
+    let Reply::Queue { queue, .. } = driver.ask(b.number, create) else { panic!("a queue") };
+    for _ in 0..3 {
+        driver.ask(b.number, request::TopUp { queue: queue.handle, count: 16 });
+    }
+    let denial = Denial::InvalidCount { asked: 65, max: 64 };
+    assert_eq!(driver.denied(b.number, request::TopUp { queue: queue.handle, count: 1 }), denial);
     driver.finish();
 }
 
@@ -177,7 +206,12 @@ fn stock_is_bounded_by_what_no_lane_has_taken() {
 fn lanes_are_bounded_also_those_to_oneself() {
     let mut driver = Driver::new();
     let a = driver.connect();
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 8, stock: 8 };
+    let create = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 8,
+        stock: 8,
+        order: request::QueueOrder::Fair,
+    };
     driver.audits = false;
     let mut queue = Handle::NONE;
     for lanes in 0..LANES_MAX / 2 {
@@ -192,7 +226,7 @@ fn lanes_are_bounded_also_those_to_oneself() {
     driver.audits = true;
     let queue = driver.queue(a, 1);
     let max = LANES_MAX.into();
-    let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
     let (quota, of) = (Quota::Lanes, Payer::Process);
     let denial = Denial::QuotaExceeded { quota, of, asked: 2, used: max, max };
     assert_eq!(driver.denied(a.number, open), denial);
@@ -274,7 +308,7 @@ fn a_process_without_a_broker_word_opens_nothing_until_a_page_comes() {
     let map = request::MapRegion { region, access: MapAccess::Read };
     let denial = exhaust(&mut driver, |driver| driver.ask(a.number, map.clone()));
     assert!(matches!(denial, Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, .. }), "{denial:?}");
-    let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
     assert!(matches!(
         driver.denied(a.number, open.clone()),
         Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, .. }
@@ -302,7 +336,7 @@ fn a_lane_to_oneself_takes_two_broker_words_and_one_from_another_takes_one() {
             driver.map(a, region, MapAccess::Read);
         }
         driver.audits = true;
-        let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
+        let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
         if to_itself {
             driver.post(a.number, open);
         } else {
@@ -364,7 +398,12 @@ fn refused_memory_undoes_the_queue_and_the_region() {
     driver.hold = true;
     let refused = Some(Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY }));
     let held = driver.list(a.number);
-    let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 2 };
+    let create = request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 1,
+        stock: 2,
+        order: request::QueueOrder::Fair,
+    };
     let queue = driver.post(a.number, create);
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(driver.reply_to(a.number, queue), refused);
@@ -392,7 +431,7 @@ fn refused_stock_is_no_stock() {
     let call = driver.post(a.number, request::AcksMapped { queue, first: 2, count: 1 });
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(driver.reply_to(a.number, call), refused);
-    let open = request::OpenLane { queue, ring_bytes: RING_BYTES };
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
     assert_eq!(driver.denied(a.number, open), Denial::StockEmpty);
     assert_eq!(driver.memories.len(), 1, "what was refused its seals is gone");
     driver.finish();
@@ -404,7 +443,7 @@ fn a_refused_ring_ends_the_lane_and_drops_its_acknowledgement_memory() {
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { send, queue, .. } = driver.lane(a, b);
     let refused = Some(Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY }));
-    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES };
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 };
     driver.hold = true;
     let call = driver.post(a.number, open.clone());
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
@@ -518,10 +557,15 @@ fn answers_that_come_after_the_process_ended_change_nothing() {
         let region = driver.region(a);
         let (mapping, _) = driver.map(a, region, MapAccess::Write);
         driver.hold = true;
-        driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+        driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
         driver.post(a.number, request::RegionMapped { mapping });
         driver.post(a.number, request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
-        let create = request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 1 };
+        let create = request::CreateQueue {
+            ring_bytes_max: 4096,
+            senders_max: 1,
+            stock: 1,
+            order: request::QueueOrder::Fair,
+        };
         driver.post(a.number, create);
         driver.post(a.number, request::OpenDeposit { process: a.own });
         driver.post(a.number, request::StartChild { process: a.own });
@@ -544,7 +588,7 @@ fn answers_about_what_has_ended_are_denials() {
     let region = driver.region(a);
     let (mapping, _) = driver.map(a, region, MapAccess::Write);
     driver.hold = true;
-    let ring = driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES });
+    let ring = driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
     let seal = driver.post(a.number, request::RegionMapped { mapping });
     let stock = driver.post(b.number, request::TopUp { queue, count: 1 });
     driver.done(b.number, request::Delete { handle: queue });

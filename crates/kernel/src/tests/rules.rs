@@ -133,7 +133,12 @@ fn a_lower_limit_leaves_what_is_used_and_refuses_more() {
     limits.process.objects = 3;
     driver.kernel.set_limits(limits);
     driver.kernel.audit();
-    let create = || request::CreateQueue { ring_bytes_max: 4096, senders_max: 1, stock: 0 };
+    let create = || request::CreateQueue {
+        ring_bytes_max: 4096,
+        senders_max: 1,
+        stock: 0,
+        order: request::QueueOrder::Fair,
+    };
     let denied = |of, used, max| Denial::QuotaExceeded { quota: Quota::Objects, of, asked: 1, used, max };
     assert_eq!(driver.denied(a.number, create()), denied(Payer::Process, 4, 3));
     let send = driver.give(a, queues[0], a, Rights::SEND);

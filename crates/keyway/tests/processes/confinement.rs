@@ -13,7 +13,7 @@ use std::{
 
 use keyway::{
     Audience, Badge, Client, Confined, ConfinedChild, Denial, Error, Handle, Incoming, QueueOptions, Rights,
-    abi::{self, DefaultActions, Event, Farewell, Fault, Reply, Request, request},
+    abi::{self, DefaultActions, Event, Farewell, Fault, PROTOCOL_VERSION, Reply, Request, request},
 };
 use keyway_sys::{
     confine::{self, Filter, ParentDeath},
@@ -136,7 +136,14 @@ fn hear(socket: &OwnedFd) -> keyway_wire::Incoming {
 
 /// Begins a session by hand.
 fn greet(socket: &OwnedFd) {
-    send(socket, request::Hello { version_min: 1, version_max: 1, default_actions: DefaultActions::Refused });
+    send(
+        socket,
+        request::Hello {
+            version_min: PROTOCOL_VERSION,
+            version_max: PROTOCOL_VERSION,
+            default_actions: DefaultActions::Refused,
+        },
+    );
     let welcome = hear(socket);
     assert!(matches!(welcome, keyway_wire::Incoming::Reply(_, Reply::Welcome(_))), "{welcome:?}");
 }

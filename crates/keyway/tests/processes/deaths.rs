@@ -194,7 +194,7 @@ fn when_the_broker_is_killed_whoever_waits_learns_it() {
         waits.push((format!("receive, {style:?}"), waiting(move || idle.receive().map(drop))));
 
         let full = client.create_queue(QueueOptions::default()).unwrap();
-        let options = SenderOptions { ring_bytes: Some(4096), wait: style };
+        let options = SenderOptions { ring_bytes: Some(4096), wait: style, ..SenderOptions::default() };
         let mut sender = client.open_sender_with(&full.sender_capability(None).unwrap(), options).unwrap();
         while sender.try_send(&[0; 64]).is_ok() {}
         waits.push((format!("send, {style:?}"), waiting(move || sender.send(&[0; 64]))));

@@ -38,7 +38,8 @@ fn record_bytes(number: u64) -> u32 {
 /// Sends numbered messages until it is killed.
 pub(crate) fn produce(part: &Part) {
     let client = Client::connect().unwrap();
-    let options = SenderOptions { ring_bytes: Some(4096), wait: style(&part.argument) };
+    let options =
+        SenderOptions { ring_bytes: Some(4096), wait: style(&part.argument), ..SenderOptions::default() };
     let mut sender = client.open_sender_with(&client.lookup("sink").unwrap(), options).unwrap();
     players::say("open");
     for number in 0.. {
@@ -163,7 +164,7 @@ fn the_sender_to_a_killed_consumer_wakes_and_learns_what_was_taken() {
         let mut player = stage.player("consumer", consumer);
         assert_eq!(player.hear(), "ready");
         let own = if seed % 2 == 0 { WaitStyle::Sleep } else { WaitStyle::Adaptive };
-        let options = SenderOptions { ring_bytes: Some(4096), wait: own };
+        let options = SenderOptions { ring_bytes: Some(4096), wait: own, ..SenderOptions::default() };
         let mut sender = client.open_sender_with(&client.lookup("drain").unwrap(), options).unwrap();
         let killer = player.kill_after(Duration::from_micros(dice.below(6_000)));
         let mut count = 0;

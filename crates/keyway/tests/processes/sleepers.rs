@@ -127,7 +127,8 @@ fn a_sleeping_sender_wakes_on_room_and_on_its_receivers_death() {
     for _ in 0..TIMES {
         let mut player = stage.player("slow receiver", "");
         assert_eq!(player.hear(), "ready");
-        let options = SenderOptions { ring_bytes: Some(4096), wait: WaitStyle::Sleep };
+        let options =
+            SenderOptions { ring_bytes: Some(4096), wait: WaitStyle::Sleep, ..SenderOptions::default() };
         let mut sender = client.open_sender_with(&client.lookup("drain").unwrap(), options).unwrap();
         let mut filled = 0;
         while sender.try_send(&[0; 1000]).is_ok() {

@@ -123,7 +123,7 @@ const MISTAKES: [(&str, usize, usize, &[&str]); 49] = [
     // Limits.
     ("[limits.process]\nsessions = 0\n", 2, 12, &["sessions is 0", "1 to 4294967295"]),
     ("[limits.user]\nlanes = 4294967296\n", 2, 9, &["lanes is 4294967296", "0 to 4294967295"]),
-    ("[limits.process]\nhandles = 0x1001\n", 2, 11, &["handles is", "0 to 4096"]),
+    ("[limits.process]\nhandles = 0x10001\n", 2, 11, &["handles is", "0 to 65536"]),
     ("[limits.process]\nnames = \"9\"\n", 2, 9, &["names is of type string", "0 to 4294967295"]),
 ];
 

@@ -35,8 +35,8 @@ impl Duel {
         self.oracle.child_until(parent, &terms, badge, Holder::Process(process, made.handle), payer);
         // What is open through one counts for the other, which is seen while both have room.
         if self.oracle.capabilities[parent].limits.opens.is_some() && !bits.is_multiple_of(4) {
-            self.open_through(process, from);
-            self.open_through(process, made.handle);
+            self.open_through(process, from, (bits >> 24) as u8 % 9);
+            self.open_through(process, made.handle, (bits >> 28) as u8 % 9);
         }
         true
     }
@@ -131,5 +131,7 @@ fn limits(choice: u32) -> CapabilityLimits {
     CapabilityLimits {
         opens: choice.is_multiple_of(2).then_some((choice >> 1) as u16 % 3),
         ring_bytes: (choice % 16 == 1).then_some(RING_BYTES << (choice >> 4 & 1) >> (choice >> 5 & 1)),
+        // Up to one more than there is.
+        priority: (choice % 16 == 3).then_some((choice >> 4) as u8 % 9),
     }
 }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use keyway_abi::{Event, Handle, Listing, Name, Reply, request};
 
 use super::{charges, oracle::Body, steps::Duel};
+use crate::neighbours::Doorbell;
 
 /// How many steps pass between two listings of everything; in between the kernel's tables are read where they are.
 const LISTED_EVERY: u64 = 16;
@@ -12,6 +13,7 @@ const LISTED_EVERY: u64 = 16;
 impl Duel {
     /// Everything is as predicted.
     pub(super) fn compare(&mut self) {
+        self.oracle.settle_doorbells();
         self.compare_news();
         for process in 0..self.oracle.people.len() {
             if !self.oracle.ended.contains(&process) {
@@ -111,6 +113,8 @@ impl Duel {
             );
             assert!(lane.escrow.keys().eq(known.escrow.keys()), "what lane {id} carries");
         }
+        let have = kernel.neighbours.values().filter(|found| found.doorbell == Doorbell::There).count();
+        assert_eq!(have, self.oracle.doorbells.len(), "the doorbells that there are");
         assert!(kernel.mappings.keys().eq(self.oracle.mappings.keys()), "the mappings that there are");
         for (id, mapping) in &kernel.mappings {
             assert_eq!(mapping.process, number(self.oracle.mappings[id].process), "mapping {id:?}");

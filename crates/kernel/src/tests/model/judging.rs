@@ -156,6 +156,10 @@ impl Oracle {
             let (asked, held) = (asked.ring_bytes.unwrap_or(0).into(), held.ring_bytes.unwrap_or(0).into());
             return Err(Denial::LimitExceeded { limit: CapabilityLimit::RingBytes, asked, held });
         }
+        if asked.priority.is_some_and(|asked| asked > held.priority.unwrap_or(7)) {
+            let (asked, held) = (asked.priority.unwrap_or(0).into(), held.priority.unwrap_or(7).into());
+            return Err(Denial::LimitExceeded { limit: CapabilityLimit::Priority, asked, held });
+        }
         match (fixed, badge) {
             (Some(held), Some(asked)) if asked != held => Err(Denial::BadgeFixed { asked, held }),
             _ => Ok(fixed.or(badge)),

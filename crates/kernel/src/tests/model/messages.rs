@@ -6,12 +6,12 @@ use keyway_abi::{
     BadgeBearer, CapabilityLimit, Denial, Event, Handle, Kind, LaneEnd, LaneId, Payer, Quota, Reply, Rights,
     Sharer, Terms, Ticket,
     limits::ESCROW_MAX,
-    request::{self, EscrowHow},
+    request::{self, EscrowHow, QueueOrder},
 };
 
 use super::{
     charges::{DERIVATION, HANDLE, LANE, REQUEST, RING, queue},
-    oracle::{Body, Holder, Lane, Why},
+    oracle::{Body, Holder, Lane, Why, pair},
     steps::Duel,
 };
 use crate::{object::Queue, tests::driver::RING_BYTES};
@@ -21,7 +21,12 @@ impl Duel {
     pub(super) fn create_queue(&mut self, process: usize, first: u8) -> bool {
         let (stock, senders_max) = (5 - first % 6, u16::from(first / 8 % 5) + 1);
         let number = self.oracle.people[process].number;
-        let request = request::CreateQueue { ring_bytes_max: RING_BYTES, senders_max, stock };
+        let request = request::CreateQueue {
+            ring_bytes_max: RING_BYTES,
+            senders_max,
+            stock,
+            order: QueueOrder::Arrival,
+        };
         let account = self.oracle.account(process);
         let plan = self.oracle.affords(account, &[&HANDLE]);
         let plan =
@@ -43,15 +48,20 @@ impl Duel {
 
     pub(super) fn open_lane(&mut self, process: usize, first: u8) -> bool {
         let queue = self.pick_opening(process, first, Kind::Queue);
-        self.open_through(process, queue)
+        self.open_through(process, queue, first % 9)
     }
 
-    pub(super) fn open_through(&mut self, process: usize, queue: Handle) -> bool {
+    pub(super) fn open_through(&mut self, process: usize, queue: Handle, priority: u8) -> bool {
         let plan = self.oracle.held(process, queue, Kind::Queue, Rights::SEND).and_then(|id| {
             self.oracle.openable(id, queue)?;
             let (asked, limits) = (RING_BYTES.into(), self.oracle.capabilities[id].limits);
             if let Some(max) = limits.ring_bytes.map(u64::from).filter(|max| *max < asked) {
                 let limit = CapabilityLimit::RingBytes;
+                return Err(Denial::LimitReached { handle: queue, limit, asked, used: 0, max });
+            }
+            let max = limits.priority.unwrap_or(7);
+            if priority > max {
+                let (limit, asked, max) = (CapabilityLimit::Priority, priority.into(), max.into());
                 return Err(Denial::LimitReached { handle: queue, limit, asked, used: 0, max });
             }
             let object = self.oracle.capabilities[id].object;
@@ -68,16 +78,16 @@ impl Duel {
             self.oracle.affords(self.oracle.account(process), &[&REQUEST])?;
             Ok((id, object))
         });
-        let request = request::OpenLane { queue, ring_bytes: RING_BYTES };
+        let request = request::OpenLane { queue, ring_bytes: RING_BYTES, priority };
         let Some(((id, object), reply)) = self.ask(process, request, plan) else { return false };
-        let Reply::LaneOpening { lane, .. } = reply else { panic!("a lane: {reply:?}") };
+        let Reply::LaneOpening { lane, stamps: true, .. } = reply else { panic!("a lane: {reply:?}") };
         let Body::Queue { receiver, stock, .. } = &mut self.oracle.objects[object] else { panic!("a queue") };
         *stock -= 1;
         let receiver = *receiver;
         self.driver.done(self.oracle.people[process].number, request::LaneMapped { lane });
         let badge = self.oracle.capabilities[id].badge;
         let capability = self.oracle.child(id, Rights::empty(), badge, Holder::Lane(lane));
-        let peer_handle = self.check_opened(process, receiver, capability);
+        let peer_handle = self.check_opened(process, receiver, capability, priority);
         let root = self.oracle.people[process].root;
         self.oracle.child(root, Rights::WATCH, None, Holder::Process(receiver, peer_handle));
         let opened = Lane {
@@ -97,12 +107,18 @@ impl Duel {
     }
 
     /// The receiver was told truly who opened the lane. Returns its handle of the sender.
-    pub(super) fn check_opened(&mut self, sender: usize, receiver: usize, capability: usize) -> Handle {
+    pub(super) fn check_opened(
+        &mut self,
+        sender: usize,
+        receiver: usize,
+        capability: usize,
+        asked: u8,
+    ) -> Handle {
         let told = self.driver.events(self.oracle.people[receiver].number);
         let (opened, others): (Vec<_>, Vec<_>) =
             told.into_iter().partition(|event| matches!(event, Event::LaneOpened { .. }));
         self.told.extend(others.into_iter().map(|event| (receiver, event)));
-        let [Event::LaneOpened { badge, bearer, peer, peer_handle, .. }] = &opened[..] else {
+        let [Event::LaneOpened { badge, bearer, peer, peer_handle, priority, .. }] = &opened[..] else {
             panic!("one lane was opened: {opened:?}")
         };
         let expected = &self.oracle.capabilities[capability];
@@ -111,7 +127,7 @@ impl Duel {
             Some(_) => BadgeBearer::Other,
             None => BadgeBearer::Unnamed,
         };
-        assert_eq!((*badge, *bearer), (expected.badge, expected_bearer));
+        assert_eq!((*badge, *bearer, *priority), (expected.badge, expected_bearer, asked));
         assert_eq!(peer.process, self.oracle.people[sender].number);
         *peer_handle
     }
@@ -124,7 +140,8 @@ impl Duel {
         let (own, other) = (self.oracle.account(process), self.oracle.account(receiver));
         let uid = |account: usize| self.oracle.accounts[account].1;
         let of_user = self.oracle.lanes_into(object).filter(|lane| uid(*lane) == uid(own)).count();
-        let share = (senders_max - senders_max / 4).max(1);
+        let shared = senders_max.min(self.oracle.limits.process.lanes.min(1000) as u16);
+        let share = (shared - shared / 4).max(1);
         if uid(own) != uid(other) && of_user >= usize::from(share) {
             return Err(Denial::ShareExceeded { who: Sharer::User, share, senders_max });
         }
@@ -149,6 +166,33 @@ impl Duel {
         } else {
             self.oracle.leave_receiver(lane, LaneEnd::Closed);
         }
+        true
+    }
+
+    pub(super) fn doorbell(&mut self, process: usize, first: u8) -> bool {
+        let has_end = |lane: &Lane| {
+            lane.sender == process && lane.sender_here || lane.receiver == process && lane.receiver_here
+        };
+        let lane = self.lane(first, has_end);
+        let plan = match self.oracle.lanes.get(&lane).filter(|lane| has_end(lane)) {
+            None => Err(Denial::UnknownLane { lane }),
+            Some(found) if found.ended => Err(Denial::LaneEnded { lane }),
+            Some(found) => {
+                let other = if found.sender == process { found.receiver } else { found.sender };
+                let peer = self.oracle.people[other].number;
+                if self.oracle.doorbells.contains(&pair(process, other)) {
+                    Err(Denial::DoorbellExists { peer })
+                } else {
+                    self.oracle.affords(self.oracle.account(process), &[&REQUEST]).map(|()| (other, peer))
+                }
+            }
+        };
+        let Some(((other, peer), reply)) = self.ask(process, request::Doorbell { lane }, plan) else {
+            return false;
+        };
+        assert_eq!(reply, Reply::Doorbell { peer });
+        self.oracle.doorbells.insert(pair(process, other));
+        self.oracle.tell(other, Event::Doorbell { peer: self.oracle.people[process].number });
         true
     }
 

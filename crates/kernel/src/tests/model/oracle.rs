@@ -16,7 +16,7 @@ use keyway_abi::{
 use super::signals::Inbox;
 use crate::{
     Identity, Limits, NameRule,
-    tests::driver::{lane_ended, lost},
+    tests::driver::{doorbell_ended, lane_ended, lost},
 };
 
 /// Who holds a capability of the oracle.
@@ -146,6 +146,8 @@ pub(super) struct Oracle {
     pub(super) lists: Vec<List>,
     /// Who watches whom, and through which handle.
     pub(super) watches: Vec<(usize, Handle, usize)>,
+    /// Which two processes have a doorbell, as [`pair`] has them.
+    pub(super) doorbells: BTreeSet<(usize, usize)>,
     pub(super) rules: Vec<NameRule>,
     pub(super) limits: Limits,
     /// What processes are told in this step.
@@ -206,6 +208,7 @@ impl Oracle {
         let limits = &mut self.capabilities[id].limits;
         limits.opens = asked.limits.opens.or(limits.opens);
         limits.ring_bytes = asked.limits.ring_bytes.or(limits.ring_bytes);
+        limits.priority = asked.limits.priority.or(limits.priority);
         id
     }
 
@@ -406,6 +409,22 @@ impl Oracle {
         }
     }
 
+    /// Doorbells last as long as both are there and share a lane, ended or not.
+    pub(super) fn settle_doorbells(&mut self) {
+        for (one, other) in self.doorbells.clone() {
+            let meet = self.lanes.values().any(|lane| pair(lane.sender, lane.receiver) == (one, other));
+            let both_here = !self.ended.contains(&one) && !self.ended.contains(&other);
+            if meet && both_here {
+                continue;
+            }
+            self.doorbells.remove(&(one, other));
+            self.tell(one, doorbell_ended(self.people[other].number));
+            if one != other {
+                self.tell(other, doorbell_ended(self.people[one].number));
+            }
+        }
+    }
+
     pub(super) fn end_process(&mut self, process: usize) {
         self.ended.insert(process);
         for object in 0..self.objects.len() {
@@ -444,4 +463,9 @@ impl Oracle {
         }
         self.watches.retain(|(.., watched)| *watched != process);
     }
+}
+
+/// Two processes, whichever is named first.
+pub(super) fn pair(one: usize, other: usize) -> (usize, usize) {
+    (one.min(other), one.max(other))
 }

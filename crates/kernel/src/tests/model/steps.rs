@@ -58,9 +58,10 @@ pub(super) const STEPS: [(&str, u8); KINDS] = [
     ("take_signal", 3),
     ("watch", 3),
     ("set_limits", 1),
+    ("doorbell", 3),
 ];
 /// Kinds of steps.
-pub(super) const KINDS: usize = 32;
+pub(super) const KINDS: usize = 33;
 const PROCESSES: usize = 4;
 /// Who they are: of different users, groups and programs; two accept default actions, and two do not.
 const FIRST: [u32; PROCESSES] = [0, 0x0001_0101, 0x0010_0104, 0x0011_0202];
@@ -245,7 +246,8 @@ impl Duel {
             28 => self.pending(process),
             29 => self.take_signal(process, first, bits),
             30 => self.watch(process, first),
-            _ => self.set_limits(process, first, second, bits),
+            31 => self.set_limits(process, first, second, bits),
+            _ => self.doorbell(process, first),
         };
         self.successes[kind] += u64::from(succeeded);
     }
@@ -266,6 +268,7 @@ impl Duel {
             "publish" => has(Kind::Queue, Rights::GRANT),
             "open_lane" => has(Kind::Queue, Rights::SEND),
             "close_lane" => lane(&|lane| sends(lane) || receives(lane)),
+            "doorbell" => lane(&|lane| (sends(lane) || receives(lane)) && !lane.ended),
             "escrow_put" => lane(&|lane| sends(lane) && !lane.ended),
             "escrow_withdraw" => lane(&|lane| sends(lane) && !lane.escrow.is_empty()),
             "escrow_take" => lane(&|lane| receives(lane) && !lane.escrow.is_empty()),
