@@ -139,6 +139,19 @@ impl Kernel {
             }
             assert_eq!(process.table.held(), process.table.count_held(), "table invariant 2");
         }
+        self.audit_first_capabilities();
+    }
+
+    /// Of regions that are being made.
+    fn audit_first_capabilities(&self) {
+        for (awaiting, waiting) in self.waiting.values() {
+            let (Some(awaiting), Waiting::Region(region, handle)) = (awaiting, waiting) else { continue };
+            let asker = self.processes.get(&awaiting.caller.process);
+            if let Some(Ok(id)) = asker.map(|asker| asker.table.get(*handle)) {
+                let found = self.tree.get(id);
+                assert_eq!((found.object, found.depth), (*region, 0), "nothing takes its place");
+            }
+        }
     }
 
     fn audit_objects(&self) {

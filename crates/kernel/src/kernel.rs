@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Effects of which the room is kept between inputs.
-const EFFECTS_KEPT: usize = 4096;
+pub(crate) const EFFECTS_KEPT: usize = 4096;
 
 /// What an operation that was not denied leads to.
 pub(crate) enum Outcome {

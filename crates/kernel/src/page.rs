@@ -176,7 +176,7 @@ mod tests {
         places.sort_unstable();
         places.dedup();
         assert_eq!(places.len(), 2 * WORDS);
-        assert!(words.iter().all(|word| word.index != 0));
+        assert!(words.iter().all(|word| (1..WORDS_PER_PAGE).contains(&usize::from(word.index))));
         let back = words[5];
         assert_eq!(pages.retire_word(back), None);
         assert_eq!((pages.live(), pages.free_words()), (2 * WORDS - 1, 1));
@@ -204,6 +204,36 @@ mod tests {
         assert_eq!(pages.retire_word(high), Some(1));
         assert_eq!((pages.count(), pages.free_words()), (1, 2 * BROKER_WORDS_RESERVE));
         assert_eq!(pages.begin_page(), 2, "a page's number is not given again");
+    }
+
+    #[test]
+    fn a_page_goes_only_when_none_of_its_words_is_needed_and_enough_others_are_free_and_page_0_never() {
+        let mut pages = with_page();
+        let low: Vec<_> = (0..WORDS).map(|_| pages.take_word(2)).collect();
+        pages.begin_page();
+        pages.on_created(Ok(()));
+        let [one, other, last] = [(); 3].map(|()| pages.take_word(2));
+        let (few, more) = low.split_at(2 * BROKER_WORDS_RESERVE - 1);
+        for word in few {
+            assert_eq!(pages.retire_word(*word), None);
+        }
+        assert_eq!(pages.retire_word(one), None);
+        assert_eq!(pages.retire_word(other), None);
+        assert_eq!(pages.retire_word(last), None, "one other too few is free");
+        for word in more {
+            assert_eq!(pages.retire_word(*word), None, "page 0 stays, though another is free");
+        }
+        assert_eq!((pages.count(), pages.live()), (2, 0));
+        pages.begin_page();
+        pages.on_created(Ok(()));
+        let all: Vec<_> = (0..2 * WORDS + 2).map(|_| pages.take_word(3)).collect();
+        for word in &all[..2 * BROKER_WORDS_RESERVE] {
+            assert_eq!(pages.retire_word(*word), None);
+        }
+        let [.., kept, given_up] = all[..] else { panic!("two words of page 2") };
+        assert_eq!((kept.page, given_up.page), (2, 2));
+        assert_eq!(pages.retire_word(given_up), None, "the other word is needed");
+        assert_eq!(pages.retire_word(kept), Some(2));
     }
 
     #[test]

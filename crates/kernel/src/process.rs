@@ -116,3 +116,23 @@ impl Process {
         self.identity.as_ref().map_or(u32::MAX, |identity| identity.uid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::*;
+
+    #[test]
+    fn whether_it_was_asked_for_is_not_told() {
+        let held = HeldObjects::default();
+        assert_eq!(format!("{held:?}"), "HeldObjects");
+        assert_eq!(held.known(), None);
+        assert_eq!(
+            held.slots(ObjectId(7), || [(ObjectId(7), 3), (ObjectId(8), 4)].into_iter()).next(),
+            Some(3)
+        );
+        assert_eq!(held.known().map(BTreeSet::len), Some(2));
+        assert_eq!(format!("{held:?}"), "HeldObjects");
+    }
+}

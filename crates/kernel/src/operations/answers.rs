@@ -123,7 +123,7 @@ impl Kernel {
                 }
             }
             Waiting::Region(object, handle) => {
-                if let Some(capability) = self.first_capability(caller, object, handle) {
+                if let Some(capability) = self.first_capability(caller, handle) {
                     self.drop_capability(capability, Loss::Deleted);
                 }
                 if self.objects.contains_key(&object) {

@@ -170,23 +170,16 @@ impl Kernel {
         if self.objects.contains_key(&id) {
             self.region_mut(id).state = RegionState::Unwritten;
         }
-        let reply = match self.first_capability(caller, id, handle) {
+        let reply = match self.first_capability(caller, handle) {
             Some(_) => Reply::Capability(Created { handle, rights: Region::RIGHTS, badge: None }),
             None => Reply::Denied(Denial::ObjectEnded { kind: Kind::Region }),
         };
         self.reply(caller, reply, vec![]);
     }
 
-    /// The capability with which the asker made a region, if it still has it.
-    pub(crate) fn first_capability(
-        &self,
-        caller: Caller,
-        id: ObjectId,
-        handle: Handle,
-    ) -> Option<CapabilityId> {
-        let found = self.process(caller.process).table.get(handle).ok()?;
-        let capability = self.tree.get(found);
-        (capability.object == id && capability.depth == 0).then_some(found)
+    /// The capability with which the asker made a region, if it still has it: none takes its place while the region is being made.
+    pub(crate) fn first_capability(&self, caller: Caller, handle: Handle) -> Option<CapabilityId> {
+        self.process(caller.process).table.get(handle).ok()
     }
 
     /// The region is sealed: others can read it.

@@ -9,7 +9,7 @@ use keyway_abi::{
 };
 
 use super::driver::{Driver, REGION_BYTES, RING_BYTES, Who, derive, name};
-use crate::{Limits, limits::Charge};
+use crate::{Limits, kernel::EFFECTS_KEPT, limits::Charge};
 
 /// A region that its creator has written and can freeze.
 fn freezable(driver: &mut Driver, who: Who) -> (keyway_abi::Handle, keyway_abi::MappingId) {
@@ -259,6 +259,7 @@ fn what_a_process_holds_of_an_object_is_known_through_all_its_changes() {
     assert!(!permitted(&mut driver), "it was taken");
     let other = driver.give(a, badge_of, b, Rights::empty());
     assert!(permitted(&mut driver));
+    assert!(driver.kernel.process(b.number).held.known().is_some(), "the audit has compared it each time");
     driver.done(b.number, request::Delete { handle: other });
     assert!(!permitted(&mut driver));
     driver.finish();
@@ -339,6 +340,42 @@ fn what_a_child_was_given_is_paid_by_its_starter_until_it_has_spoken() {
     assert_eq!(paid, Charge { handles: 1, derivations: 1, ..Charge::NOTHING });
     let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
     assert!(matches!(driver.ask(a.number, open), Reply::LaneOpening { .. }));
+    driver.finish();
+}
+
+#[test]
+fn a_childs_badge_is_paid_by_its_starter_until_it_has_spoken() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(b, 0);
+    driver.publish(b, queue, "service");
+    let child = driver.made(a.number, request::StartChild { process: a.own }).handle;
+    let number = *driver.kernel.processes.last_key_value().expect("the child").0;
+    let used = |driver: &Driver, process| {
+        let account = driver.kernel.process(process).account;
+        driver.kernel.accounts.used(account).derivations
+    };
+    let before = used(&driver, a.number);
+    let on_behalf_of = Some(child);
+    driver.made(a.number, request::Lookup { directory: a.directory, name: name("service"), on_behalf_of });
+    assert_eq!(used(&driver, a.number), before + 2, "a capability and a badge");
+    let identity = driver.identity(2000);
+    driver.bind(number, identity);
+    assert_eq!((used(&driver, a.number), used(&driver, number)), (before + 1, 1), "the badge is the child's");
+    driver.end(number);
+    assert_eq!(used(&driver, a.number), before);
+    driver.finish();
+}
+
+#[test]
+fn room_for_effects_is_kept_up_to_a_bound() {
+    let mut driver = Driver::new();
+    for (room, kept) in [(EFFECTS_KEPT, EFFECTS_KEPT), (EFFECTS_KEPT + 1, 0)] {
+        driver.kernel.effects = Vec::with_capacity(room);
+        assert_eq!(driver.kernel.effects.capacity(), room);
+        driver.sweep();
+        assert_eq!(driver.kernel.effects.capacity(), kept);
+    }
     driver.finish();
 }
 

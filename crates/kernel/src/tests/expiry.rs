@@ -199,6 +199,62 @@ fn a_revocation_under_way_and_an_expiry_do_not_disturb_each_other() {
 }
 
 #[test]
+fn what_ends_with_what_ends_is_of_the_same_budget() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    driver.audits = false;
+    let queue = driver.queue(a, 0);
+    for _ in 0..SWEEP_STEP {
+        let middle = driver.made(a.number, derive(queue, ALL)).handle;
+        derive_until(&mut driver, a, middle, ALL, 100);
+        driver.made(a.number, derive(middle, ALL));
+        // It stays as a joint, until one of the two below has ended.
+        driver.done(a.number, request::Delete { handle: middle });
+    }
+    let before = driver.kernel.tree.iter().count();
+    driver.now_ns = 100;
+    driver.kernel.expire(100).for_each(drop);
+    let gone = before - driver.kernel.tree.iter().count();
+    assert_eq!(gone, SWEEP_STEP);
+    driver.wait(0);
+    assert_eq!(before - driver.kernel.tree.iter().count(), 2 * SWEEP_STEP);
+    driver.audits = true;
+    driver.finish();
+}
+
+#[test]
+fn a_revocation_that_takes_smaller_ones_along_is_paid_for_each() {
+    let mut driver = Driver::new();
+    let a = driver.connect();
+    driver.audits = false;
+    let queue = driver.queue(a, 0);
+    for _ in 0..SWEEP_STEP {
+        let middle = derive_until(&mut driver, a, queue, ALL, 100);
+        driver.made(a.number, derive(middle, ALL));
+    }
+    driver.now_ns = 100;
+    while driver.kernel.next_expiry_ns().is_some() {
+        driver.kernel.expire(100).for_each(drop);
+    }
+    assert_eq!(driver.kernel.sweeps.len(), SWEEP_STEP, "each has another below it");
+    let under_way = |driver: &Driver| driver.kernel.tree.iter().count() + driver.kernel.sweeps.len();
+    let before = under_way(&driver);
+    let call = driver.post(a.number, request::Revoke { handle: queue });
+    // The new one is under way as well.
+    let done = before + 1 - under_way(&driver);
+    assert!(
+        (SWEEP_STEP..=SWEEP_STEP + 1).contains(&done),
+        "a smaller one and what it stood on end together: {done}"
+    );
+    while driver.kernel.is_sweeping() {
+        driver.sweep();
+    }
+    assert!(driver.reply_to(a.number, call).is_some());
+    driver.audits = true;
+    driver.finish();
+}
+
+#[test]
 fn a_weaker_capability_takes_the_place_of_a_stronger_one() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
