@@ -1,0 +1,95 @@
+//! Scenarios that are about lanes: made, left idle, and used beside idle ones.
+
+use std::{path::Path, time::Duration};
+
+use keyway::{Audience, Client, Queue, QueueOptions, Rights, Sender};
+
+use crate::{
+    Result,
+    side::{IDLE_LANES, Role, Side},
+};
+
+use super::{Ports, exchange, name, queue_options, sender_options};
+
+/// How often a receiver that waits for lanes looks whether it is awaited.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A new connection, and a message on a lane of its own, over and over.
+pub(super) fn connect(side: &Side, client: &Client, path: &Path) -> Result<()> {
+    if side.role() == Role::Answerer {
+        let mut queue = client.create_queue(options())?;
+        let name = name(Role::Answerer, 0);
+        let _published = client.publish(&name, queue.capability(), Rights::SEND, Audience::Everyone)?;
+        side.meet()?;
+        take_lanes(side, &mut queue)?;
+        return side.meet();
+    }
+    side.meet()?;
+    let message = vec![0; side.content().bytes];
+    side.measure_trips(|_| {
+        let client = Client::connect_to(path)?;
+        let mut sender = client.open_sender(&client.lookup(&name(Role::Answerer, 0))?)?;
+        sender.send(&message)?;
+        Ok((sender, client))
+    })?;
+    side.meet()
+}
+
+/// The asker opens a lane to the answerer's queue, over and over, on one connection.
+pub(super) fn open(side: &Side, client: &Client) -> Result<()> {
+    let mut queue = client.create_queue(options())?;
+    let found = exchange(side, client, &queue)?;
+    side.meet()?;
+    match side.role() {
+        Role::Asker => side.measure_trips(|_| Ok(client.open_sender(&found[0])?))?,
+        Role::Answerer => take_lanes(side, &mut queue)?,
+    }
+    side.meet()
+}
+
+/// The asker opens many lanes of the default size, and nobody sends on them.
+pub(super) fn leave_idle(side: &Side, client: &Client) -> Result<()> {
+    let mut queue = client.create_queue(options())?;
+    let found = exchange(side, client, &queue)?;
+    let _lanes = side.measure_idle(|| match side.role() {
+        Role::Asker => (0..IDLE_LANES).map(|_| Ok(client.open_sender(&found[0])?)).collect(),
+        Role::Answerer => take_lanes(side, &mut queue).map(|()| Vec::<Sender>::new()),
+    })?;
+    side.meet()
+}
+
+/// A conversation on the last of so many lanes to the answerer's queue; back there is one.
+pub(super) fn talk_beside_idle(side: &Side, client: &Client, count: usize) -> Result<()> {
+    let scenario = side.scenario();
+    let mut queue = client.create_queue(QueueOptions { stock: STOCK, ..queue_options(scenario) })?;
+    let found = exchange(side, client, &queue)?;
+    let open = || client.open_sender_with(&found[0], sender_options(scenario));
+    let mut idle = Vec::new();
+    if side.role() == Role::Asker {
+        for _ in 1..count {
+            idle.push(open()?);
+        }
+    } else {
+        take_lanes(side, &mut queue)?;
+    }
+    side.meet()?;
+    let senders = vec![open()?];
+    side.talk(Ports::over(side, senders, queue))
+}
+
+const STOCK: u8 = 8;
+
+fn options() -> QueueOptions {
+    QueueOptions { stock: STOCK, ..QueueOptions::default() }
+}
+
+/// Lets lanes come and go until the asker has no more of them.
+fn take_lanes(side: &Side, queue: &mut Queue) -> Result<()> {
+    while !side.is_awaited() {
+        match queue.next_timeout(LOOK_INTERVAL) {
+            Ok(_) | Err(keyway::Error::TimedOut { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
