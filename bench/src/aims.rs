@@ -193,7 +193,7 @@ mod tests {
         systems::Rank,
     };
 
-    use super::AIMS;
+    use super::{AIMS, Verdict};
 
     fn outcome(rows: Vec<Row>) -> Outcome {
         Outcome { rows, cache_line_ns: Vec::new(), failures: Vec::new(), notes: Vec::new() }
@@ -220,7 +220,7 @@ mod tests {
             rate(scenario, "keyway", Rank::Keyway, 81.0),
             rate(scenario, "iceoryx2", Rank::Peer, 5.0),
         ]);
-        let words: Vec<_> = outcome.verdicts().iter().map(|verdict| verdict.word()).collect();
+        let words: Vec<_> = outcome.verdicts().iter().map(Verdict::word).collect();
         assert_eq!(words, ["met", "MISSED"]);
     }
 

@@ -8,8 +8,10 @@ use crate::{
     scenario::{Kind, Scenario, Waiting},
 };
 
-/// One table: a title, and the scenarios that are its lines.
-const TABLES: &[(&str, fn(Kind) -> bool)] = &[
+/// One table: a title, and the scenarios that are its columns.
+type Table = (&'static str, fn(Kind) -> bool);
+
+const TABLES: &[Table] = &[
     ("There and back, both sides polling (median; 99 %, 99.9 %)", |kind| {
         kind == Kind::RoundTrip(Waiting::Spinning)
     }),
@@ -71,9 +73,9 @@ fn write_table(text: &mut String, outcome: &Outcome, title: &str, is_of: fn(Kind
     let _ = writeln!(text, "\n## {title}\n");
     // A line for each system: there are more of them than fit beside each other.
     let _ = write!(text, "| |");
-    scenarios.iter().for_each(|scenario| {
+    for scenario in &scenarios {
         let _ = write!(text, " {} |", scenario.name());
-    });
+    }
     let _ = writeln!(text, "\n|---|{}", "---|".repeat(scenarios.len()));
     for system in systems {
         let _ = write!(text, "| {system} |");

@@ -74,16 +74,8 @@ impl Content {
     /// `self.bytes` bytes from `start` on are mapped, and nobody else reads or writes them meanwhile.
     #[inline]
     pub(crate) unsafe fn fill_at(self, start: NonNull<u8>, number: u64) {
-        let start = start.cast();
-        match (self.touch, self.bytes / WORD_BYTES) {
-            // SAFETY (all arms): so many words are ours to write (caller; their count is at most `bytes / 8`).
-            (Touch::Number, _) => unsafe { write_words(start, 1, number) },
-            (Touch::Every, 1) => unsafe { write_words(start, 1, number) },
-            (Touch::Every, 8) => unsafe { write_words(start, 8, number) },
-            (Touch::Every, 32) => unsafe { write_words(start, 32, number) },
-            (Touch::Every, 128) => unsafe { write_words(start, 128, number) },
-            (Touch::Every, count) => unsafe { write_words(start, count, number) },
-        }
+        // SAFETY: `words` is at most `bytes / 8` (caller).
+        unsafe { write_message(start.cast(), self.words(), number) }
     }
 
     /// As [`Content::judge`].
@@ -92,17 +84,62 @@ impl Content {
     /// `self.bytes` bytes from `start` on are mapped and initialised, and nobody else writes them meanwhile.
     #[inline]
     pub(crate) unsafe fn judge_at(self, start: NonNull<u8>) -> Result<u64> {
-        let start = start.cast();
-        let (number, difference) = match (self.touch, self.bytes / WORD_BYTES) {
-            // SAFETY (all arms): so many words may be read (caller; their count is at most `bytes / 8`).
-            (Touch::Number, _) => unsafe { read_words(start, 1) },
-            (Touch::Every, 1) => unsafe { read_words(start, 1) },
-            (Touch::Every, 8) => unsafe { read_words(start, 8) },
-            (Touch::Every, 32) => unsafe { read_words(start, 32) },
-            (Touch::Every, 128) => unsafe { read_words(start, 128) },
-            (Touch::Every, count) => unsafe { read_words(start, count) },
-        };
+        // SAFETY: `words` is at most `bytes / 8` (caller).
+        let (number, difference) = unsafe { read_message(start.cast(), self.words()) };
         if difference == 0 { Ok(number) } else { Err(torn(number)) }
+    }
+
+    /// How many words are written and read.
+    #[inline]
+    fn words(self) -> usize {
+        match self.touch {
+            Touch::Every => self.bytes / WORD_BYTES,
+            Touch::Number => 1,
+        }
+    }
+}
+
+/// As [`write_words`], with loops of their own for the counts that matter most.
+///
+/// # Safety
+/// As [`write_words`].
+#[inline]
+unsafe fn write_message(start: NonNull<u64>, count: usize, number: u64) {
+    match count {
+        1 => {
+            // SAFETY: as many as the caller says.
+            unsafe { write_words(start, 1, number) }
+        }
+        8 => {
+            // SAFETY: as many as the caller says.
+            unsafe { write_words(start, 8, number) }
+        }
+        count => {
+            // SAFETY: as many as the caller says.
+            unsafe { write_words(start, count, number) }
+        }
+    }
+}
+
+/// As [`read_words`], with loops of their own for the counts that matter most.
+///
+/// # Safety
+/// As [`read_words`].
+#[inline]
+unsafe fn read_message(start: NonNull<u64>, count: usize) -> (u64, u64) {
+    match count {
+        1 => {
+            // SAFETY: as many as the caller says.
+            unsafe { read_words(start, 1) }
+        }
+        8 => {
+            // SAFETY: as many as the caller says.
+            unsafe { read_words(start, 8) }
+        }
+        count => {
+            // SAFETY: as many as the caller says.
+            unsafe { read_words(start, count) }
+        }
     }
 }
 

@@ -143,9 +143,8 @@ impl Scenario {
     /// The system that no other can beat here by much, because it does nothing but the scenario's bare essence.
     pub(crate) fn limit(self) -> &'static str {
         match self.kind {
-            Kind::RoundTrip(Waiting::Sleeping) => "futex",
             // A bridge request travels over lanes and finds both sides asleep.
-            Kind::Bridge => "futex",
+            Kind::RoundTrip(Waiting::Sleeping) | Kind::Bridge => "futex",
             Kind::Bulk(_) => "memcpy",
             Kind::Connect | Kind::OpenLane | Kind::IdleLane | Kind::Broker | Kind::Derive => "seqpacket",
             Kind::Signal => "sigqueue",

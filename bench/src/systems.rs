@@ -2,12 +2,23 @@
 
 mod bare_ring;
 mod cache_line;
+#[cfg(feature = "zbus")]
+mod dbus;
 mod futex;
 mod iceoryx2;
+#[cfg(feature = "ipc-channel")]
+mod ipc_channel;
 mod keyway;
 mod memcpy;
+mod mqueue;
+mod pipe;
+mod ringfire;
 mod seqpacket;
 mod sigqueue;
+#[cfg(feature = "zenoh")]
+mod zenoh;
+#[cfg(feature = "zmq")]
+mod zeromq;
 
 use std::any::Any;
 
@@ -20,9 +31,32 @@ pub(crate) const SYSTEMS: &[&dyn System] = &[
     &bare_ring::BareRing,
     &memcpy::Memcpy,
     &sigqueue::Sigqueue,
+    &ringfire::Ringfire,
     &keyway::Keyway,
+    &pipe::Pipe,
     &seqpacket::Seqpacket,
+    &mqueue::Mqueue,
     &iceoryx2::Iceoryx2,
+    #[cfg(feature = "ipc-channel")]
+    &ipc_channel::IpcChannel,
+    #[cfg(feature = "zmq")]
+    &zeromq::Zeromq,
+    #[cfg(feature = "zenoh")]
+    &zenoh::Zenoh,
+    #[cfg(feature = "zbus")]
+    &dbus::Dbus,
+];
+
+/// The peers that this program was compiled without, by the features that they need.
+const LEFT_OUT: &[&str] = &[
+    #[cfg(not(feature = "ipc-channel"))]
+    "ipc-channel",
+    #[cfg(not(feature = "zmq"))]
+    "zmq",
+    #[cfg(not(feature = "zenoh"))]
+    "zenoh",
+    #[cfg(not(feature = "zbus"))]
+    "zbus",
 ];
 
 /// What a system stands for.
@@ -73,6 +107,9 @@ pub(crate) fn there() -> (Vec<&'static dyn System>, Vec<String>) {
             None => there.push(system),
             Some(why) => notes.push(format!("{}: {why}", system.name())),
         }
+    }
+    if !LEFT_OUT.is_empty() {
+        notes.push(format!("built without {}", LEFT_OUT.join(", ")));
     }
     (there, notes)
 }

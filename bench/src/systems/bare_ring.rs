@@ -6,8 +6,9 @@
 //! - For streams, slots and nothing else in them. Each side's position has a line of its own, and each side keeps a
 //!   copy of the other's, read again only when the ring looks full or empty. The producer publishes each batch once; the
 //!   consumer gives slots back in larger portions, and when it has nothing else to do.
-//! - For round trips, one slot in each direction with a sequence word before the message, so that a message moves no
-//!   line but its own.
+//! - For round trips, one slot in each direction with a sequence word of its own, so that nothing moves but the slot. A
+//!   message that fits into the word's line is there; a larger one begins in the next line, at which the reader looks
+//!   whenever it looks at the word, so that both lines are on their way at the same time.
 //!
 //! ```text
 //! streams:      line 0: head (consumer)   line 2: tail (producer)   line 4 on: slots
@@ -15,6 +16,7 @@
 //! ```
 
 use std::{
+    hint,
     ops::Range,
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
@@ -208,16 +210,22 @@ struct Slots {
 struct Slot {
     /// How many messages were written here.
     sequence: &'static AtomicU64,
+    /// The first word of the line in which the message begins.
+    first: &'static AtomicU64,
     message: NonNull<u8>,
 }
 
 impl Slots {
     fn over(side: &Side) -> Result<Self> {
         let content = side.content();
+        let (offset, lines) = match content.bytes {
+            0..=SHARED_LINE_MAX => (WORD_BYTES, 2),
+            bytes => (LINE_BYTES, 1 + bytes.div_ceil(LINE_BYTES)),
+        };
         // Whole pairs of lines.
-        let lines = (WORD_BYTES + content.bytes).div_ceil(2 * LINE_BYTES) * 2;
+        let lines = lines.next_multiple_of(2);
         side.memory().populate(FIRST_SLOT + 2 * lines)?;
-        let slot = |index| Slot::at(side.memory(), FIRST_SLOT + index * lines, lines);
+        let slot = |index| Slot::at(side.memory(), FIRST_SLOT + index * lines, lines, offset);
         let (question, answer) = (slot(0), slot(1));
         let (outgoing, incoming) = match side.role() {
             Role::Asker => (question, answer),
@@ -227,11 +235,14 @@ impl Slots {
     }
 }
 
+/// The largest message that shares a line with its sequence word.
+const SHARED_LINE_MAX: usize = LINE_BYTES - WORD_BYTES;
+
 impl Slot {
-    fn at(memory: &'static Memory, line: usize, lines: usize) -> Self {
-        // SAFETY: the word is followed by the message in the same lines (`Slots::over`).
-        let message = unsafe { memory.lines(line, lines).add(WORD_BYTES) };
-        Self { sequence: memory.word(line), message }
+    fn at(memory: &'static Memory, line: usize, lines: usize, offset: usize) -> Self {
+        // SAFETY: the message lies in the same lines (`Slots::over`), which are mapped (`Memory::lines`).
+        let message = unsafe { memory.lines(line, lines).add(offset) };
+        Self { sequence: memory.word(line), first: memory.word(line + offset / LINE_BYTES), message }
     }
 }
 
@@ -249,7 +260,9 @@ impl Port for Slots {
     #[inline]
     fn receive(&mut self) -> Result<u64> {
         // SYNC slot-publish: the sequence before the message.
-        while self.incoming.sequence.load(Ordering::Acquire) == self.received {}
+        while self.incoming.sequence.load(Ordering::Acquire) == self.received {
+            hint::black_box(self.incoming.first.load(Ordering::Relaxed));
+        }
         self.received += 1;
         // SAFETY: 1. As in `send`. 2. The other side has written it (loop above), and writes again only after this side
         // has answered.

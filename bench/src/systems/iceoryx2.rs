@@ -74,9 +74,10 @@ impl System for Iceoryx2 {
             side.meet()?;
         }
         let publisher = outgoing.samples.publisher_builder();
-        let publisher = match is_stream(side.scenario()) {
-            true => publisher.backpressure_strategy(BackpressureStrategy::RetryUntilDelivered),
-            false => publisher,
+        let publisher = if is_stream(side.scenario()) {
+            publisher.backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
+        } else {
+            publisher
         };
         let publisher = publisher.initial_max_slice_len(side.content().bytes).create()?;
         let subscriber = incoming.samples.subscriber_builder().create()?;

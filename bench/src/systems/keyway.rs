@@ -61,8 +61,8 @@ impl System for Keyway {
             Kind::Bridge => requests::query_device_type(side, &client),
             Kind::Connect => lanes::connect(side, &client, &path),
             Kind::OpenLane => lanes::open(side, &client),
-            Kind::IdleLane => lanes::leave_idle(side, &client),
-            Kind::Lanes(count) => lanes::talk_beside_idle(side, &client, count),
+            Kind::IdleLane => lanes::leave_idle(side, &client, &path),
+            Kind::Lanes(count) => lanes::talk_beside_idle(side, &client, &path, count),
             _ => side.talk(Ports::open(side, &client)?),
         }?;
         // The broker stays until all sides have put their ends away.

@@ -42,9 +42,9 @@ impl System for Memcpy {
         let (memory, content) = (side.memory(), side.content());
         let lines = BLOCKS as usize * content.bytes / LINE_BYTES;
         memory.populate(FIRST_BLOCK + lines)?;
-        let blocks = memory.lines(FIRST_BLOCK, lines);
+        let start = memory.lines(FIRST_BLOCK, lines);
         let (read, written) = (memory.word(READ), memory.word(WRITTEN));
-        side.talk(Blocks { content, read, written, blocks, done: 0 })
+        side.talk(Blocks { content, read, written, start, done: 0 })
     }
 }
 
@@ -53,7 +53,7 @@ struct Blocks {
     /// How many blocks were read, and how many written.
     read: &'static AtomicU64,
     written: &'static AtomicU64,
-    blocks: NonNull<u8>,
+    start: NonNull<u8>,
     /// How many this side has done.
     done: u64,
 }
@@ -62,7 +62,7 @@ impl Blocks {
     fn block(&self) -> NonNull<u8> {
         let offset = (self.done % BLOCKS) as usize * self.content.bytes;
         // SAFETY: the offset is that of one of the blocks, which lie in the mapping (`take_side`).
-        unsafe { self.blocks.add(offset) }
+        unsafe { self.start.add(offset) }
     }
 }
 

@@ -36,9 +36,8 @@ impl System for Seqpacket {
         match scenario.kind {
             Kind::RoundTrip(waiting) => waiting != Waiting::Spinning,
             Kind::OneWay => scenario.batch == 1,
-            Kind::Bulk(_) | Kind::FanIn(_) | Kind::FanOut(_) => true,
-            Kind::Connect | Kind::OpenLane | Kind::Broker | Kind::Derive => true,
-            _ => false,
+            Kind::Lanes(_) | Kind::IdleLane | Kind::Bridge | Kind::Signal => false,
+            _ => true,
         }
     }
 

@@ -1,8 +1,8 @@
 //! Scenarios that are about lanes: made, left idle, and used beside idle ones.
 
-use std::{path::Path, time::Duration};
+use std::{iter, path::Path, time::Duration};
 
-use keyway::{Audience, Client, Queue, QueueOptions, Rights, Sender};
+use keyway::{Audience, Capability, Client, Queue, QueueOptions, Rights, Sender, SenderOptions};
 
 use crate::{
     Result,
@@ -48,33 +48,65 @@ pub(super) fn open(side: &Side, client: &Client) -> Result<()> {
 }
 
 /// The asker opens many lanes of the default size, and nobody sends on them.
-pub(super) fn leave_idle(side: &Side, client: &Client) -> Result<()> {
+pub(super) fn leave_idle(side: &Side, client: &Client, path: &Path) -> Result<()> {
     let mut queue = client.create_queue(options())?;
-    let found = exchange(side, client, &queue)?;
+    let sessions = Sessions::begin(side, client, path, &queue, IDLE_LANES)?;
     let _lanes = side.measure_idle(|| match side.role() {
-        Role::Asker => (0..IDLE_LANES).map(|_| Ok(client.open_sender(&found[0])?)).collect(),
-        Role::Answerer => take_lanes(side, &mut queue).map(|()| Vec::<Sender>::new()),
+        Role::Asker => sessions.open(IDLE_LANES, SenderOptions::default()),
+        Role::Answerer => take_lanes(side, &mut queue).map(|()| Vec::new()),
     })?;
     side.meet()
 }
 
 /// A conversation on the last of so many lanes to the answerer's queue; back there is one.
-pub(super) fn talk_beside_idle(side: &Side, client: &Client, count: usize) -> Result<()> {
-    let scenario = side.scenario();
-    let mut queue = client.create_queue(QueueOptions { stock: STOCK, ..queue_options(scenario) })?;
+pub(super) fn talk_beside_idle(side: &Side, client: &Client, path: &Path, count: usize) -> Result<()> {
+    let options = sender_options(side.scenario());
+    let mut queue = client.create_queue(QueueOptions { stock: STOCK, ..queue_options(side.scenario()) })?;
     let found = exchange(side, client, &queue)?;
-    let open = || client.open_sender_with(&found[0], sender_options(scenario));
-    let mut idle = Vec::new();
-    if side.role() == Role::Asker {
-        for _ in 1..count {
-            idle.push(open()?);
-        }
-    } else {
-        take_lanes(side, &mut queue)?;
-    }
+    let sessions = Sessions::begin(side, client, path, &queue, count - 1)?;
+    let _idle = match side.role() {
+        Role::Asker => sessions.open(count - 1, options)?,
+        Role::Answerer => take_lanes(side, &mut queue).map(|()| Vec::new())?,
+    };
     side.meet()?;
-    let senders = vec![open()?];
+    let senders = vec![client.open_sender_with(&found[0], options)?];
     side.talk(Ports::over(side, senders, queue))
+}
+
+/// The asker's sessions for lanes that stay idle: one session may have only so many lanes of a queue.
+struct Sessions(Vec<(Client, Capability)>);
+
+/// Lanes of one session to one queue: a few less than the most, of which the active one is one.
+const SESSION_LANES: usize = 25;
+
+impl Sessions {
+    /// Looks the answerer's queue up in each session; the answerer has it published meanwhile.
+    fn begin(side: &Side, client: &Client, path: &Path, queue: &Queue, lanes: usize) -> Result<Self> {
+        let name = name(Role::Answerer, 0);
+        let mut all = Vec::new();
+        let _published = match side.role() {
+            Role::Asker => None,
+            Role::Answerer => {
+                Some(client.publish(&name, queue.capability(), Rights::SEND, Audience::Everyone)?)
+            }
+        };
+        side.meet()?;
+        if side.role() == Role::Asker {
+            for _ in 0..lanes.div_ceil(SESSION_LANES) {
+                let client = Client::connect_to(path)?;
+                let queue = client.lookup(&name)?;
+                all.push((client, queue));
+            }
+        }
+        side.meet()?;
+        Ok(Self(all))
+    }
+
+    fn open(&self, lanes: usize, options: SenderOptions) -> Result<Vec<Sender>> {
+        let sessions = self.0.iter().flat_map(|session| iter::repeat_n(session, SESSION_LANES));
+        let open = |(client, queue): &(Client, Capability)| Ok(client.open_sender_with(queue, options)?);
+        sessions.take(lanes).map(open).collect()
+    }
 }
 
 const STOCK: u8 = 8;
