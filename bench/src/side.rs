@@ -196,7 +196,8 @@ impl Side {
     pub(crate) fn talk(&self, mut port: impl Port) -> Result<()> {
         self.meet()?;
         match (self.scenario.kind, self.role) {
-            (Kind::OneWay | Kind::Bulk(_) | Kind::FanIn(_), Role::Asker) => self.measure_rate(&mut port),
+            (Kind::OneWay | Kind::Bulk(_), Role::Asker) => self.measure_rate::<1>(&mut port),
+            (Kind::FanIn(_), Role::Asker) => self.measure_rate::<SENDERS_MAX>(&mut port),
             (Kind::OneWay | Kind::Bulk(_) | Kind::FanIn(_), Role::Answerer) => self.pour(&mut port),
             (Kind::FanOut(_), Role::Asker) => return self.measure_deliveries(&mut port),
             (Kind::FanOut(_), Role::Answerer) => self.drain(&mut port),
@@ -246,9 +247,9 @@ impl Side {
         Ok(())
     }
 
-    /// Has all sides do their part of `IDLE_LANES` idle lanes, and reports by how much their memory has grown, each page
+    /// Has all sides do their part of so many idle lanes, and reports by how much their memory has grown for each, a page
     /// counted once. What `open` returns is kept until then.
-    pub(crate) fn measure_idle<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn measure_idle<T>(&self, count: usize, open: impl FnOnce() -> Result<T>) -> Result<T> {
         let grown = self.memory.word(GROWN_LINE);
         self.meet()?;
         let before = resident_bytes()?;
@@ -262,14 +263,15 @@ impl Side {
         self.meet()?;
         if self.role == Role::Asker {
             let all = own + grown.load(Ordering::Acquire);
-            report(&[(Metric::Bytes, all as f64 / IDLE_LANES as f64)]);
+            report(&[(Metric::Bytes, all as f64 / count as f64)]);
         }
         Ok(opened)
     }
 
-    /// Receives until each sender's last message, each one expected and whole, and reports the rate.
-    fn measure_rate(&self, port: &mut impl Port) -> Result<()> {
-        let mut senders = [Expected::default(); SENDERS_MAX];
+    /// Receives until each sender's last message, each one expected and whole, and reports the rate. There are `N` senders
+    /// at most: what is due from a single one stays in a register.
+    fn measure_rate<const N: usize>(&self, port: &mut impl Port) -> Result<()> {
+        let mut senders = [Expected::default(); N];
         let mut left = self.scenario.answerers();
         let mut seen: u64 = 0;
         let mut looked: u64 = 0;
@@ -370,9 +372,6 @@ impl Side {
         if self.scenario.bytes >= 1 << 14 { 8 } else { 256 }
     }
 }
-
-/// How many idle lanes are made, so that one of them can be weighed.
-pub(crate) const IDLE_LANES: usize = 100;
 
 /// Where the answerers say by how much they have grown.
 const GROWN_LINE: usize = MEETING_LINE + 1;

@@ -25,8 +25,8 @@ use crate::{
 
 pub(crate) struct Keyway;
 
-/// The most lanes on one queue.
-const LANES_MAX: usize = 120;
+/// The most lanes that one process may have on one queue; a queue takes 120 of all.
+const LANES_MAX: usize = 30;
 
 impl System for Keyway {
     fn name(&self) -> &'static str {
@@ -61,8 +61,8 @@ impl System for Keyway {
             Kind::Bridge => requests::query_device_type(side, &client),
             Kind::Connect => lanes::connect(side, &client, &path),
             Kind::OpenLane => lanes::open(side, &client),
-            Kind::IdleLane => lanes::leave_idle(side, &client, &path),
-            Kind::Lanes(count) => lanes::talk_beside_idle(side, &client, &path, count),
+            Kind::IdleLane => lanes::leave_idle(side, &client),
+            Kind::Lanes(count) => lanes::talk_beside_idle(side, &client, count),
             _ => side.talk(Ports::open(side, &client)?),
         }?;
         // The broker stays until all sides have put their ends away.
