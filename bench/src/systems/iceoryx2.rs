@@ -44,8 +44,9 @@ impl System for Iceoryx2 {
     fn offers(&self, scenario: Scenario) -> bool {
         match scenario.kind {
             Kind::OneWay => scenario.batch == 1,
-            Kind::RoundTrip(_) | Kind::Bulk(_) | Kind::FanIn(_) | Kind::FanOut(_) => true,
-            _ => false,
+            Kind::Lanes(lanes) => lanes <= LANES_MAX,
+            Kind::Connect | Kind::Broker | Kind::Derive | Kind::Bridge | Kind::Signal => false,
+            _ => true,
         }
     }
 
@@ -64,6 +65,11 @@ impl System for Iceoryx2 {
             // Its handler would keep the sides from ending when they are told to.
             .signal_handling_mode(SignalHandlingMode::Disabled)
             .create::<ipc::Service>()?;
+        match side.scenario().kind {
+            Kind::OpenLane => return open_lanes(side, &node),
+            Kind::IdleLane => return leave_idle(side, &node),
+            _ => {}
+        }
         if side.role() == Role::Answerer {
             // The asker creates the services, the answerer opens them.
             side.meet()?;
@@ -74,6 +80,17 @@ impl System for Iceoryx2 {
             side.meet()?;
         }
         let publisher = outgoing.samples.publisher_builder();
+        // A publisher is what comes closest to a lane.
+        let lanes = if let (Kind::Lanes(lanes), Role::Asker) = (side.scenario().kind, side.role()) {
+            lanes
+        } else {
+            1
+        };
+        let idle = (1..lanes).map(|_| {
+            let publisher = outgoing.samples.publisher_builder();
+            Ok(publisher.initial_max_slice_len(side.content().bytes).create()?)
+        });
+        let _idle: Vec<Publisher<ipc::Service, [u8], ()>> = idle.collect::<Result<_>>()?;
         let publisher = if is_stream(side.scenario()) {
             publisher.backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
         } else {
@@ -100,6 +117,44 @@ impl System for Iceoryx2 {
     }
 }
 
+/// Publishers of one service: more take longer to make than a run.
+const LANES_MAX: usize = 100;
+
+/// The asker makes a service with a publisher, over and over. A sample can be sent then, though nobody subscribes.
+fn open_lanes(side: &Side, node: &Node<ipc::Service>) -> Result<()> {
+    side.meet()?;
+    if side.role() == Role::Asker {
+        side.measure_trips(|sequence| {
+            let direction = Direction::open(node, &format!("lane-{sequence}"), side.scenario())?;
+            let publisher = direction.samples.publisher_builder();
+            Ok((publisher.initial_max_slice_len(side.content().bytes).create()?, direction))
+        })?;
+    }
+    side.meet()
+}
+
+/// Services with a publisher at the asker's and a subscriber at the answerer's, and no sample sent.
+fn leave_idle(side: &Side, node: &Node<ipc::Service>) -> Result<()> {
+    let (mut publishers, mut subscribers) = (Vec::new(), Vec::new());
+    let _services = side.measure_idle(IDLE_LANES, || {
+        let mut services = Vec::new();
+        for lane in 0..IDLE_LANES {
+            let direction = Direction::open(node, &format!("lane-{lane}"), side.scenario())?;
+            if side.role() == Role::Asker {
+                let publisher = direction.samples.publisher_builder();
+                publishers.push(publisher.initial_max_slice_len(side.content().bytes).create()?);
+            } else {
+                subscribers.push(direction.samples.subscriber_builder().create()?);
+            }
+            services.push(direction);
+        }
+        Ok(services)
+    })?;
+    side.meet()
+}
+
+const IDLE_LANES: usize = 25;
+
 fn is_stream(scenario: Scenario) -> bool {
     matches!(scenario.kind, Kind::OneWay | Kind::Bulk(_) | Kind::FanIn(_) | Kind::FanOut(_))
 }
@@ -123,13 +178,16 @@ struct Direction {
 impl Direction {
     fn open(node: &Node<ipc::Service>, name: &str, scenario: Scenario) -> Result<Self> {
         let name = ServiceName::new(name)?;
-        let ends = scenario.answerers();
+        let ends = match scenario.kind {
+            Kind::Lanes(lanes) => lanes,
+            _ => scenario.answerers(),
+        };
         let samples = node
             .service_builder(&name)
             .publish_subscribe::<[u8]>()
             .max_publishers(ends)
-            .max_subscribers(ends)
-            .max_nodes(ends + 1)
+            .max_subscribers(scenario.answerers())
+            .max_nodes(scenario.answerers() + 1)
             .history_size(0);
         let samples = if is_stream(scenario) {
             samples.enable_safe_overflow(false).subscriber_max_buffer_size(stream_samples(scenario.bytes))

@@ -6,6 +6,8 @@
 //! socket each and not a subscription, because a publisher drops what a subscriber is too slow for. Polling is receiving
 //! with `DONTWAIT`. It batches by itself; there is no call for batches.
 
+use std::{thread, time::Duration};
+
 use zmq::{Context, DONTWAIT, Error, Message, Socket, SocketType};
 
 use crate::{
@@ -31,7 +33,13 @@ impl System for Zeromq {
     fn offers(&self, scenario: Scenario) -> bool {
         match scenario.kind {
             Kind::OneWay => scenario.batch == 1,
-            Kind::RoundTrip(_) | Kind::Bulk(_) | Kind::FanIn(_) | Kind::FanOut(_) => true,
+            Kind::RoundTrip(_)
+            | Kind::Bulk(_)
+            | Kind::FanIn(_)
+            | Kind::FanOut(_)
+            | Kind::OpenLane
+            | Kind::IdleLane => true,
+            Kind::Lanes(lanes) => lanes <= LANES_MAX,
             _ => false,
         }
     }
@@ -62,10 +70,46 @@ impl System for Zeromq {
             Ok(socket)
         };
         let outgoing = others.iter().map(dial).collect::<Result<_>>()?;
+        let dial = || dial(&others[0]);
+        let _idle = match side.scenario().kind {
+            Kind::OpenLane => return open_lanes(side, dial),
+            Kind::IdleLane => return leave_idle(side, dial),
+            Kind::Lanes(lanes) if side.role() == Role::Asker => {
+                (1..lanes).map(|_| dial()).collect::<Result<_>>()?
+            }
+            _ => Vec::new(),
+        };
         let is_polling = side.scenario().waiting() == Waiting::Spinning;
         side.talk(Ends { content: side.content(), outgoing, incoming, message: Message::new(), is_polling })
     }
 }
+
+/// The asker makes and connects a socket, over and over. A message can be sent then, though nobody may have accepted it
+/// yet. A connected socket is what comes closest to a lane.
+fn open_lanes(side: &Side, dial: impl Fn() -> Result<Socket>) -> Result<()> {
+    side.meet()?;
+    if side.role() == Role::Asker {
+        side.measure_trips(|_| dial())?;
+    }
+    side.meet()
+}
+
+fn leave_idle(side: &Side, dial: impl Fn() -> Result<Socket>) -> Result<()> {
+    let lanes = if side.role() == Role::Asker { IDLE_LANES } else { 0 };
+    let _idle: Vec<Socket> = side.measure_idle(IDLE_LANES, || {
+        let idle = (0..lanes).map(|_| dial()).collect::<Result<_>>()?;
+        // The other side accepts them on its own.
+        thread::sleep(SETTLING);
+        Ok(idle)
+    })?;
+    side.meet()
+}
+
+const SETTLING: Duration = Duration::from_millis(50);
+
+/// Each takes some of the descriptors that a process may have by default.
+const LANES_MAX: usize = 100;
+const IDLE_LANES: usize = 25;
 
 /// Ten times the default; small enough that large messages do not fill the memory.
 const MESSAGES_MAX: i32 = 10_000;
