@@ -122,6 +122,8 @@ impl Bus {
             .arg("--nofork")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // It complains of limits that it may not raise.
+            .stderr(Stdio::null())
             .spawn()?;
         let mut bus = Self { daemon, socket };
         let deadline = Instant::now() + START_MAX;
@@ -154,8 +156,8 @@ fn configuration(socket: &Path) -> String {
         "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" \
          \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n<busconfig>\
          <listen>unix:path={}</listen><auth>EXTERNAL</auth>\
-         <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"false\"/><allow own=\"*\"/>\
-         <allow user=\"*\"/></policy>{}</busconfig>\n",
+         <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/>\
+         <allow eavesdrop=\"true\"/><allow own=\"*\"/><allow user=\"*\"/></policy>{}</busconfig>\n",
         socket.display(),
         limits.concat()
     )
