@@ -30,9 +30,9 @@ impl Latencies {
         self.total
     }
 
-    /// The smallest latency that `percent` of the trips did not exceed; `None` without a trip.
-    pub(crate) fn percentile(&self, percent: u64) -> Option<u64> {
-        let rank = (self.total * percent).div_ceil(100).max(1);
+    /// The smallest latency that so many of a thousand trips did not exceed; `None` without a trip.
+    pub(crate) fn per_mille(&self, share: u64) -> Option<u64> {
+        let rank = (self.total * share).div_ceil(1000).max(1);
         let mut seen = 0;
         let index = self.counts.iter().position(|count| {
             seen += count;
@@ -74,16 +74,16 @@ mod tests {
     #[test]
     fn percentiles_count_from_below() {
         let mut latencies = Latencies::new();
-        assert_eq!(latencies.percentile(50), None);
+        assert_eq!(latencies.per_mille(500), None);
         (1..=100).for_each(|ns| latencies.record(ns));
-        assert_eq!(latencies.percentile(50), Some(50));
-        assert_eq!(latencies.percentile(99), Some(99));
+        assert_eq!(latencies.per_mille(500), Some(50));
+        assert_eq!(latencies.per_mille(990), Some(99));
     }
 
     #[test]
     fn a_latency_beyond_the_last_bucket_is_kept_in_it() {
         let mut latencies = Latencies::new();
         latencies.record(u64::MAX);
-        assert!(latencies.percentile(99).is_some_and(|ns| ns >= 1 << 39));
+        assert!(latencies.per_mille(990).is_some_and(|ns| ns >= 1 << 39));
     }
 }

@@ -1,7 +1,7 @@
-//! The two processes of one run, started, watched and ended by the controlling process.
+//! The processes of one run, started, watched and ended by the controlling process.
 //!
 //! # Invariants
-//! 1. Both processes have ended and are reaped when a `Pair` is gone.
+//! 1. All processes have ended and are reaped when a `Sides` is gone.
 
 use std::{
     fs::File,
@@ -33,7 +33,7 @@ pub(crate) struct Run<'r> {
     pub(crate) system: &'r dyn System,
     pub(crate) scenario: Scenario,
     pub(crate) duration: Duration,
-    /// The asker's and the answerer's.
+    /// The asker's and the answerer's; of several, every other one's.
     pub(crate) cpus: [usize; 2],
     pub(crate) place: &'r Place,
 }
@@ -48,9 +48,9 @@ impl Run<'_> {
     pub(crate) fn measure(&self) -> Result<Figures> {
         let deadline = Instant::now() + self.duration + GRACE;
         let prepared = self.system.prepare(self.scenario, self.place)?;
-        let mut pair = Pair::start(self)?;
-        let report = pair.outlast(deadline);
-        drop(pair);
+        let mut sides = Sides::start(self)?;
+        let report = sides.outlast(deadline);
+        drop(sides);
         drop(prepared);
         self.figures(&report?)
     }
@@ -62,13 +62,18 @@ impl Run<'_> {
         figures.ok_or_else(|| format!("the report lacks a metric: {report}").into())
     }
 
-    fn start_side(&self, role: Role, socket: OwnedFd, memory: &File) -> Result<(Child, ChildStdout)> {
+    fn start_side(&self, role: Role, index: usize, socket: OwnedFd, memory: &File) -> Result<Watched> {
+        let cpu = match role {
+            Role::Asker => self.cpus[0],
+            Role::Answerer => self.cpus[(index + 1) % 2],
+        };
         let mut child = Command::new(std::env::current_exe()?)
             .arg("side")
             .args(["--system", self.system.name()])
-            .args(["--scenario", self.scenario.name()])
+            .args(["--scenario", &self.scenario.name()])
             .args(["--role", role.to_possible_value().ok_or("a role without a name")?.get_name()])
-            .args(["--cpu", &self.cpus[usize::from(role == Role::Answerer)].to_string()])
+            .args(["--index", &index.to_string()])
+            .args(["--cpu", &cpu.to_string()])
             .args(["--duration-ms", &self.duration.as_millis().to_string()])
             .args(["--memory-fd", &memory.as_raw_fd().to_string()])
             .args(["--place", self.place.name()])
@@ -77,11 +82,11 @@ impl Run<'_> {
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().ok_or("a child without its pipe")?;
-        Ok((child, output))
+        Ok(Watched { role, child, output, report: Vec::new(), has_ended: false })
     }
 }
 
-struct Pair {
+struct Sides {
     sides: Vec<Watched>,
 }
 
@@ -94,22 +99,23 @@ struct Watched {
     has_ended: bool,
 }
 
-impl Pair {
+impl Sides {
     fn start(run: &Run<'_>) -> Result<Self> {
-        // Inherited by both sides: it is not closed on exec.
+        // Inherited by all sides: it is not closed on exec.
         let memory = File::from(fs::memfd_create("keyway-bench", MemfdFlags::empty())?);
         memory.set_len(MEMORY_BYTES as u64)?;
         let (asking, answering) =
             net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let mut pair = Self { sides: Vec::with_capacity(2) };
-        for (role, socket) in [(Role::Answerer, answering), (Role::Asker, asking)] {
-            let (child, output) = run.start_side(role, socket, &memory)?;
-            pair.sides.push(Watched { role, child, output, report: Vec::new(), has_ended: false });
+        let mut all = Self { sides: Vec::with_capacity(1 + run.scenario.answerers()) };
+        for index in 0..run.scenario.answerers() {
+            all.sides.push(run.start_side(Role::Answerer, index, answering.try_clone()?, &memory)?);
         }
-        Ok(pair)
+        drop(answering);
+        all.sides.push(run.start_side(Role::Asker, 0, asking, &memory)?);
+        Ok(all)
     }
 
-    /// Waits until both sides have ended well, or one of them badly, or the deadline; answers what the asker printed.
+    /// Waits until all sides have ended well, or one of them badly, or the deadline; answers what the asker printed.
     fn outlast(&mut self, deadline: Instant) -> Result<String> {
         while self.sides.iter().any(|side| !side.has_ended) {
             for side in self.wait_readable(deadline)? {
@@ -141,7 +147,7 @@ impl Pair {
     }
 }
 
-impl Drop for Pair {
+impl Drop for Sides {
     fn drop(&mut self) {
         for side in &mut self.sides {
             // Both fail only where the side has been reaped.

@@ -1,11 +1,10 @@
 //! The outcome as an SVG picture: one panel for each scenario, one line for each system, on a logarithmic scale.
 //!
-//! A dot is the median; where there are percentiles, a bar reaches from it to p99 with a tick at p90.
+//! A dot is the median; where there are percentiles, a bar reaches from it to p99.9 with a tick at p99.
 
 use std::fmt::Write;
 
 use crate::{
-    report::quantity,
     rounds::{Outcome, Row},
     scenario::{Metric, Scenario},
 };
@@ -36,14 +35,14 @@ pub(crate) fn draw(outcome: &Outcome, caption: &str) -> String {
 
 /// Answers its height.
 fn draw_panel(svg: &mut String, top: f64, scenario: Scenario, rows: &[&Row]) -> f64 {
-    let scale = Scale::over(rows.iter().flat_map(|row| row.medians.iter().copied()));
+    let scale = Scale::over(rows.iter().flat_map(|row| drawn(row).map(|(_, value)| value)));
     let bottom = top + TITLE_HEIGHT + rows.len() as f64 * ROW_HEIGHT;
-    let better = if scenario.metrics()[0] == Metric::Rate { "more is better" } else { "less is better" };
+    let better = if scenario.metrics()[0].is_more_better() { "more is better" } else { "less is better" };
     text(svg, 10.0, top + 18.0, "start", &format!("{} ({better})", scenario.name()));
     for value in scale.decades() {
         let x = scale.x(value);
         line(svg, [x, top + TITLE_HEIGHT - 6.0], [x, bottom], "#ddd", 1.0);
-        text(svg, x, bottom + 16.0, "middle", &quantity(scenario.metrics()[0], value));
+        text(svg, x, bottom + 16.0, "middle", &scenario.metrics()[0].show(value));
     }
     for (index, row) in (0_u16..).zip(rows) {
         draw_row(svg, top + TITLE_HEIGHT + (f64::from(index) + 0.5) * ROW_HEIGHT, &scale, row);
@@ -53,16 +52,23 @@ fn draw_panel(svg: &mut String, top: f64, scenario: Scenario, rows: &[&Row]) -> 
 
 fn draw_row(svg: &mut String, y: f64, scale: &Scale, row: &Row) {
     let colour = if row.system == row.scenario.limit() { "#888" } else { "#2060c0" };
-    let x = |metric| row.value(metric).map(|value| scale.x(value));
+    let x = |metric| drawn(row).find(|&(drawn, _)| drawn == metric).map(|(_, value)| scale.x(value));
     text(svg, LEFT - 10.0, y + 4.0, "end", row.system);
-    if let (Some(p50), Some(p90), Some(p99)) = (x(Metric::P50), x(Metric::P90), x(Metric::P99)) {
-        line(svg, [p50, y], [p99, y], colour, 3.0);
-        line(svg, [p90, y - 6.0], [p90, y + 6.0], colour, 2.0);
+    if let (Some(p50), Some(p99), Some(p999)) = (x(Metric::P50), x(Metric::P99), x(Metric::P999)) {
+        line(svg, [p50, y], [p999, y], colour, 3.0);
+        line(svg, [p99, y - 6.0], [p99, y + 6.0], colour, 2.0);
     }
-    let metric = row.scenario.metrics()[0];
-    let value = row.medians[0];
-    let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{colour}\"/>", scale.x(value));
-    text(svg, WIDTH - 10.0, y + 4.0, "end", &quantity(metric, value));
+    if let Some(value) = row.main_value() {
+        let x = scale.x(value);
+        let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{colour}\"/>");
+        text(svg, WIDTH - 10.0, y + 4.0, "end", &row.scenario.metrics()[0].show(value));
+    }
+}
+
+/// What of a row is on the scale: not how often it slept.
+fn drawn(row: &Row) -> impl Iterator<Item = (Metric, f64)> {
+    let metrics = row.scenario.metrics().iter().filter(|&&metric| metric != Metric::Sleeps);
+    metrics.filter_map(|&metric| Some((metric, row.value(metric)?)))
 }
 
 /// Whole decades, from the one that the least value lies in to the one above the greatest.

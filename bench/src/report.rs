@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use crate::{
     figures,
     machine::Machine,
-    payload::PAYLOAD_BYTES,
     reading::{Aim, Reading},
     rounds::{Outcome, Row},
     scenario::{Metric, Scenario},
@@ -22,7 +21,23 @@ impl Outcome {
         let mut described = machine.to_json();
         described["cache_line_ns"] = json!(self.cache_line_ns);
         described["distance"] = json!(self.distance());
-        json!({ "machine": described, "rows": rows })
+        let verdict = |verdict: &crate::aims::Verdict| {
+            json!({
+                "scenario": verdict.scenario,
+                "metric": verdict.metric,
+                "asked": verdict.asked,
+                "measured": verdict.measured,
+                "met": verdict.is_met,
+            })
+        };
+        let aims: Vec<Value> = self.verdicts().iter().map(verdict).collect();
+        json!({
+            "machine": described,
+            "rows": rows,
+            "aims": aims,
+            "invalid": self.invalid(),
+            "notes": self.notes,
+        })
     }
 
     pub(crate) fn to_table(&self, machine: &Machine) -> String {
@@ -32,35 +47,33 @@ impl Outcome {
         }
         for scenario in self.scenarios() {
             let limit = self.limit(scenario);
-            let _ = write!(table, "\n{:<24}", scenario.name());
+            let _ = write!(table, "\n{:<28}", scenario.name());
             for metric in scenario.metrics() {
                 let _ = write!(table, "{:>14}", metric.name());
             }
-            let aim = scenario.aim().map_or(String::new(), |aim| format!("; keyway's aim: at most {aim}"));
-            let _ = writeln!(table, "   times the limit ({}{aim})", scenario.limit());
+            let _ = writeln!(table, "   times the limit ({})", scenario.limit());
             for row in self.rows_of(scenario) {
-                let _ = writeln!(table, "  {:<22}{}{:>8}", row.system, cells(row), ratio(row, limit));
+                let _ = writeln!(table, "  {:<26}{}{:>8}", row.system, cells(row), ratio(row, limit));
             }
         }
-        table
+        for verdict in self.verdicts() {
+            let head = format!("\n{} ({})", verdict.scenario, verdict.metric);
+            let _ = write!(table, "{head:<44}{:<48}{:>12}  {}", verdict.asked, verdict.shown, verdict.word());
+        }
+        for why in self.invalid() {
+            let _ = write!(table, "\nINVALID: {why}");
+        }
+        for note in &self.notes {
+            let _ = write!(table, "\nnot measured: {note}");
+        }
+        table + "\n"
     }
 
-    /// Each scenario that has rows, once.
-    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        let mut scenarios: Vec<_> = self.rows.iter().map(|row| row.scenario).collect();
-        scenarios.dedup();
-        scenarios
-    }
-
-    pub(crate) fn rows_of(&self, scenario: Scenario) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(move |row| row.scenario == scenario)
-    }
-
-    fn limit(&self, scenario: Scenario) -> Option<&Row> {
+    pub(crate) fn limit(&self, scenario: Scenario) -> Option<&Row> {
         self.rows_of(scenario).find(|row| row.system == scenario.limit())
     }
 
-    fn distance(&self) -> &'static str {
+    pub(crate) fn distance(&self) -> &'static str {
         let near = self.looks().filter(|&ns| ns < NEAR_BELOW_NS).count();
         match near {
             0 => "far",
@@ -73,11 +86,13 @@ impl Outcome {
         self.cache_line_ns.iter().flatten().copied()
     }
 
-    fn cache_line_summary(&self) -> String {
+    pub(crate) fn cache_line_summary(&self) -> String {
         let (low, high) =
             self.looks().fold((f64::MAX, 0.0_f64), |(low, high), ns| (low.min(ns), high.max(ns)));
+        let (unsteady, rounds) = self.unsteady();
         format!(
-            "cache line there and back, before and after each round: {low:.0} to {high:.0} ns ({})",
+            "cache line there and back, before and after each scenario of each round: {low:.0} to {high:.0} ns ({}); \
+             {unsteady} of {rounds} stayed unsteady",
             self.distance()
         )
     }
@@ -114,36 +129,30 @@ fn figure_line(reading: &Reading) -> String {
 }
 
 fn row_to_json(row: &Row) -> impl Iterator<Item = Value> {
-    row.scenario.metrics().iter().zip(&row.medians).map(|(metric, value)| {
-        json!({
+    row.scenario.metrics().iter().filter_map(|&metric| {
+        Some(json!({
             "scenario": row.scenario.name(),
             "system": row.system,
-            "size": PAYLOAD_BYTES,
+            "size": row.scenario.bytes,
+            "batch": row.scenario.batch,
             "metric": metric.name(),
-            "value": value,
+            "value": row.value(metric)?,
             "unit": metric.unit(),
-        })
+        }))
     })
 }
 
 fn cells(row: &Row) -> String {
-    let metrics = row.scenario.metrics().iter().zip(&row.medians);
-    metrics.fold(String::new(), |cells, (&metric, &value)| format!("{cells}{:>14}", quantity(metric, value)))
+    row.scenario.metrics().iter().fold(String::new(), |cells, &metric| {
+        let shown = row.value(metric).map_or(String::new(), |value| metric.show(value));
+        format!("{cells}{shown:>14}")
+    })
 }
 
-/// How many times worse than the limit, by the scenario's first metric.
+/// How many times worse than the limit, by the metric that a row is judged by.
 fn ratio(row: &Row, limit: Option<&Row>) -> String {
-    let metric = row.scenario.metrics()[0];
-    match (row.value(metric), limit.and_then(|limit| limit.value(metric))) {
-        (Some(value), Some(limit)) => format!("{:.2}", metric.times_limit(value, limit)),
-        _ => "-".to_owned(),
-    }
-}
-
-pub(crate) fn quantity(metric: Metric, value: f64) -> String {
-    match metric {
-        Metric::Rate => format!("{:.2} M/s", value / 1e6),
-        _ if value < 10_000.0 => format!("{value:.0} ns"),
-        _ => format!("{:.1} µs", value / 1e3),
-    }
+    let metric: Metric = row.scenario.metrics()[0];
+    let ratio = limit.and_then(|limit| row.ratio(metric, limit));
+    let worse = ratio.map(|ratio| if metric.is_more_better() { 1.0 / ratio } else { ratio });
+    worse.map_or("-".to_owned(), |worse| format!("{worse:.2}"))
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 
 use crate::{
     Result,
+    memory::LINE_BYTES,
     payload::LAST,
-    scenario::Scenario,
+    scenario::{Kind, Scenario, Waiting},
     side::{Role, Side},
-    systems::System,
+    systems::{Rank, System},
 };
 
 pub(crate) struct CacheLine;
@@ -24,8 +25,12 @@ impl System for CacheLine {
         "cache-line"
     }
 
+    fn rank(&self) -> Rank {
+        Rank::Limit
+    }
+
     fn offers(&self, scenario: Scenario) -> bool {
-        scenario == Scenario::RoundTripSpinning
+        scenario.kind == Kind::RoundTrip(Waiting::Spinning) && scenario.bytes <= LINE_BYTES
     }
 
     fn take_side(&self, side: &Side) -> Result<()> {

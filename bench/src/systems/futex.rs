@@ -1,6 +1,6 @@
 //! Bare futexes, both sides asleep: the limit for sleeping.
 //!
-//! One payload line and one futex word for each direction. Every send wakes and no side ever polls before it sleeps.
+//! One message and one futex word for each direction. Every send wakes and no side ever polls before it sleeps.
 
 use std::{
     ptr::NonNull,
@@ -11,10 +11,11 @@ use rustix::{io::Errno, thread::futex};
 
 use crate::{
     Result,
-    payload::Payload,
-    scenario::Scenario,
+    memory::LINE_BYTES,
+    payload::Content,
+    scenario::{Kind, Scenario, Waiting},
     side::{Port, Role, Side},
-    systems::System,
+    systems::{Rank, System},
 };
 
 pub(crate) struct Futex;
@@ -24,22 +25,29 @@ impl System for Futex {
         "futex"
     }
 
+    fn rank(&self) -> Rank {
+        Rank::Limit
+    }
+
     fn offers(&self, scenario: Scenario) -> bool {
-        matches!(scenario, Scenario::RoundTripSleeping | Scenario::Bridge)
+        matches!(scenario.kind, Kind::RoundTrip(Waiting::Sleeping) | Kind::Bridge)
     }
 
     fn take_side(&self, side: &Side) -> Result<()> {
-        // Lines 0 and 1 go from asker to answerer, lines 2 and 3 back.
+        let (memory, content) = (side.memory(), side.content());
+        // A word and then the message, from asker to answerer and back.
+        let lines = content.bytes.div_ceil(LINE_BYTES);
         let (out, back) = match side.role() {
-            Role::Asker => (0, 2),
-            Role::Answerer => (2, 0),
+            Role::Asker => (0, 1 + lines),
+            Role::Answerer => (1 + lines, 0),
         };
-        let memory = side.memory();
+        memory.populate(2 * (1 + lines))?;
         side.talk(Mailboxes {
+            content,
             sent: memory.futex_word(out),
-            outgoing: memory.line(out + 1),
+            outgoing: memory.lines(out + 1, lines),
             received: memory.futex_word(back),
-            incoming: memory.line(back + 1),
+            incoming: memory.lines(back + 1, lines),
             received_count: 0,
         })
     }
@@ -47,26 +55,27 @@ impl System for Futex {
 
 /// One mailbox per direction. Only round trips: a mailbox is empty again once its answer came.
 struct Mailboxes<'m> {
+    content: Content,
     /// How many messages this side has sent, wrapping.
     sent: &'m AtomicU32,
-    outgoing: NonNull<Payload>,
+    outgoing: NonNull<u8>,
     /// How many messages the other side has sent, wrapping.
     received: &'m AtomicU32,
-    incoming: NonNull<Payload>,
+    incoming: NonNull<u8>,
     received_count: u32,
 }
 
 impl Port for Mailboxes<'_> {
-    fn send(&mut self, payload: Payload) -> Result<()> {
-        // SAFETY: 1. The line is in the mapping that `'m` borrows from (`Memory::line`). 2. The other side reads it
+    fn send(&mut self, number: u64) -> Result<()> {
+        // SAFETY: 1. The lines are in the mapping that `'m` borrows from (`Memory::lines`). 2. The other side reads them
         // only after the increment below, and answers before this side writes again (round trips only).
-        unsafe { self.outgoing.write(payload) };
+        unsafe { self.content.fill_at(self.outgoing, number) };
         self.sent.fetch_add(1, Ordering::Release);
         futex::wake(self.sent, futex::Flags::empty(), 1)?;
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<Payload> {
+    fn receive(&mut self) -> Result<u64> {
         while self.received.load(Ordering::Acquire) == self.received_count {
             match futex::wait(self.received, futex::Flags::empty(), self.received_count, None) {
                 Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
@@ -74,8 +83,8 @@ impl Port for Mailboxes<'_> {
             }
         }
         self.received_count = self.received_count.wrapping_add(1);
-        // SAFETY: 1. As in `send`. 2. The other side wrote the line before the increment that was loaded above with
+        // SAFETY: 1. As in `send`. 2. The other side wrote them before the increment that was loaded above with
         // acquire, and writes again only after this side has answered.
-        Ok(unsafe { self.incoming.read() })
+        unsafe { self.content.judge_at(self.incoming) }
     }
 }

@@ -1,60 +1,71 @@
 //! Keyway, used as any program would use it.
 //!
 //! One queue and one lane for each direction, found by name; `send` and `receive` with every default except how one
-//! waits where the scenario says so. The broker is embedded in the answerer's process and so on the answerer's CPU:
-//! idle while messages pass, and a CPU away from the asker where it is what answers. So is the bridge.
+//! waits where the scenario says so, and larger rings where a message would not fit. The broker is embedded in the first
+//! answerer's process and so on that one's CPU: idle while messages pass, and a CPU away from the asker where it is what
+//! answers. So is the bridge.
 
-use std::{
-    hint,
-    path::PathBuf,
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+mod lanes;
+mod requests;
+
+use std::path::PathBuf;
 
 use keyway::{
-    Audience, Carried, Client, Embedded, Outgoing, Queue, QueueOptions, Rights, Sender, SenderOptions,
-    Signal, WaitStyle, bridge::Bridge,
+    Audience, Capability, Client, Embedded, Queue, QueueOptions, Rights, Sender, SenderOptions, WaitStyle,
 };
-use keyway_seat::{Options, Seat};
-use rustix::event::{self, PollFd, PollFlags};
 
 use crate::{
     Result,
-    payload::{LAST, PAYLOAD_BYTES, Payload},
+    payload::Content,
     place::Place,
-    scenario::Scenario,
+    scenario::{Kind, Scenario, Waiting},
     side::{Port, Role, Side},
-    systems::System,
+    systems::{Rank, System},
 };
 
 pub(crate) struct Keyway;
+
+/// The most lanes that one process may have on one queue; a queue takes 120 of all.
+const LANES_MAX: usize = 30;
 
 impl System for Keyway {
     fn name(&self) -> &'static str {
         "keyway"
     }
 
-    fn offers(&self, _: Scenario) -> bool {
-        true
+    fn rank(&self) -> Rank {
+        Rank::Keyway
+    }
+
+    fn offers(&self, scenario: Scenario) -> bool {
+        match scenario.kind {
+            Kind::OneWay => scenario.batch == 1,
+            Kind::Lanes(lanes) => lanes <= LANES_MAX,
+            _ => true,
+        }
     }
 
     fn take_side(&self, side: &Side) -> Result<()> {
         let path = socket(side.place());
-        let broker = match side.role() {
-            Role::Asker => None,
-            Role::Answerer => Some(Embedded::start_at(&path)?),
+        let broker = match (side.role(), side.index()) {
+            (Role::Answerer, 0) => Some(Embedded::start_at(&path)?),
+            _ => None,
         };
         // The broker listens.
         side.meet()?;
         let client = Client::connect_to(&path)?;
-        match side.scenario() {
-            Scenario::Broker => look_up(side, &client),
-            Scenario::Derive => derive(side, &client),
-            Scenario::Signal => signal(side, &client),
-            Scenario::Bridge => query_device_type(side, &client),
-            scenario => side.talk(Ports::open(side, &client, waiting(scenario))?),
+        match side.scenario().kind {
+            Kind::Broker => requests::look_up(side, &client),
+            Kind::Derive => requests::derive(side, &client),
+            Kind::Signal => requests::signal(side, &client),
+            Kind::Bridge => requests::query_device_type(side, &client),
+            Kind::Connect => lanes::connect(side, &client, &path),
+            Kind::OpenLane => lanes::open(side, &client),
+            Kind::IdleLane => lanes::leave_idle(side, &client),
+            Kind::Lanes(count) => lanes::talk_beside_idle(side, &client, count),
+            _ => side.talk(Ports::open(side, &client)?),
         }?;
-        // The broker stays until both sides have put their ends away.
+        // The broker stays until all sides have put their ends away.
         side.meet()?;
         drop(broker);
         Ok(())
@@ -66,160 +77,86 @@ fn socket(place: &Place) -> PathBuf {
     place.directory().join("broker.sock")
 }
 
-fn waiting(scenario: Scenario) -> WaitStyle {
-    match scenario {
-        Scenario::RoundTripSpinning => WaitStyle::Spin,
-        Scenario::RoundTripSleeping => WaitStyle::Sleep,
-        _ => WaitStyle::default(),
+fn wait_style(scenario: Scenario) -> WaitStyle {
+    match scenario.waiting() {
+        Waiting::Spinning => WaitStyle::Spin,
+        Waiting::Sleeping => WaitStyle::Sleep,
+        Waiting::Default => WaitStyle::default(),
     }
 }
 
 /// The name under which a side's queue is published.
-fn name(role: Role) -> &'static str {
+fn name(role: Role, index: usize) -> String {
     match role {
-        Role::Asker => "asker",
-        Role::Answerer => "answerer",
+        Role::Asker => "asker".to_owned(),
+        Role::Answerer => format!("answerer-{index}"),
     }
 }
 
-/// The asker looks the answerer's queue up, over and over. Each capability is given back between two trips.
-fn look_up(side: &Side, client: &Client) -> Result<()> {
-    match side.role() {
-        Role::Asker => {
-            side.meet()?;
-            side.measure_trips(|_| Ok(client.lookup(name(Role::Answerer))?))?;
-            side.meet()
-        }
-        Role::Answerer => {
-            let queue = client.create_queue(QueueOptions::default())?;
-            let _published =
-                client.publish(name(Role::Answerer), queue.capability(), Rights::SEND, Audience::Everyone)?;
-            side.meet()?;
-            // Until the asker has measured.
-            side.meet()
-        }
-    }
+fn queue_options(scenario: Scenario) -> QueueOptions {
+    QueueOptions { wait: wait_style(scenario), ..QueueOptions::default() }
 }
 
-/// The asker derives from a capability of its own, over and over. Each is given back between two trips.
-fn derive(side: &Side, client: &Client) -> Result<()> {
-    side.meet()?;
-    if side.role() == Role::Asker {
-        let region = client.create_region(4096)?;
-        side.measure_trips(|_| Ok(region.derive(Rights::MAP, None)?))?;
-    }
-    side.meet()
+fn sender_options(scenario: Scenario) -> SenderOptions {
+    // Room for some messages: the default's, where they are small.
+    let is_large = scenario.bytes * RING_MESSAGES > RING_BYTES_DEFAULT;
+    let ring_bytes = is_large.then(|| (scenario.bytes * RING_MESSAGES).next_power_of_two() as u32);
+    SenderOptions { ring_bytes, wait: wait_style(scenario) }
 }
 
-/// The asker raises a signal at the answerer and waits until its handler has said so, over and over. The answerer sleeps on
-/// the descriptor of its signals, and gives the asker the right to raise in a message.
-fn signal(side: &Side, client: &Client) -> Result<()> {
-    let heard = side.memory().word(0);
-    match side.role() {
-        Role::Asker => {
-            let mut queue = client.create_queue(QueueOptions::default())?;
-            let _published =
-                client.publish(name(Role::Asker), queue.capability(), Rights::SEND, Audience::Everyone)?;
-            side.meet()?;
-            let answerer = queue.receive()?.capabilities.pop().ok_or("no capability came")??;
-            side.meet()?;
-            side.measure_trips(|sequence| {
-                answerer.raise(Signal::USR1, sequence + 1)?;
-                while heard.load(Ordering::Acquire) != sequence + 1 {
-                    hint::spin_loop();
-                }
-                Ok(())
-            })?;
-            answerer.raise(Signal::USR1, LAST)?;
-        }
-        Role::Answerer => {
-            let mut signals = client.signals()?;
-            signals.on(Signal::USR1, move |info| heard.store(info.value, Ordering::Release))?;
-            side.meet()?;
-            let mut sender = client.open_sender(&client.lookup(name(Role::Asker))?)?;
-            let own = client.own_process().ok_or("no capability to oneself")?;
-            let capabilities = [Carried::Copy(&own, Rights::RAISE)];
-            sender.send_message(&Outgoing { capabilities: &capabilities, ..Outgoing::default() })?;
-            side.meet()?;
-            while heard.load(Ordering::Acquire) != LAST {
-                event::poll(&mut [PollFd::new(&signals, PollFlags::IN)], None)?;
-                signals.dispatch()?;
-            }
-        }
-    }
-    side.meet()
-}
+/// How many messages a ring is to have room for at least.
+const RING_MESSAGES: usize = 4;
+const RING_BYTES_DEFAULT: usize = 64 << 10;
 
-/// The asker asks the bridge for the device type, over and over.
-fn query_device_type(side: &Side, client: &Client) -> Result<()> {
-    match side.role() {
-        Role::Asker => {
-            side.meet()?;
-            let mut bridge = Bridge::connect(client)?;
-            side.measure_trips(|_| {
-                let is_mobile = bridge.is_mobile_device()?;
-                if is_mobile == IS_MOBILE { Ok(()) } else { Err("the bridge answered something else".into()) }
-            })?;
-            side.meet()
-        }
-        Role::Answerer => {
-            let mut seat = Seat::start(client, Options { is_mobile: Some(IS_MOBILE), ..Options::default() })?;
-            side.meet()?;
-            let mut looked = Instant::now();
-            // Until the asker has measured.
-            loop {
-                seat.turn(LOOK_INTERVAL)?;
-                if looked.elapsed() >= LOOK_INTERVAL {
-                    if side.is_awaited()? {
-                        break;
-                    }
-                    looked = Instant::now();
-                }
-            }
-            side.meet()
-        }
-    }
-}
-
-/// What the bridge is told to answer.
-const IS_MOBILE: bool = true;
-
-/// How often the answerer looks whether the asker has measured: seldom, as a look is a system call.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-
+/// What a side sends on, one lane for each receiver, and what it receives from.
 struct Ports {
-    sender: Sender,
+    senders: Vec<Sender>,
     queue: Queue,
+    content: Content,
+    buffer: Vec<u8>,
 }
 
 impl Ports {
-    fn open(side: &Side, client: &Client, wait: WaitStyle) -> Result<Self> {
-        let (own, other) = match side.role() {
-            Role::Asker => (Role::Asker, Role::Answerer),
-            Role::Answerer => (Role::Answerer, Role::Asker),
-        };
-        let queue = client.create_queue(QueueOptions { wait, ..QueueOptions::default() })?;
-        let _published = client.publish(name(own), queue.capability(), Rights::SEND, Audience::Everyone)?;
-        // Both names are published.
-        side.meet()?;
-        let found = client.lookup(name(other))?;
-        let sender = client.open_sender_with(&found, SenderOptions { wait, ..SenderOptions::default() })?;
-        // Both have been looked up, and may be withdrawn.
-        side.meet()?;
-        Ok(Self { sender, queue })
+    fn open(side: &Side, client: &Client) -> Result<Self> {
+        let queue = client.create_queue(queue_options(side.scenario()))?;
+        let found = exchange(side, client, &queue)?;
+        let open = |found: &Capability| client.open_sender_with(found, sender_options(side.scenario()));
+        let senders = found.iter().map(open).collect::<std::result::Result<_, _>>()?;
+        Ok(Self::over(side, senders, queue))
+    }
+
+    fn over(side: &Side, senders: Vec<Sender>, queue: Queue) -> Self {
+        let content = side.content();
+        Self { senders, queue, content, buffer: vec![0; content.bytes] }
     }
 }
 
+/// Publishes this side's queue, and looks up all of the other role's.
+fn exchange(side: &Side, client: &Client, queue: &Queue) -> Result<Vec<Capability>> {
+    let own = name(side.role(), side.index());
+    let _published = client.publish(&own, queue.capability(), Rights::SEND, Audience::Everyone)?;
+    // All names are published.
+    side.meet()?;
+    let others = match side.role() {
+        Role::Asker => (0..side.scenario().answerers()).map(|index| name(Role::Answerer, index)).collect(),
+        Role::Answerer => vec![name(Role::Asker, 0)],
+    };
+    let found = others.iter().map(|other| client.lookup(other)).collect::<std::result::Result<_, _>>()?;
+    // All have been looked up, and may be withdrawn.
+    side.meet()?;
+    Ok(found)
+}
+
 impl Port for Ports {
-    fn send(&mut self, payload: Payload) -> Result<()> {
-        Ok(self.sender.send(&payload.to_bytes())?)
+    fn send(&mut self, number: u64) -> Result<()> {
+        self.content.fill(&mut self.buffer, number);
+        for sender in &mut self.senders {
+            sender.send(&self.buffer)?;
+        }
+        Ok(())
     }
 
-    fn receive(&mut self) -> Result<Payload> {
-        let received = self.queue.receive()?.payload;
-        let bytes = <[u8; PAYLOAD_BYTES]>::try_from(&received[..]);
-        let bytes =
-            bytes.map_err(|_| format!("received {} bytes instead of {PAYLOAD_BYTES}", received.len()))?;
-        Ok(Payload::from_bytes(bytes))
+    fn receive(&mut self) -> Result<u64> {
+        self.content.judge(&self.queue.receive()?.payload)
     }
 }

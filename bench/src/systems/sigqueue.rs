@@ -17,9 +17,9 @@ use std::{
 use crate::{
     Result,
     payload::LAST,
-    scenario::Scenario,
+    scenario::{Kind, Scenario},
     side::{Role, Side},
-    systems::System,
+    systems::{Rank, System},
 };
 
 pub(crate) struct Sigqueue;
@@ -29,8 +29,12 @@ impl System for Sigqueue {
         "sigqueue"
     }
 
+    fn rank(&self) -> Rank {
+        Rank::Limit
+    }
+
     fn offers(&self, scenario: Scenario) -> bool {
-        scenario == Scenario::Signal
+        scenario.kind == Kind::Signal
     }
 
     fn take_side(&self, side: &Side) -> Result<()> {
