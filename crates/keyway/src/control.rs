@@ -19,7 +19,7 @@ use keyway_abi::{
 };
 use keyway_shm::{Access, Status, Word};
 use keyway_sys::{
-    clock,
+    clock, doorbell,
     epoll::EventFd,
     frame::{self, Reception, Sent, Waiting},
     memory::{Mapping, Populate},
@@ -27,7 +27,11 @@ use keyway_sys::{
 };
 use keyway_wire::Incoming;
 
-use crate::{broker_clock::BrokerClock, error::Error};
+use crate::{
+    bells::{Bells, Ear},
+    broker_clock::BrokerClock,
+    error::Error,
+};
 
 /// The longest that a request waits for its reply.
 pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,7 +78,6 @@ pub(crate) struct Bell {
     /// Where the other session is rung.
     pub(crate) rings: Arc<OwnedFd>,
     /// Where the other session rings. The same, unless that is this session itself, which has both ends.
-    #[cfg_attr(not(all(test, feature = "embedded")), expect(dead_code, reason = "nobody listens yet"))]
     pub(crate) hears: Arc<OwnedFd>,
 }
 
@@ -94,6 +97,8 @@ pub(crate) struct Routes {
     bells: BTreeMap<ProcessNumber, Bell>,
     /// Rung when a signal is pending.
     signal_bells: Vec<Weak<EventFd>>,
+    /// Woken with each event: who sleeps on descriptors does not see the event word.
+    ears: Vec<Weak<Ear>>,
     farewell: Option<Farewell>,
     is_over: bool,
 }
@@ -103,6 +108,20 @@ impl Routes {
     pub(crate) fn add_signal_bell(&mut self, bell: &Arc<EventFd>) {
         self.signal_bells.retain(|bell| bell.strong_count() > 0);
         self.signal_bells.push(Arc::downgrade(bell));
+    }
+
+    /// Has this woken with each event, for as long as somebody keeps it.
+    pub(crate) fn add_ear(&mut self, ear: &Arc<Ear>) {
+        self.ears.retain(|ear| ear.strong_count() > 0);
+        self.ears.push(Arc::downgrade(ear));
+    }
+
+    fn wake_ears(&self) {
+        for ear in &self.ears {
+            if let Some(ear) = ear.upgrade() {
+                ear.wake();
+            }
+        }
     }
 
     /// An end of a doorbell has come: the only one, or the second where this session is its own peer.
@@ -133,6 +152,8 @@ pub(crate) struct Control {
     pages: Mutex<BTreeMap<u32, Mapping>>,
     event_word: Word,
     clock: BrokerClock,
+    /// Lanes of which rings are awaited.
+    pub(crate) bells: Bells,
     start: SessionStart,
 }
 
@@ -167,6 +188,7 @@ impl Control {
             routes: Mutex::new(Routes::default()),
             pages: Mutex::new(BTreeMap::from([(0, page)])),
             event_word,
+            bells: Bells::default(),
             clock: BrokerClock::new(before_ns, start.now_ns, after_ns),
             start,
         })
@@ -273,10 +295,6 @@ impl Control {
     }
 
     /// Makes a doorbell to the session at the other end of a lane, if there is none, and says which session that is.
-    #[cfg_attr(
-        not(all(test, feature = "embedded")),
-        expect(dead_code, reason = "nobody sleeps on doorbells yet")
-    )]
     pub(crate) fn doorbell(&self, lane: LaneId) -> Result<ProcessNumber, Error> {
         match self.request(request::Doorbell { lane }) {
             // If the other has asked at the same time, the event may still be on its way.
@@ -288,22 +306,56 @@ impl Control {
     }
 
     /// This session's end of the doorbell to another, while it has one.
-    #[cfg_attr(
-        not(all(test, feature = "embedded")),
-        expect(dead_code, reason = "nobody sleeps on doorbells yet")
-    )]
     pub(crate) fn bell(&self, peer: ProcessNumber) -> Option<Bell> {
         self.routes().bells.get(&peer).cloned()
     }
 
     /// Lets go of a doorbell of which the other end is closed, before the broker says so or although it never will: a socket
     /// that is at its end is readable for ever.
-    #[cfg_attr(
-        not(all(test, feature = "embedded")),
-        expect(dead_code, reason = "nobody sleeps on doorbells yet")
-    )]
     pub(crate) fn drop_bell(&self, peer: ProcessNumber) {
         self.routes().bells.remove(&peer);
+    }
+
+    /// This session's end of the doorbell to a peer, with which there is a lane; made if there is none.
+    pub(crate) fn bell_for(&self, lane: LaneId, peer: ProcessNumber) -> Result<Bell, Error> {
+        if let Some(bell) = self.bell(peer) {
+            return Ok(bell);
+        }
+        let peer = self.doorbell(lane)?;
+        // If the other has asked, its event precedes the denial of ours.
+        self.pump()?;
+        self.bell(peer).ok_or(Error::BrokerIncoherent { operation: "Doorbell" })
+    }
+
+    /// Rings for a lane, if the doorbell is there. Whoever asks to be woken by it has got it before, and so has this session.
+    pub(crate) fn ring(&self, peer: ProcessNumber, lane: LaneId) -> Result<(), Error> {
+        let mut bell = self.bell(peer);
+        if bell.is_none() {
+            self.pump()?;
+            bell = self.bell(peer);
+        }
+        if let Some(bell) = bell {
+            // Full: who has so many rings to take is awake. Closed: who is gone is told of by the broker.
+            let _ = doorbell::ring(&bell.rings, lane.0)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the rings of a peer, and tells whom they concern.
+    pub(crate) fn hear(&self, peer: ProcessNumber) -> Result<(), Error> {
+        let Some(bell) = self.bell(peer) else { return Ok(()) };
+        let mut lanes = Vec::new();
+        let drained = doorbell::drain(&bell.hears, &mut lanes)?;
+        for lane in lanes {
+            self.bells.tell_rung(peer, LaneId(lane));
+        }
+        if drained.is_closed {
+            self.drop_bell(peer);
+        }
+        if drained.may_be_more || drained.is_closed {
+            self.bells.tell_all(peer);
+        }
+        Ok(())
     }
 
     /// The broker's word for a lane or mapping.
@@ -330,7 +382,12 @@ impl Control {
         }
     }
 
-    fn sort(&self, event: Event, mut descriptors: Vec<OwnedFd>) {
+    fn sort(&self, event: Event, descriptors: Vec<OwnedFd>) {
+        self.sort_out(event, descriptors);
+        self.routes().wake_ears();
+    }
+
+    fn sort_out(&self, event: Event, mut descriptors: Vec<OwnedFd>) {
         match &event {
             Event::LaneOpened { queue, ring_bytes, .. } => {
                 let bytes = *ring_bytes as usize + RECORDS_OFFSET;
@@ -346,6 +403,7 @@ impl Control {
             }
             Event::LanesEnded { lanes, why } => {
                 for lane in lanes {
+                    self.bells.tell(*lane);
                     self.notice(Notice::LaneEnded { lane: *lane, why: *why });
                 }
             }

@@ -30,6 +30,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bells;
 #[cfg(feature = "gui")]
 pub mod bridge;
 mod broker_clock;

@@ -1,39 +1,42 @@
 //! A queue and its receiver: many lanes come in, messages go out in turn.
 //!
-//! Neighbours: `inbox` (messages received together).
+//! Neighbours: `lanes` (which are looked at, whose turn it is), `arrivals` (lanes that come and go), `taking` (messages out
+//! of lanes), `waiting` (asleep and awake), `inbox` (messages received together).
 
+mod arrivals;
 mod inbox;
+mod lanes;
+mod taking;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::ControlFlow,
-    os::fd::OwnedFd,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use keyway_abi::{
-    Badge, BadgeBearer, Denial, Event, LaneId, PeerIdentity, QueueOrder, Reply, Rights, Ticket,
-    layout::{PAGE_BYTES, RING_BYTES_MAX},
-    limits::{ACKS_MAX, MESSAGE_CAPABILITIES_MAX, QUEUE_SENDERS_DEFAULT, STOCK_MAX},
+    Badge, BadgeBearer, Denial, LaneId, PeerIdentity, QueueOrder, Reply, Rights,
+    layout::RING_BYTES_MAX,
+    limits::{ACKS_MAX, QUEUE_SENDERS_DEFAULT, STOCK_MAX},
     request,
 };
-use keyway_shm::{Access, LaneReceiver, ReceiveError, RecordHeader, Wait, WakeBy, Word};
-use keyway_sys::{
-    barrier, futex,
-    memory::{Mapping, Populate},
-};
+use keyway_sys::memory::Mapping;
 
+use self::{lanes::Lanes, taking::Taken, waiting::Alarm};
 use crate::{
     capability::Capability,
-    control::{Arrival, Control},
+    control::Control,
     error::Error,
     message::{Message, Outgoing, ReplyTo, flags},
-    sender::{Sender, SenderOptions, timed_out},
-    waiting::{SLEEP_MAX, Spinner, Until, WaitStyle},
+    sender::{Sender, timed_out},
+    waiting::{Spinner, Until, WaitStyle},
 };
 
-pub use self::inbox::{Inbox, Received};
+pub use self::{
+    inbox::{Inbox, Received},
+    waiting::wait_any,
+};
 
 /// How a queue is to be.
 #[derive(Clone, Copy, Debug)]
@@ -105,23 +108,15 @@ pub struct Queue {
     acks: BTreeMap<u32, Mapping>,
     senders_max: u16,
     stock: u8,
-    lanes: Vec<Lane>,
-    /// Where the next look begins, so that each lane has its turn.
-    turn: usize,
+    lanes: Lanes,
+    /// What it sleeps on when it has many lanes.
+    alarm: Option<Alarm>,
+    /// Messages since the doorbells were last looked at.
+    since_look: u32,
     events_seen: u32,
     spinner: Spinner,
     buffer: Vec<u8>,
     told: VecDeque<Incoming>,
-}
-
-#[derive(Debug)]
-struct Lane {
-    peer: Peer,
-    receiver: LaneReceiver,
-    /// A capability to watch the sender; given up with the lane.
-    process: Capability,
-    /// Where its calls are answered.
-    replies: Option<Sender>,
 }
 
 impl Queue {
@@ -145,8 +140,9 @@ impl Queue {
             acks: BTreeMap::new(),
             senders_max,
             stock,
-            lanes: Vec::new(),
-            turn: 0,
+            lanes: Lanes::new(order),
+            alarm: None,
+            since_look: 0,
             events_seen: events_seen.wrapping_sub(1),
             spinner: Spinner::new(wait),
             buffer: Vec::new(),
@@ -221,12 +217,16 @@ impl Queue {
     pub fn receive_into(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let mut asleep_since = None;
         loop {
-            if let Some(message) = self.take_next(buffer.len())? {
+            let lost = self.catch_up();
+            if let Some(Incoming::Message(message)) = self.take_next(buffer.len())? {
                 self.spinner.settle(asleep_since);
                 buffer[..message.payload.len()].copy_from_slice(&message.payload);
                 let len = message.payload.len();
                 self.buffer = message.payload;
                 return Ok(len);
+            }
+            if let Some(lost) = lost {
+                return Err(lost);
             }
             self.wait_once(Until::Forever, &mut asleep_since)?;
         }
@@ -250,11 +250,11 @@ impl Queue {
     /// As [`Queue::try_receive`].
     #[inline]
     pub fn try_receive_ref(&mut self) -> Result<Received<'_>, Error> {
-        if let Some((index, message_type)) = self.take_plain() {
-            return Ok(self.lend_plain(index, message_type));
+        if let Some((slot, message_type)) = self.take_plain() {
+            return self.lend(Taken { slot, message_type, flags: 0, skip_bytes: 0 });
         }
         match self.take_ref()? {
-            Some(taken) => Ok(self.lend(taken)),
+            Some(taken) => self.lend(taken),
             None => Err(Error::WouldBlock),
         }
     }
@@ -314,31 +314,10 @@ impl Queue {
         if let Some(news) = self.told.pop_front() {
             return Ok(Some(news));
         }
-        for _ in 0..self.lanes.len() {
-            let index = self.next_turn();
-            if let Some(incoming) = self.take_from(index, usize::MAX)? {
-                return Ok(Some(incoming));
-            }
+        match (self.take_next(usize::MAX)?, lost) {
+            (None, Some(lost)) => Err(lost),
+            (incoming, _) => Ok(incoming),
         }
-        lost.map_or(Ok(None), Err)
-    }
-
-    /// The next message of at most so many bytes, each lane in its turn.
-    fn take_next(&mut self, bytes_max: usize) -> Result<Option<Message>, Error> {
-        let lost = self.catch_up();
-        for _ in 0..self.lanes.len() {
-            let index = self.next_turn();
-            match self.take_from(index, bytes_max) {
-                Ok(Some(Incoming::Message(message))) => return Ok(Some(message)),
-                Ok(_) => {}
-                Err(error) => {
-                    // What stays in place is still the next.
-                    self.turn = index;
-                    return Err(error);
-                }
-            }
-        }
-        lost.map_or(Ok(None), Err)
     }
 
     /// Answers a call. Never waits: a caller that does not take its answers loses this one.
@@ -365,14 +344,14 @@ impl Queue {
 
     /// Closes a lane: its sender is told, and what it had sent is dropped.
     pub fn close_lane(&mut self, lane: LaneId) {
-        if let Some(index) = self.lanes.iter().position(|open| open.peer.lane == lane) {
-            drop(self.remove_lane(index));
+        if let Some(slot) = self.lanes.slot(lane) {
+            drop(self.remove_lane(slot));
         }
     }
 
     /// A capability to watch the sender of a lane.
     pub fn sender_process(&self, lane: LaneId) -> Option<&Capability> {
-        self.lanes.iter().find(|open| open.peer.lane == lane).map(|open| &open.process)
+        self.lanes.get(self.lanes.slot(lane)?).map(|open| &open.process)
     }
 
     /// The lanes that are open, and who sends on them.
@@ -383,236 +362,6 @@ impl Queue {
     /// How to wait from now on.
     pub fn set_wait_style(&mut self, style: WaitStyle) {
         self.spinner.set_style(style);
-    }
-
-    #[inline]
-    fn receive_ref_until(&mut self, until: Until) -> Result<Received<'_>, Error> {
-        if let Some((index, message_type)) = self.take_plain() {
-            return Ok(self.lend_plain(index, message_type));
-        }
-        let taken = match self.take_ref()? {
-            Some(taken) => taken,
-            None => self.take_ref_later(until)?,
-        };
-        Ok(self.lend(taken))
-    }
-
-    /// The ordinary case of `take_ref`: nothing is new, and the lane whose turn it is has a plain message.
-    #[inline]
-    fn take_plain(&mut self) -> Option<(usize, u32)> {
-        if !self.is_caught_up() {
-            return None;
-        }
-        let index = if self.turn >= self.lanes.len() { 0 } else { self.turn };
-        let lane = self.lanes.get_mut(index)?;
-        let message_type = lane.receiver.take_plain(&mut self.buffer)?;
-        self.turn = index + 1;
-        if lane.receiver.must_wake_sender().is_some() {
-            // Whoever sleeps wakes by itself after a while; nothing is lost if this fails.
-            let _ = wake_sender(&lane.receiver);
-        }
-        Some((index, message_type))
-    }
-
-    #[inline]
-    fn lend_plain(&self, index: usize, message_type: u32) -> Received<'_> {
-        let peer = &self.lanes[index].peer;
-        Received {
-            payload: &self.buffer,
-            message_type,
-            flags: 0,
-            badge: peer.badge,
-            lane: peer.lane,
-            sender: &peer.identity,
-            index: 0,
-        }
-    }
-
-    fn take_ref_later(&mut self, until: Until) -> Result<Taken, Error> {
-        let mut asleep_since = None;
-        loop {
-            if let Some(taken) = self.take_ref()? {
-                self.spinner.settle(asleep_since);
-                return Ok(taken);
-            }
-            self.wait_once(until, &mut asleep_since)?;
-        }
-    }
-
-    /// Takes the next message into the queue's buffer, each lane in its turn.
-    #[inline]
-    fn take_ref(&mut self) -> Result<Option<Taken>, Error> {
-        let lost = self.catch_up();
-        for _ in 0..self.lanes.len() {
-            let index = self.next_turn();
-            let lane = &mut self.lanes[index];
-            match lane.receiver.peek(&mut self.buffer) {
-                Ok(None) => {}
-                Ok(Some(header)) if header.flags & !flags::USER == 0 => {
-                    lane.receiver.acknowledge();
-                    wake_sender(&lane.receiver)?;
-                    return Ok(Some(Taken { index, header, skip_bytes: 0 }));
-                }
-                unusual => {
-                    if let Some(taken) = self.take_unusual(index, unusual)? {
-                        return Ok(Some(taken));
-                    }
-                }
-            }
-        }
-        lost.map_or(Ok(None), Err)
-    }
-
-    /// What was peeked brings more than bytes, or there was an end.
-    #[cold]
-    fn take_unusual(
-        &mut self,
-        index: usize,
-        peeked: Result<Option<RecordHeader>, ReceiveError>,
-    ) -> Result<Option<Taken>, Error> {
-        let header = match peeked {
-            Ok(Some(header)) => header,
-            Ok(None) => return Ok(None),
-            Err(error) => {
-                let why = why_over(error, &self.lanes[index].receiver);
-                drop(self.end_lane(index, why));
-                return Ok(None);
-            }
-        };
-        let mut capabilities = claim(&self.control, self.lanes[index].peer.lane, header);
-        let payload = std::mem::take(&mut self.buffer);
-        let meaning = self.interpret(index, header, &payload, &mut capabilities);
-        self.buffer = payload;
-        let lane = &mut self.lanes[index];
-        lane.receiver.acknowledge();
-        wake_sender(&lane.receiver)?;
-        Ok(match meaning {
-            Meaning::Nothing => None,
-            Meaning::Message { skip_bytes, .. } => Some(Taken { index, header, skip_bytes }),
-        })
-    }
-
-    #[inline]
-    fn lend(&self, taken: Taken) -> Received<'_> {
-        let peer = &self.lanes[taken.index].peer;
-        Received {
-            payload: &self.buffer[taken.skip_bytes..],
-            message_type: taken.header.message_type,
-            flags: (taken.header.flags & flags::USER) as u16,
-            badge: peer.badge,
-            lane: peer.lane,
-            sender: &peer.identity,
-            index: 0,
-        }
-    }
-
-    /// Hears what the broker has to tell, if anything; what came or went is told to nobody. Answers why nothing more will be
-    /// heard, once that is so.
-    #[cold]
-    fn catch_up(&mut self) -> Option<Error> {
-        let lost =
-            if self.control.events_seen() == self.events_seen { None } else { self.look_at_events().err() };
-        if !self.told.is_empty() {
-            self.told.clear();
-        }
-        lost
-    }
-
-    #[inline]
-    fn is_caught_up(&self) -> bool {
-        self.control.events_seen() == self.events_seen && self.told.is_empty()
-    }
-
-    /// The lane whose turn it is.
-    #[inline]
-    fn next_turn(&mut self) -> usize {
-        if self.turn >= self.lanes.len() {
-            self.turn = 0;
-        }
-        self.turn += 1;
-        self.turn - 1
-    }
-
-    #[inline]
-    fn receive_many_until(&mut self, inbox: &mut Inbox, max: usize, until: Until) -> Result<usize, Error> {
-        inbox.clear();
-        match self.fill(inbox, max)? {
-            0 => self.fill_later(inbox, max, until),
-            count => Ok(count),
-        }
-    }
-
-    fn fill_later(&mut self, inbox: &mut Inbox, max: usize, until: Until) -> Result<usize, Error> {
-        let mut asleep_since = None;
-        loop {
-            match self.fill(inbox, max)? {
-                0 => self.wait_once(until, &mut asleep_since)?,
-                count => {
-                    self.spinner.settle(asleep_since);
-                    return Ok(count);
-                }
-            }
-        }
-    }
-
-    /// Takes up to `max` messages from the lanes, each in its turn.
-    #[inline]
-    fn fill(&mut self, inbox: &mut Inbox, max: usize) -> Result<usize, Error> {
-        let lost = if self.is_caught_up() { None } else { self.catch_up() };
-        let mut left = self.lanes.len();
-        while left > 0 && inbox.len() < max {
-            let index = self.next_turn();
-            left -= 1;
-            self.fill_from(index, inbox, max)?;
-            left = left.min(self.lanes.len());
-        }
-        match (inbox.len(), lost) {
-            (0, Some(lost)) => Err(lost),
-            (count, _) => Ok(count),
-        }
-    }
-
-    /// Takes messages from one lane and acknowledges them, or learns that it is over.
-    #[inline]
-    fn fill_from(&mut self, index: usize, inbox: &mut Inbox, max: usize) -> Result<(), Error> {
-        let lane = &mut self.lanes[index];
-        // A message that brings more than bytes is looked at before the next one.
-        let mut special = None;
-        let left = max - inbox.len();
-        let Inbox { bytes, .. } = inbox;
-        let mut bytes = std::mem::take(bytes);
-        let peeked = lane.receiver.peek_many(&mut bytes, left, |start, end, header| {
-            inbox.add(start, end, header, &lane.peer);
-            if header.flags & !flags::USER == 0 {
-                return ControlFlow::Continue(());
-            }
-            special = Some((start, header));
-            ControlFlow::Break(())
-        });
-        inbox.bytes = bytes;
-        if let Some((start, header)) = special {
-            self.fill_special(index, header, start, inbox);
-        }
-        let lane = &mut self.lanes[index];
-        if lane.receiver.has_peeked() {
-            lane.receiver.acknowledge();
-            wake_sender(&lane.receiver)?;
-        }
-        if let Err(error) = peeked {
-            let why = why_over(error, &lane.receiver);
-            drop(self.end_lane(index, why));
-        }
-        Ok(())
-    }
-
-    /// The last message of the inbox, which begins at `start`, brings more than bytes.
-    #[cold]
-    fn fill_special(&mut self, index: usize, header: RecordHeader, start: usize, inbox: &mut Inbox) {
-        let mut capabilities = claim(&self.control, self.lanes[index].peer.lane, header);
-        match self.interpret(index, header, &inbox.bytes[start..], &mut capabilities) {
-            Meaning::Nothing => inbox.forget_last(start),
-            Meaning::Message { reply_to, skip_bytes } => inbox.attach(skip_bytes, capabilities, reply_to),
-        }
     }
 
     fn receive_until(&mut self, until: Until) -> Result<Message, Error> {
@@ -648,221 +397,11 @@ impl Queue {
         }
     }
 
-    /// Spins once more, or sleeps once.
-    fn wait_once(&mut self, until: Until, asleep_since: &mut Option<Instant>) -> Result<(), Error> {
-        if self.spinner.spin() {
-            if self.spinner.is_clock_due() && until.is_over() {
-                return Err(Error::WouldBlock);
-            }
-            if self.spinner.is_look_due() {
-                self.control.pump()?;
-            }
-            return Ok(());
-        }
-        asleep_since.get_or_insert_with(Instant::now);
-        self.sleep(until)
-    }
-
-    fn sleep(&mut self, until: Until) -> Result<(), Error> {
-        let Some(timeout) = until.sleep() else { return Err(Error::WouldBlock) };
-        sleep_on(&mut [self], timeout)
-    }
-
-    /// Looks once more whether there is something, after the announcement and a barrier, and collects the words to sleep on:
-    /// every lane's position. Tells whether there is a reason not to.
-    fn prepare_sleep(&mut self, words: &mut Vec<(Word, u32)>) -> bool {
-        let mut is_ready = !self.told.is_empty();
-        for lane in &mut self.lanes {
-            match lane.receiver.prepare_wait() {
-                Wait::Sleep(on) => words.push(on.peer),
-                Wait::Ready => is_ready = true,
-            }
-        }
-        is_ready
-    }
-
-    /// Takes a message from one lane, or learns that it is over.
-    fn take_from(&mut self, index: usize, bytes_max: usize) -> Result<Option<Incoming>, Error> {
-        let lane = &mut self.lanes[index];
-        let header = match lane.receiver.peek(&mut self.buffer) {
-            Ok(None) => return Ok(None),
-            Ok(Some(header)) => header,
-            Err(error) => {
-                let why = why_over(error, &lane.receiver);
-                return Ok(Some(self.end_lane(index, why)));
-            }
-        };
-        let needed_bytes = self.buffer.len();
-        if needed_bytes > bytes_max {
-            lane.receiver.forget();
-            return Err(Error::BufferTooSmall { needed_bytes, given_bytes: bytes_max });
-        }
-        let mut payload = std::mem::take(&mut self.buffer);
-        let mut capabilities = claim(&self.control, lane.peer.lane, header);
-        let meaning = self.interpret(index, header, &payload, &mut capabilities);
-        let lane = &mut self.lanes[index];
-        lane.receiver.acknowledge();
-        wake_sender(&lane.receiver)?;
-        let Meaning::Message { reply_to, skip_bytes } = meaning else { return Ok(None) };
-        payload.drain(..skip_bytes);
-        Ok(Some(Incoming::Message(Message {
-            payload,
-            message_type: header.message_type,
-            flags: (header.flags & flags::USER) as u16,
-            badge: lane.peer.badge,
-            lane: lane.peer.lane,
-            sender: Arc::clone(&lane.peer.identity),
-            capabilities,
-            reply_to,
-        })))
-    }
-
-    /// What the library's own flags ask for.
-    fn interpret(
-        &mut self,
-        index: usize,
-        header: RecordHeader,
-        payload: &[u8],
-        capabilities: &mut Vec<Result<Capability, Error>>,
-    ) -> Meaning {
-        if header.flags & flags::REPLY_QUEUE != 0 {
-            let queue = capabilities.pop();
-            if let (Some(Ok(queue)), None) = (queue, &self.lanes[index].replies) {
-                // A queue that cannot be opened is the caller's fault; its calls then go unanswered.
-                let opened = Sender::open(&self.control, queue.handle(), SenderOptions::default());
-                self.lanes[index].replies = opened.ok();
-            }
-            return Meaning::Nothing;
-        }
-        if header.flags & (flags::CALL | flags::REPLY) == 0 {
-            return Meaning::Message { reply_to: None, skip_bytes: 0 };
-        }
-        // A call without a number cannot be answered, and an answer without one answers nothing.
-        let Some(number) = payload.first_chunk::<8>() else { return Meaning::Nothing };
-        let reply_to = ReplyTo { lane: self.lanes[index].peer.lane, number: u64::from_le_bytes(*number) };
-        Meaning::Message { reply_to: Some(reply_to), skip_bytes: number.len() }
-    }
-
-    fn look_at_events(&mut self) -> Result<(), Error> {
-        let seen = self.control.events_seen();
-        if seen == self.events_seen {
-            return Ok(());
-        }
-        self.events_seen = seen;
-        let pumped = self.control.pump();
-        let handle = self.capability.handle();
-        let (arrivals, dropped) = {
-            let mut routes = self.control.routes();
-            (routes.arrivals.remove(&handle), routes.acks_dropped.remove(&handle))
-        };
-        for ack in dropped.into_iter().flatten() {
-            self.acks.remove(&ack);
-        }
-        for arrival in arrivals.into_iter().flatten() {
-            self.open_lane(arrival);
-        }
-        if pumped.is_ok() {
-            self.top_up();
-        }
-        pumped
-    }
-
-    fn open_lane(&mut self, arrival: Arrival) {
-        let Event::LaneOpened {
-            lane, ack, ring_bytes, priority, badge, bearer, peer, peer_handle, word, ..
-        } = arrival.event
-        else {
-            return;
-        };
-        let process = Capability::adopted(&self.control, peer_handle, Rights::WATCH);
-        let ack = self.acks.remove(&ack);
-        let status = self.control.status(word);
-        let receiver = match (arrival.ring, ack, status) {
-            (Some(ring), Some(ack), Ok(status)) => {
-                LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own()).ok()
-            }
-            _ => None,
-        };
-        let Some(receiver) = receiver else {
-            // What cannot be mapped is no lane for us; its sender learns of it.
-            let _ = self.control.ask(request::CloseLane { lane });
-            return;
-        };
-        let peer = Peer { lane, badge, bearer, priority, identity: Arc::new(peer) };
-        self.told.push_back(Incoming::Opened(peer.clone()));
-        self.lanes.push(Lane { peer, receiver, process, replies: None });
-    }
-
-    /// Lays in what was used up, so that the next senders need not wait for us.
-    fn top_up(&mut self) {
-        let room = usize::from(self.senders_max).saturating_sub(self.lanes.len());
-        let wanted = usize::from(self.stock).min(room);
-        if self.acks.len() * 2 > wanted {
-            return;
-        }
-        // LIMIT: STOCK_MAX; each round lays something in.
-        while self.acks.len() < wanted {
-            let count = (wanted - self.acks.len()).min(usize::from(ACKS_MAX)) as u8;
-            let request = request::TopUp { queue: self.capability.handle(), count };
-            // At a limit of our own: senders are told that the stock is empty until something is given back.
-            let Ok((Reply::Acks { first_ack }, descriptors)) = self.control.request(request) else { return };
-            if descriptors.is_empty() || self.map_acks(first_ack, descriptors).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn map_acks(&mut self, first: u32, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
-        let count = descriptors.len() as u8;
-        if count == 0 {
-            return Ok(());
-        }
-        for (index, fd) in (first..).zip(descriptors) {
-            let mapping = Mapping::new(fd, PAGE_BYTES, Access::Write, Populate::OnUse)?;
-            barrier::own().declare(&mapping.view());
-            self.acks.insert(index, mapping);
-        }
-        let queue = self.capability.handle();
-        self.control.ask(request::AcksMapped { queue, first, count }).map(drop)
-    }
-
-    fn end_lane(&mut self, index: usize, why: Error) -> Incoming {
-        let peer = self.remove_lane(index);
-        Incoming::Ended { lane: peer.lane, peer, why }
-    }
-
-    fn remove_lane(&mut self, index: usize) -> Peer {
-        let lane = self.lanes.remove(index);
-        if index < self.turn {
-            self.turn -= 1;
-        }
-        // The broker may be gone.
-        let _ = self.control.ask(request::CloseLane { lane: lane.peer.lane });
-        self.top_up();
-        lane.peer
-    }
-
     fn reply_sender(&mut self, lane: LaneId) -> Result<&mut Sender, Error> {
-        let open = self.lanes.iter_mut().find(|open| open.peer.lane == lane);
+        let slot = self.lanes.slot(lane);
+        let open = slot.and_then(|slot| self.lanes.get_mut(slot));
         open.and_then(|open| open.replies.as_mut()).ok_or(Error::NoReplyExpected)
     }
-}
-
-/// A message whose bytes are in the queue's buffer.
-#[derive(Clone, Copy)]
-struct Taken {
-    index: usize,
-    header: RecordHeader,
-    /// Of the library's own, in front.
-    skip_bytes: usize,
-}
-
-/// What a message is for the library.
-enum Meaning {
-    /// For itself.
-    Nothing,
-    /// For the user, without its first bytes.
-    Message { reply_to: Option<ReplyTo>, skip_bytes: usize },
 }
 
 impl Peer {
@@ -870,78 +409,4 @@ impl Peer {
     pub fn is_same_process(&self, other: &Peer) -> bool {
         self.identity.process == other.identity.process
     }
-}
-
-/// Waits until one of the queues, which must be of one [`Client`](crate::Client), may have something to tell; then ask
-/// each with [`Queue::try_next`]. Returns also when the time is over.
-///
-/// # Errors
-/// As [`Queue::receive`]; `EINVAL` for queues with more than 127 lanes together.
-pub fn wait_any(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Error> {
-    sleep_on(queues, timeout.min(SLEEP_MAX))
-}
-
-/// Sleeps on every lane's position and on the event word, which grows also when a lane is revoked or its sender dies.
-fn sleep_on(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Error> {
-    let Some(first) = queues.first() else { return Ok(()) };
-    let control = Arc::clone(&first.control);
-    let mut words: Vec<(Word, u32)> = Vec::new();
-    let mut is_ready = false;
-    for lane in queues.iter_mut().flat_map(|queue| &mut queue.lanes) {
-        lane.receiver.announce_wait(WakeBy::Futex);
-    }
-    barrier::make();
-    for queue in queues.iter_mut() {
-        words.push((control.event_word().clone(), queue.events_seen));
-        is_ready |= queue.prepare_sleep(&mut words);
-    }
-    let mut woken = Ok(futex::Woken::Changed);
-    if !is_ready {
-        let words: Vec<(&Word, u32)> = words.iter().map(|(word, expected)| (word, *expected)).collect();
-        woken = futex::wait(&words, timeout);
-    }
-    for lane in queues.iter_mut().flat_map(|queue| &mut queue.lanes) {
-        lane.receiver.finish_wait();
-    }
-    if woken? == futex::Woken::TimedOut {
-        // Nobody would tell of anything any more if the broker had died.
-        control.pump()?;
-    }
-    Ok(())
-}
-
-/// Why nothing more comes from a lane.
-fn why_over(error: ReceiveError, lane: &LaneReceiver) -> Error {
-    match error {
-        ReceiveError::Ended(ending) => {
-            Error::LaneEnded { ending, acknowledged: lane.taken(), sent: lane.taken() }
-        }
-        ReceiveError::Fault(fault) => Error::PeerFault(fault),
-        ReceiveError::BufferTooSmall { needed_bytes, given_bytes } => {
-            Error::BufferTooSmall { needed_bytes, given_bytes }
-        }
-    }
-}
-
-#[inline]
-fn wake_sender(lane: &LaneReceiver) -> Result<(), Error> {
-    if lane.must_wake_sender().is_some() {
-        futex::wake(lane.sender_wakes_on(), 1)?;
-    }
-    Ok(())
-}
-
-/// Takes the capabilities of a message out of escrow, before it is acknowledged.
-fn claim(control: &Arc<Control>, lane: LaneId, header: RecordHeader) -> Vec<Result<Capability, Error>> {
-    // LIMIT: MESSAGE_CAPABILITIES_MAX, whatever the sender says.
-    let count = ((header.flags & flags::CAPABILITIES) >> flags::CAPABILITIES_SHIFT)
-        .min(MESSAGE_CAPABILITIES_MAX as u32);
-    let take = |offset: u32| {
-        let ticket = Ticket(header.ticket.wrapping_add(offset));
-        match control.request(request::EscrowTake { lane, ticket })?.0 {
-            Reply::Taken(entry) => Ok(Capability::adopted(control, entry.handle, entry.rights)),
-            _ => Err(Error::BrokerIncoherent { operation: "EscrowTake" }),
-        }
-    };
-    (0..count).map(take).collect()
 }

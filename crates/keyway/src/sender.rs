@@ -302,7 +302,13 @@ impl Sender {
     fn loan_until(&mut self, payload_bytes: usize, until: Until) -> Result<Loan<'_>, Error> {
         let header = RecordHeader::default();
         self.wait_while_full(until, |lane| lane.check_loan(header, payload_bytes))?;
-        Ok(Loan { inner: self.inner.loan(header, payload_bytes), payload_bytes })
+        let place = (self.peer, self.lane);
+        Ok(Loan {
+            inner: self.inner.loan(header, payload_bytes),
+            payload_bytes,
+            control: &self.control,
+            place,
+        })
     }
 
     /// Tries until there is room, the lane is over, or the time.
@@ -352,7 +358,10 @@ impl Sender {
 
     #[inline]
     fn wake_receiver(&self) -> Result<(), Error> {
-        wake_receiver(&self.inner)
+        match self.inner.must_wake_receiver() {
+            None => Ok(()),
+            Some(by) => wake_receiver(&self.inner, by, &self.control, (self.peer, self.lane)),
+        }
     }
 }
 
@@ -369,12 +378,17 @@ fn why_not(lane: &mut LaneSender, error: SendError) -> Error {
     }
 }
 
-#[inline]
-fn wake_receiver(lane: &LaneSender) -> Result<(), Error> {
-    if lane.must_wake_receiver().is_some() {
-        futex::wake(lane.receiver_wakes_on(), 1)?;
+#[cold]
+fn wake_receiver(
+    inner: &LaneSender,
+    by: WakeBy,
+    control: &Control,
+    (peer, lane): (ProcessNumber, LaneId),
+) -> Result<(), Error> {
+    match by {
+        WakeBy::Futex => futex::wake(inner.receiver_wakes_on(), 1).map(drop).map_err(Error::from),
+        WakeBy::Doorbell => control.ring(peer, lane),
     }
-    Ok(())
 }
 
 /// Room for a message in the lane's own memory. Write it, then [`Loan::commit`]; dropped without that, nothing is sent.
@@ -382,6 +396,8 @@ fn wake_receiver(lane: &LaneSender) -> Result<(), Error> {
 pub struct Loan<'s> {
     inner: keyway_shm::Loan<'s>,
     payload_bytes: usize,
+    control: &'s Control,
+    place: (ProcessNumber, LaneId),
 }
 
 impl Loan<'_> {
@@ -401,7 +417,10 @@ impl Loan<'_> {
     pub fn commit_first(self, payload_bytes: usize) -> Result<(), Error> {
         let (lane, sent) = self.inner.commit(payload_bytes);
         match sent {
-            Ok(()) => wake_receiver(lane),
+            Ok(()) => match lane.must_wake_receiver() {
+                None => Ok(()),
+                Some(by) => wake_receiver(lane, by, self.control, self.place),
+            },
             Err(error) => Err(why_not(lane, error)),
         }
     }

@@ -188,6 +188,19 @@ fn messages_that_do_not_fit_or_carry_too_much_are_refused_with_both_numbers() {
 }
 
 #[test]
+fn a_buffer_that_is_too_small_is_refused_with_both_numbers() {
+    let (_broker, client) = begin();
+    let (mut queue, mut sender) = queue_and_sender(&client, 4096);
+    sender.send(&[1; 11]).unwrap();
+    for _ in 0..2 {
+        let error = refused(queue.receive_into(&mut [0; 10]), Errno::MSGSIZE);
+        let is_right = matches!(error, Error::BufferTooSmall { needed_bytes: 11, given_bytes: 10 });
+        assert!(is_right, "{error}");
+    }
+    assert_eq!(queue.receive_into(&mut [0; 11]).unwrap(), 11, "it stayed where it was");
+}
+
+#[test]
 fn a_full_lane_and_an_empty_queue_say_not_now_and_not_in_time() {
     let (_broker, client) = begin();
     let (mut queue, mut sender) = queue_and_sender(&client, 4096);

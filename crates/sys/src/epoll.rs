@@ -88,6 +88,21 @@ impl AsFd for Epoll {
     }
 }
 
+/// Waits until one of the descriptors can be read, at most for `timeout`, and tells whether one can: `ppoll(2)`. A signal
+/// ends the wait early, as if one could.
+///
+/// # Errors
+/// `ENOMEM`; `EINVAL` for more than the process may have open.
+pub fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Duration) -> Result<bool, Error> {
+    let mut polled: Vec<_> =
+        fds.iter().map(|fd| event::PollFd::from_borrowed_fd(*fd, event::PollFlags::IN)).collect();
+    match event::poll(&mut polled, Some(&clock::timespec(timeout))) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::INTR) => Ok(true),
+        Err(errno) => Err(Error { call: "ppoll", errno }),
+    }
+}
+
 /// What a descriptor is watched for. Its end is always told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {

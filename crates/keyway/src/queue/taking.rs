@@ -1,0 +1,320 @@
+//! Taking messages from the lanes, one by one or many.
+
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
+
+use keyway_abi::{LaneId, Reply, Ticket, limits::MESSAGE_CAPABILITIES_MAX, request};
+use keyway_shm::RecordHeader;
+
+use crate::{
+    capability::Capability,
+    control::Control,
+    error::Error,
+    message::{Message, ReplyTo, flags},
+    queue::{Inbox, Incoming, Queue, Received},
+    sender::{Sender, SenderOptions},
+    waiting::Until,
+};
+
+impl Queue {
+    #[inline]
+    pub(super) fn receive_ref_until(&mut self, until: Until) -> Result<Received<'_>, Error> {
+        if let Some((slot, message_type)) = self.take_plain() {
+            return self.lend(Taken { slot, message_type, flags: 0, skip_bytes: 0 });
+        }
+        let mut asleep_since = None;
+        let taken = loop {
+            if let Some(taken) = self.take_ref()? {
+                self.spinner.settle(asleep_since);
+                break taken;
+            }
+            self.wait_once(until, &mut asleep_since)?;
+        };
+        self.lend(taken)
+    }
+
+    /// The ordinary case of `take_ref`: nothing is new, and the only lane has a plain message.
+    #[inline]
+    pub(super) fn take_plain(&mut self) -> Option<(usize, u32)> {
+        if !self.is_caught_up() {
+            return None;
+        }
+        let slot = self.lanes.only()?;
+        let lane = self.lanes.get_mut(slot)?;
+        let message_type = lane.receiver.take_plain(&mut self.buffer)?;
+        lane.is_busy = true;
+        if lane.receiver.must_wake_sender().is_some() {
+            // Whoever sleeps wakes by itself after a while; nothing is lost if this fails.
+            let _ = self.wake_sender(slot);
+        }
+        self.count(1);
+        Some((slot, message_type))
+    }
+
+    /// Takes the next message into the queue's buffer, each lane in its turn.
+    pub(super) fn take_ref(&mut self) -> Result<Option<Taken>, Error> {
+        let lost = self.catch_up();
+        for _ in 0..=self.lanes.hot().len() {
+            let Some(slot) = self.lanes.next() else { break };
+            let Some(lane) = self.lanes.get_mut(slot) else { break };
+            match lane.receiver.peek(&mut self.buffer) {
+                Ok(None) => {}
+                Ok(Some(header)) => {
+                    let (meaning, _) = self.understand(slot, header);
+                    self.acknowledge(slot, self.buffer.len())?;
+                    if let Meaning::Message { skip_bytes, .. } = meaning {
+                        let RecordHeader { message_type, flags, .. } = header;
+                        return Ok(Some(Taken { slot, message_type, flags, skip_bytes }));
+                    }
+                }
+                Err(error) => drop(self.end_lane(slot, error)),
+            }
+        }
+        lost.map_or(Ok(None), Err)
+    }
+
+    #[inline]
+    pub(super) fn lend(&self, taken: Taken) -> Result<Received<'_>, Error> {
+        let Some(lane) = self.lanes.get(taken.slot) else { return Err(Error::WouldBlock) };
+        Ok(Received {
+            payload: &self.buffer[taken.skip_bytes..],
+            message_type: taken.message_type,
+            flags: (taken.flags & flags::USER) as u16,
+            badge: lane.peer.badge,
+            lane: lane.peer.lane,
+            sender: &lane.peer.identity,
+            index: 0,
+        })
+    }
+
+    /// The next message of at most so many bytes, each lane in its turn; or the end of a lane.
+    pub(super) fn take_next(&mut self, bytes_max: usize) -> Result<Option<Incoming>, Error> {
+        for _ in 0..=self.lanes.hot().len() {
+            let Some(slot) = self.lanes.next() else { break };
+            if let Some(incoming) = self.take_from(slot, bytes_max)? {
+                return Ok(Some(incoming));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a message from one lane, or learns that it is over.
+    fn take_from(&mut self, slot: usize, bytes_max: usize) -> Result<Option<Incoming>, Error> {
+        let Some(lane) = self.lanes.get_mut(slot) else { return Ok(None) };
+        let header = match lane.receiver.peek(&mut self.buffer) {
+            Ok(None) => return Ok(None),
+            Ok(Some(header)) => header,
+            Err(error) => return Ok(self.end_lane(slot, error)),
+        };
+        let needed_bytes = self.buffer.len();
+        if needed_bytes > bytes_max {
+            lane.receiver.forget();
+            return Err(Error::BufferTooSmall { needed_bytes, given_bytes: bytes_max });
+        }
+        let (meaning, capabilities) = self.understand(slot, header);
+        self.acknowledge(slot, needed_bytes)?;
+        let (Meaning::Message { reply_to, skip_bytes }, Some(lane)) = (meaning, self.lanes.get(slot)) else {
+            return Ok(None);
+        };
+        let mut payload = std::mem::take(&mut self.buffer);
+        payload.drain(..skip_bytes);
+        Ok(Some(Incoming::Message(Message {
+            payload,
+            message_type: header.message_type,
+            flags: (header.flags & flags::USER) as u16,
+            badge: lane.peer.badge,
+            lane: lane.peer.lane,
+            sender: Arc::clone(&lane.peer.identity),
+            capabilities,
+            reply_to,
+        })))
+    }
+
+    #[inline]
+    pub(super) fn receive_many_until(
+        &mut self,
+        inbox: &mut Inbox,
+        max: usize,
+        until: Until,
+    ) -> Result<usize, Error> {
+        inbox.clear();
+        match self.fill(inbox, max)? {
+            0 => self.fill_later(inbox, max, until),
+            count => Ok(count),
+        }
+    }
+
+    fn fill_later(&mut self, inbox: &mut Inbox, max: usize, until: Until) -> Result<usize, Error> {
+        let mut asleep_since: Option<Instant> = None;
+        loop {
+            match self.fill(inbox, max)? {
+                0 => self.wait_once(until, &mut asleep_since)?,
+                count => {
+                    self.spinner.settle(asleep_since);
+                    return Ok(count);
+                }
+            }
+        }
+    }
+
+    /// Takes up to `max` messages from the lanes, each in its turn.
+    #[inline]
+    pub(super) fn fill(&mut self, inbox: &mut Inbox, max: usize) -> Result<usize, Error> {
+        let lost = if self.is_caught_up() { None } else { self.catch_up() };
+        if let Some(slot) = self.lanes.only() {
+            self.fill_from(slot, inbox, max)?;
+        } else {
+            // Each turn makes progress: a message, or the end of a lane.
+            for _ in 0..=self.lanes.hot().len() + max {
+                if inbox.len() >= max {
+                    break;
+                }
+                let Some(slot) = self.lanes.next() else { break };
+                self.fill_from(slot, inbox, max)?;
+            }
+        }
+        self.count(inbox.len());
+        match (inbox.len(), lost) {
+            (0, Some(lost)) => Err(lost),
+            (count, _) => Ok(count),
+        }
+    }
+
+    /// Takes messages from one lane, as many as its credit is good for, and acknowledges them; or learns that it is over.
+    #[inline]
+    fn fill_from(&mut self, slot: usize, inbox: &mut Inbox, max: usize) -> Result<(), Error> {
+        let is_only = self.lanes.only().is_some();
+        let Some(lane) = self.lanes.get_mut(slot) else { return Ok(()) };
+        // A message that brings more than bytes is looked at before the next one.
+        let mut special = None;
+        let left = max - inbox.len();
+        let mut bytes = std::mem::take(&mut inbox.bytes);
+        let super::lanes::Lane { peer, receiver, credit, is_busy, .. } = lane;
+        let peeked = receiver.peek_many(&mut bytes, left, |start, end, header| {
+            inbox.add(start, end, header, peer);
+            *is_busy = true;
+            if header.flags & !flags::USER != 0 {
+                special = Some((start, header));
+                return ControlFlow::Break(());
+            }
+            if !is_only {
+                credit.pay(end - start);
+                if !credit.is_left() {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        inbox.bytes = bytes;
+        if let Some((start, header)) = special {
+            self.fill_special(slot, header, start, inbox);
+        }
+        let Some(lane) = self.lanes.get_mut(slot) else { return Ok(()) };
+        if lane.receiver.has_peeked() {
+            lane.receiver.acknowledge();
+            if lane.receiver.must_wake_sender().is_some() {
+                self.wake_sender(slot)?;
+            }
+        }
+        if let Err(error) = peeked {
+            drop(self.end_lane(slot, error));
+        }
+        Ok(())
+    }
+
+    /// The last message of the inbox, which begins at `start`, brings more than bytes.
+    #[cold]
+    fn fill_special(&mut self, slot: usize, header: RecordHeader, start: usize, inbox: &mut Inbox) {
+        let Some(lane) = self.lanes.get(slot) else { return };
+        let mut capabilities = claim(&self.control, lane.peer.lane, header);
+        match self.interpret(slot, header, &inbox.bytes[start..], &mut capabilities) {
+            Meaning::Nothing => inbox.forget_last(start),
+            Meaning::Message { reply_to, skip_bytes } => inbox.attach(skip_bytes, capabilities, reply_to),
+        }
+    }
+
+    /// What the message in the buffer is, and what it brings.
+    fn understand(&mut self, slot: usize, header: RecordHeader) -> (Meaning, Vec<Result<Capability, Error>>) {
+        if header.flags & !flags::USER == 0 {
+            return (Meaning::Message { reply_to: None, skip_bytes: 0 }, Vec::new());
+        }
+        let Some(lane) = self.lanes.get(slot) else { return (Meaning::Nothing, Vec::new()) };
+        let mut capabilities = claim(&self.control, lane.peer.lane, header);
+        let payload = std::mem::take(&mut self.buffer);
+        let meaning = self.interpret(slot, header, &payload, &mut capabilities);
+        self.buffer = payload;
+        (meaning, capabilities)
+    }
+
+    /// Takes what was peeked of a lane for good.
+    fn acknowledge(&mut self, slot: usize, bytes: usize) -> Result<(), Error> {
+        let Some(lane) = self.lanes.get_mut(slot) else { return Ok(()) };
+        lane.credit.pay(bytes);
+        lane.is_busy = true;
+        lane.receiver.acknowledge();
+        let must_wake = lane.receiver.must_wake_sender().is_some();
+        self.count(1);
+        if must_wake { self.wake_sender(slot) } else { Ok(()) }
+    }
+
+    /// What the library's own flags ask for.
+    fn interpret(
+        &mut self,
+        slot: usize,
+        header: RecordHeader,
+        payload: &[u8],
+        capabilities: &mut Vec<Result<Capability, Error>>,
+    ) -> Meaning {
+        if header.flags & flags::REPLY_QUEUE != 0 {
+            let queue = capabilities.pop();
+            if let (Some(Ok(queue)), Some(lane)) = (queue, self.lanes.get_mut(slot))
+                && lane.replies.is_none()
+            {
+                // A queue that cannot be opened is the caller's fault; its calls then go unanswered.
+                lane.replies = Sender::open(&self.control, queue.handle(), SenderOptions::default()).ok();
+            }
+            return Meaning::Nothing;
+        }
+        if header.flags & (flags::CALL | flags::REPLY) == 0 {
+            return Meaning::Message { reply_to: None, skip_bytes: 0 };
+        }
+        // A call without a number cannot be answered, and an answer without one answers nothing.
+        let (Some(number), Some(lane)) = (payload.first_chunk::<8>(), self.lanes.get(slot)) else {
+            return Meaning::Nothing;
+        };
+        let reply_to = ReplyTo { lane: lane.peer.lane, number: u64::from_le_bytes(*number) };
+        Meaning::Message { reply_to: Some(reply_to), skip_bytes: number.len() }
+    }
+}
+
+/// A message whose bytes are in the queue's buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) slot: usize,
+    pub(super) message_type: u32,
+    pub(super) flags: u32,
+    /// Of the library's own, in front.
+    pub(super) skip_bytes: usize,
+}
+
+/// What a message is for the library.
+enum Meaning {
+    /// For itself.
+    Nothing,
+    /// For the user, without its first bytes.
+    Message { reply_to: Option<ReplyTo>, skip_bytes: usize },
+}
+
+/// Takes the capabilities of a message out of escrow, before it is acknowledged.
+fn claim(control: &Arc<Control>, lane: LaneId, header: RecordHeader) -> Vec<Result<Capability, Error>> {
+    // LIMIT: MESSAGE_CAPABILITIES_MAX, whatever the sender says.
+    let count = ((header.flags & flags::CAPABILITIES) >> flags::CAPABILITIES_SHIFT)
+        .min(MESSAGE_CAPABILITIES_MAX as u32);
+    let take = |offset: u32| {
+        let ticket = Ticket(header.ticket.wrapping_add(offset));
+        match control.request(request::EscrowTake { lane, ticket })?.0 {
+            Reply::Taken(entry) => Ok(Capability::adopted(control, entry.handle, entry.rights)),
+            _ => Err(Error::BrokerIncoherent { operation: "EscrowTake" }),
+        }
+    };
+    (0..count).map(take).collect()
+}
