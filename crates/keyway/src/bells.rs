@@ -63,7 +63,8 @@ pub(crate) struct Bells {
 
 #[derive(Debug, Default)]
 struct Lanes {
-    ears: BTreeMap<LaneId, (ProcessNumber, Arc<Ear>)>,
+    /// One, or two where both ends of the lane are this session's.
+    ears: BTreeMap<LaneId, Vec<(ProcessNumber, Arc<Ear>)>>,
     of_peer: BTreeMap<ProcessNumber, BTreeSet<LaneId>>,
 }
 
@@ -71,14 +72,23 @@ impl Bells {
     /// From now on rings for this lane are told to that ear.
     pub(crate) fn listen(&self, lane: LaneId, peer: ProcessNumber, ear: &Arc<Ear>) {
         let mut lanes = locked(&self.lanes);
-        lanes.ears.insert(lane, (peer, Arc::clone(ear)));
+        let ears = lanes.ears.entry(lane).or_default();
+        if !ears.iter().any(|(_, known)| Arc::ptr_eq(known, ear)) {
+            ears.push((peer, Arc::clone(ear)));
+        }
         lanes.of_peer.entry(peer).or_default().insert(lane);
     }
 
-    /// Nobody awaits rings for this lane any more.
-    pub(crate) fn ignore(&self, lane: LaneId) {
+    /// This ear awaits rings for this lane no more.
+    pub(crate) fn ignore(&self, lane: LaneId, ear: &Arc<Ear>) {
         let mut lanes = locked(&self.lanes);
-        let Some((peer, _)) = lanes.ears.remove(&lane) else { return };
+        let Some(ears) = lanes.ears.get_mut(&lane) else { return };
+        let Some(place) = ears.iter().position(|(_, known)| Arc::ptr_eq(known, ear)) else { return };
+        let (peer, _) = ears.remove(place);
+        if !ears.is_empty() {
+            return;
+        }
+        lanes.ears.remove(&lane);
         if let Some(of_peer) = lanes.of_peer.get_mut(&peer) {
             of_peer.remove(&lane);
             if of_peer.is_empty() {
@@ -87,27 +97,43 @@ impl Bells {
         }
     }
 
+    /// Nobody listens with this ear any more.
+    pub(crate) fn forget(&self, ear: &Arc<Ear>) {
+        let heard: Vec<LaneId> = {
+            let lanes = locked(&self.lanes);
+            let of_ear =
+                lanes.ears.iter().filter(|(_, ears)| ears.iter().any(|(_, known)| Arc::ptr_eq(known, ear)));
+            of_ear.map(|(lane, _)| *lane).collect()
+        };
+        for lane in heard {
+            self.ignore(lane, ear);
+        }
+    }
+
     /// Tells of the lane's end.
     pub(crate) fn tell(&self, lane: LaneId) {
-        if let Some((_, ear)) = locked(&self.lanes).ears.get(&lane) {
-            ear.tell(lane);
-        }
+        locked(&self.lanes).tell(lane, |_| true);
     }
 
     /// Tells of a ring. A lane that is nobody's, or not that peer's, is not looked at.
     pub(crate) fn tell_rung(&self, by: ProcessNumber, lane: LaneId) {
-        match locked(&self.lanes).ears.get(&lane) {
-            Some((peer, ear)) if *peer == by => ear.tell(lane),
-            _ => {}
-        }
+        locked(&self.lanes).tell(lane, |peer| peer == by);
     }
 
     /// Tells of all lanes to a peer whose rings were lost, or who is gone.
     pub(crate) fn tell_all(&self, peer: ProcessNumber) {
         let lanes = locked(&self.lanes);
         for lane in lanes.of_peer.get(&peer).into_iter().flatten() {
-            if let Some((_, ear)) = lanes.ears.get(lane) {
-                ear.tell(*lane);
+            lanes.tell(*lane, |_| true);
+        }
+    }
+}
+
+impl Lanes {
+    fn tell(&self, lane: LaneId, is_theirs: impl Fn(ProcessNumber) -> bool) {
+        for (peer, ear) in self.ears.get(&lane).into_iter().flatten() {
+            if is_theirs(*peer) {
+                ear.tell(lane);
             }
         }
     }
@@ -135,10 +161,16 @@ mod tests {
         assert_eq!((first.take().unwrap(), second.take().unwrap()), (vec![LaneId(1)], vec![]));
         bells.tell_all(peer);
         assert_eq!((first.take().unwrap(), second.take().unwrap()), (vec![LaneId(1)], vec![LaneId(2)]));
-        bells.ignore(LaneId(1));
+        bells.ignore(LaneId(1), &second);
+        bells.ignore(LaneId(1), &first);
         bells.tell(LaneId(1));
         bells.tell_all(other);
         assert_eq!(first.take().unwrap(), vec![LaneId(3)]);
         assert!(!second.event().drain().unwrap(), "taken with the lanes");
+        bells.forget(&first);
+        bells.tell(LaneId(3));
+        assert_eq!(first.take().unwrap(), vec![]);
+        bells.forget(&second);
+        assert!(locked(&bells.lanes).ears.is_empty() && locked(&bells.lanes).of_peer.is_empty());
     }
 }

@@ -84,6 +84,14 @@ pub enum Error {
         /// The buffer's.
         given_bytes: usize,
     },
+    /// The bytes of a message are not the value that was expected, or a value cannot be sent.
+    #[error("no {expected}: {why}")]
+    NoSuchValue {
+        /// The type, as Rust names it.
+        expected: &'static str,
+        /// What stands against it.
+        why: String,
+    },
     /// A message with more capabilities than it can carry.
     #[error("{asked} capabilities in a message, {max} are possible")]
     TooManyCapabilities {
@@ -161,6 +169,7 @@ impl Error {
             Error::BrokerSilent { .. } | Error::TimedOut(_) => Errno::TIMEDOUT,
             Error::BrokerUnreadable(_) | Error::BrokerIncoherent { .. } | Error::PeerFault(_) => Errno::PROTO,
             Error::MessageTooLarge { .. } | Error::BufferTooSmall { .. } => Errno::MSGSIZE,
+            Error::NoSuchValue { .. } => Errno::BADMSG,
             Error::SocketPathTooLong { .. } => Errno::NAMETOOLONG,
             Error::WouldBlock => Errno::AGAIN,
             Error::LaneEnded { ending: Ending::PeerDead, .. } => Errno::PIPE,
@@ -173,6 +182,11 @@ impl Error {
             Error::Start(_) => Errno::ADDRINUSE,
         };
         errno.raw_os_error()
+    }
+
+    /// What Linux answered to a call, told by the standard library or a runtime.
+    pub fn from_io(call: &'static str, error: &std::io::Error) -> Self {
+        Error::System(keyway_sys::Error::from_io(call, error))
     }
 
     /// The denial, if a request was refused.

@@ -46,6 +46,7 @@ mod queue;
 mod region;
 mod sender;
 mod signals;
+mod typed;
 mod waiting;
 
 #[cfg(feature = "embedded")]
@@ -74,5 +75,6 @@ pub use crate::{
     },
     sender::{Loan, Sender, SenderOptions},
     signals::Signals,
+    typed::encode,
     waiting::WaitStyle,
 };

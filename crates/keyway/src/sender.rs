@@ -2,7 +2,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,12 +15,15 @@ use keyway_abi::{
 };
 use keyway_shm::{Access, Acknowledged, LaneSender, RecordHeader, SendError, Wait, WakeBy};
 use keyway_sys::{
-    barrier, futex,
+    barrier,
+    epoll::{Epoll, Interest, Ready},
+    futex,
     memory::{Mapping, Populate},
 };
 
 use crate::{
-    control::Control,
+    bells::Ear,
+    control::{Bell, Control},
     error::Error,
     message::{Outgoing, flags},
     waiting::{Spinner, Until, WaitStyle},
@@ -47,6 +50,7 @@ pub struct Sender {
     peer: ProcessNumber,
     inner: LaneSender,
     spinner: Spinner,
+    alarm: Option<Alarm>,
 }
 
 impl Sender {
@@ -71,6 +75,7 @@ impl Sender {
                 peer,
                 inner,
                 spinner: Spinner::new(options.wait),
+                alarm: None,
             }),
             Err(error) => {
                 // Its receiver may have died meanwhile; nobody else closes our end.
@@ -375,6 +380,90 @@ fn why_not(lane: &mut LaneSender, error: SendError) -> Error {
             Error::LaneEnded { ending, acknowledged: messages, sent }
         }
         SendError::Fault(fault) => Error::PeerFault(fault),
+    }
+}
+
+/// For event loops.
+impl Sender {
+    /// A descriptor that is readable when there may be room, once the sender is armed: try to send, [`Sender::arm`], try once
+    /// more, wait until it is readable, [`Sender::hear`], and so on; [`Sender::disarm`] at the end.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`; what the broker answers to the request for a doorbell.
+    pub fn event_descriptor(&mut self) -> Result<OwnedFd, Error> {
+        let alarm = match self.alarm.take() {
+            Some(alarm) => alarm,
+            None => Alarm::new(&self.control, (self.peer, self.lane))?,
+        };
+        let fd = self.alarm.insert(alarm).epoll.as_fd().try_clone_to_owned();
+        fd.map_err(|error| keyway_sys::Error::from_io("fcntl(F_DUPFD_CLOEXEC)", &error).into())
+    }
+
+    /// Asks the receiver to ring when there is room.
+    pub fn arm(&mut self) {
+        self.inner.announce_wait(WakeBy::Doorbell);
+        barrier::make();
+    }
+
+    /// Asks it to ring no more.
+    pub fn disarm(&mut self) {
+        self.inner.finish_wait();
+    }
+
+    /// Takes what made the descriptor readable. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::BrokerGone`] and [`Error::SessionEnded`].
+    pub fn hear(&mut self) -> Result<(), Error> {
+        self.alarm.as_mut().map_or(Ok(()), Alarm::hear)
+    }
+}
+
+/// What one waits on for room, in an event loop.
+#[derive(Debug)]
+struct Alarm {
+    control: Arc<Control>,
+    place: (ProcessNumber, LaneId),
+    epoll: Epoll,
+    ear: Arc<Ear>,
+    /// Held, so that it stays in the set.
+    _bell: Bell,
+    ready: Vec<Ready>,
+}
+
+const CONTROL: u64 = 0;
+const EAR: u64 = 1;
+const BELL: u64 = 2;
+
+impl Alarm {
+    fn new(control: &Arc<Control>, place: (ProcessNumber, LaneId)) -> Result<Self, Error> {
+        let (peer, lane) = place;
+        let bell = control.bell_for(lane, peer)?;
+        let (epoll, ear) = (Epoll::new()?, Ear::new()?);
+        epoll.add(control.socket(), CONTROL, Interest::Read)?;
+        epoll.add(ear.event(), EAR, Interest::Read)?;
+        epoll.add(&bell.hears, BELL, Interest::Read)?;
+        control.routes().add_ear(&ear);
+        control.bells.listen(lane, peer, &ear);
+        Ok(Alarm { control: Arc::clone(control), place, epoll, ear, _bell: bell, ready: Vec::new() })
+    }
+
+    fn hear(&mut self) -> Result<(), Error> {
+        self.epoll.wait(&mut self.ready, Some(Duration::ZERO))?;
+        for Ready { token, .. } in &self.ready {
+            match *token {
+                CONTROL => self.control.pump()?,
+                BELL => self.control.hear(self.place.0)?,
+                _ => {}
+            }
+        }
+        self.ear.take().map(drop)
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.control.bells.ignore(self.place.1, &self.ear);
     }
 }
 

@@ -201,6 +201,22 @@ fn a_buffer_that_is_too_small_is_refused_with_both_numbers() {
 }
 
 #[test]
+fn bytes_that_are_not_the_value_expected_are_refused_by_its_name() {
+    let (_broker, client) = begin();
+    let (mut queue, mut sender) = queue_and_sender(&client, 4096);
+    sender.send_value(&(7_u32, "seven")).unwrap();
+    let message = queue.receive().unwrap();
+    assert_eq!(message.value::<(u32, String)>().unwrap(), (7, "seven".to_owned()));
+    for error in [
+        refused(message.value::<(u32, u8)>(), Errno::BADMSG),
+        refused(message.value::<Vec<String>>(), Errno::BADMSG),
+        refused(message.plain::<[u8; 3]>(), Errno::BADMSG),
+    ] {
+        assert!(matches!(error, Error::NoSuchValue { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_full_lane_and_an_empty_queue_say_not_now_and_not_in_time() {
     let (_broker, client) = begin();
     let (mut queue, mut sender) = queue_and_sender(&client, 4096);

@@ -11,7 +11,7 @@ use crate::tree::{Dependency, Manifest, Offence, Purpose};
 const RULE: &str = "one-way";
 
 /// A crate, what it may use, and what it may use only where a feature asks for it.
-const ROWS: [(&str, &[&str], &[&str]); 12] = [
+const ROWS: [(&str, &[&str], &[&str]); 13] = [
     ("abi", &[], &[]),
     ("wire", &["abi"], &[]),
     ("shm", &["abi"], &[]),
@@ -23,6 +23,7 @@ const ROWS: [(&str, &[&str], &[&str]); 12] = [
     ("seat", &["keyway", "gui", "sys"], &[]),
     ("cli", &["broker", "keyway", "seat"], &[]),
     ("sim", &["abi", "kernel", "gui"], &[]),
+    ("tokio", &["keyway"], &[]),
     ("provoked", &[], &[]),
 ];
 

@@ -24,6 +24,12 @@ impl Queue {
         }
         self.events_seen = seen;
         let pumped = self.control.pump();
+        self.take_in();
+        pumped
+    }
+
+    /// Takes in what was sorted out for this queue, by whichever thread has read it.
+    pub(super) fn take_in(&mut self) {
         let handle = self.capability.handle();
         let (arrivals, dropped) = {
             let mut routes = self.control.routes();
@@ -35,10 +41,9 @@ impl Queue {
         for arrival in arrivals.into_iter().flatten() {
             self.open_lane(arrival);
         }
-        if pumped.is_ok() {
+        if !self.control.is_over() {
             self.top_up();
         }
-        pumped
     }
 
     fn open_lane(&mut self, arrival: Arrival) {
@@ -118,7 +123,7 @@ impl Queue {
 
     pub(super) fn remove_lane(&mut self, slot: usize) -> Option<Lane> {
         let lane = self.lanes.remove(slot)?;
-        self.control.bells.ignore(lane.peer.lane);
+        self.listen_no_more(lane.peer.lane);
         // The broker may be gone.
         let _ = self.control.ask(request::CloseLane { lane: lane.peer.lane });
         self.top_up();

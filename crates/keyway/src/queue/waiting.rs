@@ -36,6 +36,7 @@ const IDLE_LOOK_EVERY: u32 = 64;
 /// What a queue of many lanes sleeps on.
 #[derive(Debug)]
 pub(super) struct Alarm {
+    control: Arc<Control>,
     epoll: Epoll,
     ear: Arc<Ear>,
     /// The doorbells that are watched.
@@ -49,12 +50,12 @@ const EAR: u64 = 1;
 const PEERS_FROM: u64 = 2;
 
 impl Alarm {
-    fn new(control: &Control) -> Result<Self, Error> {
+    fn new(control: &Arc<Control>) -> Result<Self, Error> {
         let (epoll, ear) = (Epoll::new()?, Ear::new()?);
         epoll.add(control.socket(), CONTROL, Interest::Read)?;
         epoll.add(ear.event(), EAR, Interest::Read)?;
         control.routes().add_ear(&ear);
-        Ok(Alarm { epoll, ear, watched: BTreeMap::new(), ready: Vec::new() })
+        Ok(Alarm { control: Arc::clone(control), epoll, ear, watched: BTreeMap::new(), ready: Vec::new() })
     }
 
     fn watch(&mut self, peer: ProcessNumber, end: &Arc<OwnedFd>) -> Result<(), Error> {
@@ -68,8 +69,14 @@ impl Alarm {
     }
 }
 
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.control.bells.forget(&self.ear);
+    }
+}
+
 impl Queue {
-    /// Readable when there may be something to take, after [`Queue::arm`]; for event loops.
+    /// What it sleeps on.
     pub(super) fn alarm(&mut self) -> Result<&mut Alarm, Error> {
         if self.alarm.is_none() {
             self.alarm = Some(Alarm::new(&self.control)?);
@@ -91,7 +98,7 @@ impl Queue {
     fn look_around(&mut self) {
         self.since_look = 0;
         // What cannot be done now is done at the next look; the lanes stay hot meanwhile.
-        let _ = self.hear(Some(Duration::ZERO)).and_then(|()| self.cool_idle());
+        let _ = self.hear().and_then(|()| self.cool_idle());
     }
 
     /// Spins once more, or sleeps once.
@@ -164,11 +171,18 @@ impl Queue {
         Ok(())
     }
 
+    /// Rings for a lane that is over are for nobody.
+    pub(super) fn listen_no_more(&self, lane: LaneId) {
+        if let Some(alarm) = &self.alarm {
+            self.control.bells.ignore(lane, &alarm.ear);
+        }
+    }
+
     /// Waits for rings and for what the broker has to tell, and looks from now on at the lanes that rang.
-    fn hear(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+    fn hear_for(&mut self, timeout: Duration) -> Result<(), Error> {
         let alarm = self.alarm()?;
         let mut ready = std::mem::take(&mut alarm.ready);
-        let waited = alarm.epoll.wait(&mut ready, timeout);
+        let waited = alarm.epoll.wait(&mut ready, Some(timeout));
         let ear = Arc::clone(&alarm.ear);
         for Ready { token, .. } in &ready {
             match *token {
@@ -180,6 +194,8 @@ impl Queue {
         alarm_of(&mut self.alarm, ready);
         waited?;
         self.heat(ear.take()?);
+        // An event is in the socket before the event word says so: the word alone would have us sleep beside it.
+        self.take_in();
         Ok(())
     }
 
@@ -209,13 +225,53 @@ impl Queue {
         }
     }
 
+    /// For event loops: a descriptor that is readable when there may be something to take, once the queue is armed. Close it when
+    /// you like; it is always the same set that is watched.
+    ///
+    /// ```text
+    /// loop {
+    ///     take what there is (try_receive, try_next, ...) until WouldBlock
+    ///     if arm()? { wait until the descriptor is readable }
+    ///     disarm(); hear()?
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn event_descriptor(&mut self) -> Result<OwnedFd, Error> {
+        let fd = self.alarm()?.epoll.as_fd().try_clone_to_owned();
+        fd.map_err(|error| keyway_sys::Error::from_io("fcntl(F_DUPFD_CLOEXEC)", &error).into())
+    }
+
+    /// Asks all senders to ring: see [`Queue::event_descriptor`]. `false` when there is something to take, or a sender who cannot
+    /// ring because the broker had no doorbell to give; then it must be tried again.
+    ///
+    /// # Errors
+    /// As [`Queue::receive`].
+    pub fn arm(&mut self) -> Result<bool, Error> {
+        Ok(self.arm_lanes()? == Armed::Asleep)
+    }
+
+    /// Asks the senders to ring no more, but for lanes that are seldom in use.
+    pub fn disarm(&mut self) {
+        self.lanes.for_hot(|lane| lane.receiver.finish_wait());
+    }
+
+    /// Takes what made the descriptor readable. Never waits; what comes without end is taken in parts.
+    ///
+    /// # Errors
+    /// As [`Queue::receive`].
+    pub fn hear(&mut self) -> Result<(), Error> {
+        self.hear_for(Duration::ZERO)
+    }
+
     /// Whether it sleeps on doorbells instead of the lanes' words.
     fn needs_bells(&self) -> bool {
         self.lanes.len() > HOT_MAX
     }
 
     /// Asks all hot lanes to ring.
-    fn arm(&mut self) -> Result<Armed, Error> {
+    fn arm_lanes(&mut self) -> Result<Armed, Error> {
         self.cool_idle()?;
         let mut is_heard = true;
         for place in 0..self.lanes.hot().len() {
@@ -231,10 +287,6 @@ impl Queue {
             (false, true) => Armed::Asleep,
             (false, false) => Armed::HalfAsleep,
         })
-    }
-
-    fn disarm(&mut self) {
-        self.lanes.for_hot(|lane| lane.receiver.finish_wait());
     }
 }
 
@@ -313,7 +365,7 @@ fn sleep_on_words(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Er
 fn sleep_on_bells(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Error> {
     let mut armed = Armed::Asleep;
     for queue in queues.iter_mut() {
-        armed = armed.max(queue.arm()?);
+        armed = armed.max(queue.arm_lanes()?);
     }
     let timeout = if armed == Armed::HalfAsleep { timeout.min(HALF_SLEEP) } else { timeout };
     let mut slept = Ok(true);
@@ -325,7 +377,7 @@ fn sleep_on_bells(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Er
     let has_slept_through = !slept?;
     for queue in queues.iter_mut() {
         queue.disarm();
-        queue.hear(Some(Duration::ZERO))?;
+        queue.hear()?;
         if has_slept_through {
             // A ring may have been lost by a sender that could not ring; what it sent is there all the same.
             let ready = queue.lanes.cold_and_ready();
