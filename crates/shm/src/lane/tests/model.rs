@@ -90,14 +90,11 @@ impl Model {
 
     fn send_all(&mut self, payloads: &[Vec<u8>]) -> Result<(), SendError> {
         let header = RecordHeader::default();
-        let mut all_bytes = 0;
-        for payload in payloads {
-            all_bytes += record_len(header, payload.len());
-            if all_bytes > RING - 8 {
-                return Err(SendError::TooLarge { asked_bytes: all_bytes, bytes_max: PAYLOAD_MAX });
-            }
-            self.has_room(all_bytes)?;
+        let all_bytes = payloads.iter().map(|payload| record_len(header, payload.len())).sum();
+        if all_bytes > RING - 8 {
+            return Err(SendError::TooLarge { asked_bytes: all_bytes, bytes_max: PAYLOAD_MAX });
         }
+        self.has_room(all_bytes)?;
         for payload in payloads {
             self.push(Some((header, payload.clone())), record_len(header, payload.len()));
         }
