@@ -25,7 +25,7 @@ use loom::{
 
 /// Room for three records without payload, or for one with up to 8 bytes of it, and the word behind them.
 const RING_BYTES: u32 = 32;
-/// Twice as much, where something must be passed over.
+/// Twice as much, where something must be passed over, or lie over something else.
 const WIDE_RING_BYTES: u32 = 64;
 const GENERATION: u32 = 5;
 const STATUS_OFFSET: usize = layout::POSITION_OFFSET;
@@ -283,17 +283,18 @@ fn a_position_is_never_ahead_of_its_record() {
 #[test]
 fn space_is_reused_only_after_it_was_read() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
-        sender.try_send(header(1), &[0x11; 8]).expect("space");
-        let sending = thread::spawn(move || match sender.try_send(header(2), &[0x22; 8]) {
+        let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES, Ears::Heeding);
+        sender.try_send(header(1), &[0x11; 32]).expect("space");
+        // Over the payload of the first, as soon as there is room.
+        let sending = thread::spawn(move || match sender.try_send(header(2), &[0x22; 32]) {
             Ok(()) => assert!(sender.acknowledged().messages >= 1, "space without a count"),
             Err(error) => assert!(matches!(error, SendError::Full { .. }), "{error}"),
         });
         let mut out = Vec::new();
         let got = receiver.try_receive(&mut out).expect("an honest lane");
-        assert_eq!((got, out.as_slice()), (Some(header(1)), &[0x11; 8][..]));
+        assert_eq!((got, out.as_slice()), (Some(header(1)), &[0x11; 32][..]));
         if let Some(got) = receiver.try_receive(&mut out).expect("an honest lane") {
-            assert_eq!((got, out.as_slice()), (header(2), &[0x22; 8][..]));
+            assert_eq!((got, out.as_slice()), (header(2), &[0x22; 32][..]));
         }
         sending.join().expect("no panic");
     });
