@@ -25,7 +25,7 @@
 //! peer can hold a copy up.
 //!
 //! Two implementations have one interface: `mapped` and `records` (with `bytes`), the real ones and the only unsafe code of
-//! the crate, and `modelled`, which takes their place when loom explores the interleavings.
+//! the crate, and `modelled`, which takes their place when loom explores the interleavings. The orderings of both are `order`.
 
 #[cfg(not(loom))]
 mod bytes;
@@ -37,14 +37,10 @@ pub(crate) mod heap;
 mod mapped;
 #[cfg(loom)]
 mod modelled;
+mod order;
 #[cfg(not(loom))]
 mod records;
 mod word;
-
-#[cfg(not(loom))]
-pub(crate) use self::mapped::full_fence;
-#[cfg(loom)]
-pub(crate) use self::modelled::full_fence;
 
 #[cfg(not(loom))]
 pub use self::mapped::{Own, View};
@@ -52,6 +48,7 @@ pub use self::mapped::{Own, View};
 pub(crate) use self::modelled::{Appender, Records};
 #[cfg(loom)]
 pub use self::modelled::{Own, View};
+pub(crate) use self::order::full_fence;
 #[cfg(not(loom))]
 pub(crate) use self::records::{Appender, Records};
 pub use self::word::Word;

@@ -8,7 +8,7 @@
 #![cfg(loom)]
 
 // Plain, as loom's own counts its references even while a failed test unwinds, and aborts.
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use keyway_abi::layout;
 use keyway_shm::{
@@ -25,6 +25,8 @@ use loom::{
 
 /// Room for three records without payload, or for one with up to 8 bytes of it, and the word behind them.
 const RING_BYTES: u32 = 32;
+/// Twice as much, where something must be passed over, or lie over something else.
+const WIDE_RING_BYTES: u32 = 64;
 const GENERATION: u32 = 5;
 const STATUS_OFFSET: usize = layout::POSITION_OFFSET;
 
@@ -36,7 +38,11 @@ struct Bench {
 
 /// One lane. With `Heedless`, the sender does not hear what the broker says.
 fn bench(ears: Ears) -> Bench {
-    let (ring, ring_reader) = View::modelled(layout::RECORDS_OFFSET + RING_BYTES as usize);
+    bench_of(RING_BYTES, ears)
+}
+
+fn bench_of(ring_bytes: u32, ears: Ears) -> Bench {
+    let (ring, ring_reader) = View::modelled(layout::RECORDS_OFFSET + ring_bytes as usize);
     let (ack, ack_reader) = View::modelled(layout::PAGE_BYTES);
     let (broker, status) = status();
     let sender_status = match ears {
@@ -44,8 +50,8 @@ fn bench(ears: Ears) -> Bench {
         Ears::Heedless => self::status().1,
     };
     let (own, barrier) = (Own::of(ring), Barrier::Own);
-    let sender = LaneSender::new(own, &ack_reader, sender_status, RING_BYTES, barrier).expect("a lane");
-    let receiver = LaneReceiver::new(&ring_reader, &ack, status, RING_BYTES, barrier).expect("a lane");
+    let sender = LaneSender::new(own, &ack_reader, sender_status, ring_bytes, barrier).expect("a lane");
+    let receiver = LaneReceiver::new(&ring_reader, &ack, status, ring_bytes, barrier).expect("a lane");
     Bench { sender, receiver, broker }
 }
 
@@ -137,18 +143,63 @@ fn receive(receiver: &mut LaneReceiver, futex: &Futex, out: &mut Vec<u8>) -> Res
     }
 }
 
+/// The ways to take a message, which load what they need each by itself.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Receive,
+    Plain,
+    Many,
+}
+
+const WAYS: [Way; 3] = [Way::Receive, Way::Plain, Way::Many];
+
+/// Takes the next message if there is one: its type.
+fn take(receiver: &mut LaneReceiver, way: Way, out: &mut Vec<u8>) -> Result<Option<u32>, ReceiveError> {
+    match way {
+        Way::Receive => Ok(receiver.try_receive(out)?.map(|header| header.message_type)),
+        Way::Plain => Ok(receiver.take_plain(out)),
+        Way::Many => {
+            let mut got = None;
+            out.clear();
+            let ended = receiver.peek_many(out, 1, |_, _, header| {
+                got = Some(header.message_type);
+                ControlFlow::Continue(())
+            });
+            receiver.acknowledge();
+            ended.map(|()| got)
+        }
+    }
+}
+
 /// Breaks with the publication's release or its acquire.
 #[test]
-fn a_position_brings_the_record_with_it() {
+fn a_commit_brings_the_record_with_it() {
+    for way in WAYS {
+        model(move || {
+            let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+            let sending = thread::spawn(move || {
+                sender.try_send(header(1), &[0x11; 7]).expect("space");
+            });
+            let mut out = Vec::new();
+            if let Some(number) = take(&mut receiver, way, &mut out).expect("an honest lane") {
+                assert_eq!((number, out.as_slice()), (1, &[0x11; 7][..]), "{way:?}");
+            }
+            sending.join().expect("no panic");
+        });
+    }
+}
+
+/// Breaks when what is behind the commit of an extended record is stored after it.
+#[test]
+fn a_commit_brings_the_extension_with_it() {
     model(|| {
         let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let extended = RecordHeader { message_type: 1, flags: 2, ticket: 3 };
         let sending = thread::spawn(move || {
-            sender.try_send(header(1), &[0x11; 7]).expect("space");
+            sender.try_send(extended, &[]).expect("space");
         });
-        let mut out = Vec::new();
-        if let Some(header) = receiver.try_receive(&mut out).expect("an honest lane") {
-            assert_eq!((header.message_type, out.as_slice()), (1, &[0x11; 7][..]));
-        }
+        let got = receiver.try_receive(&mut Vec::new()).expect("an honest lane");
+        assert!(got.is_none() || got == Some(extended), "{got:?}");
         sending.join().expect("no panic");
     });
 }
@@ -156,21 +207,27 @@ fn a_position_brings_the_record_with_it() {
 /// Breaks when a batch's first record is committed before the others, or its commit has no release.
 #[test]
 fn a_batch_is_seen_whole() {
-    model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
-        let sending = thread::spawn(move || {
-            let mut batch = sender.batch().expect("a live lane");
-            batch.push(header(1), &[]).expect("space");
-            batch.push(header(2), &[0x22; 8]).expect("space");
-            batch.commit().1.expect("a live lane");
+    for at_once in [false, true] {
+        model(move || {
+            let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+            let sending = thread::spawn(move || {
+                if at_once {
+                    sender.try_send_all(&[&[], &[0x22; 8]]).expect("space");
+                    return;
+                }
+                let mut batch = sender.batch().expect("a live lane");
+                batch.push(header(0), &[]).expect("space");
+                batch.push(header(0), &[0x22; 8]).expect("space");
+                batch.commit().1.expect("a live lane");
+            });
+            let mut out = Vec::new();
+            if receiver.try_receive(&mut out).expect("an honest lane").is_some() {
+                assert_eq!(receiver.try_receive(&mut out), Ok(Some(header(0))), "one without the other");
+                assert_eq!(out, [0x22; 8]);
+            }
+            sending.join().expect("no panic");
         });
-        let mut out = Vec::new();
-        if receiver.try_receive(&mut out).expect("an honest lane") == Some(header(1)) {
-            assert_eq!(receiver.try_receive(&mut out), Ok(Some(header(2))), "one without the other");
-            assert_eq!(out, [0x22; 8]);
-        }
-        sending.join().expect("no panic");
-    });
+    }
 }
 
 /// Breaks when the word behind a record is not cleared before it is committed: what a lap ago lay there is read.
@@ -226,18 +283,48 @@ fn a_position_is_never_ahead_of_its_record() {
 #[test]
 fn space_is_reused_only_after_it_was_read() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
-        sender.try_send(header(1), &[0x11; 8]).expect("space");
-        let sending = thread::spawn(move || match sender.try_send(header(2), &[0x22; 8]) {
+        let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES, Ears::Heeding);
+        sender.try_send(header(1), &[0x11; 32]).expect("space");
+        // Over the payload of the first, as soon as there is room.
+        let sending = thread::spawn(move || match sender.try_send(header(2), &[0x22; 32]) {
             Ok(()) => assert!(sender.acknowledged().messages >= 1, "space without a count"),
             Err(error) => assert!(matches!(error, SendError::Full { .. }), "{error}"),
         });
         let mut out = Vec::new();
         let got = receiver.try_receive(&mut out).expect("an honest lane");
-        assert_eq!((got, out.as_slice()), (Some(header(1)), &[0x11; 8][..]));
+        assert_eq!((got, out.as_slice()), (Some(header(1)), &[0x11; 32][..]));
         if let Some(got) = receiver.try_receive(&mut out).expect("an honest lane") {
-            assert_eq!((got, out.as_slice()), (header(2), &[0x22; 8][..]));
+            assert_eq!((got, out.as_slice()), (header(2), &[0x22; 32][..]));
         }
+        sending.join().expect("no panic");
+    });
+}
+
+/// Breaks when the position behind what was passed over is stored without release: the sender then writes where the
+/// message before it may still be read.
+#[test]
+fn space_is_reused_only_after_what_lay_before_the_gap_was_read() {
+    model(|| {
+        let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES, Ears::Heeding);
+        let mut out = Vec::new();
+        sender.try_send(header(0), &[0; 32]).expect("space");
+        receiver.try_receive(&mut out).expect("an honest lane").expect("a message");
+        sender.acknowledged();
+        // From 40 to 56 a message, up to 64 a gap, and what must be in one piece behind it.
+        sender.try_send(header(1), &[0x11; 8]).expect("space");
+        let extended = RecordHeader { message_type: 2, flags: 1, ticket: 0 };
+        sender.try_loan(extended, 0).expect("space").commit(0).1.expect("a live lane");
+        let sending = thread::spawn(move || {
+            // The second lies over the payload of the message, and has room once the gap is given back.
+            for (number, payload) in [(3, &[0x33; 16][..]), (4, &[0x44; 8][..])] {
+                if sender.try_send(header(number), payload).is_err() {
+                    return;
+                }
+            }
+        });
+        assert_eq!(receiver.try_receive(&mut out), Ok(Some(header(1))));
+        assert_eq!(out, [0x11; 8]);
+        assert_eq!(receiver.try_receive(&mut out), Ok(Some(extended)));
         sending.join().expect("no panic");
     });
 }
@@ -304,30 +391,32 @@ fn a_sleeping_receiver_is_woken_by_a_revocation() {
     });
 }
 
-/// Breaks when the word is loaded before the position.
+/// Breaks when the broker's word is loaded before the one that commits the record.
 #[test]
 fn nothing_committed_after_a_revocation_is_delivered() {
-    model(|| {
-        let Bench { mut sender, mut receiver, broker } = bench(Ears::Heedless);
-        let sending = thread::spawn(move || {
-            sender.try_send(header(1), &[]).expect("space");
-            broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
-            sender.try_send(header(2), &[]).expect("space");
-        });
-        let mut out = Vec::new();
-        for _ in 0..2 {
-            match receiver.try_receive(&mut out) {
-                Ok(Some(header)) => assert_eq!(header.message_type, 1, "committed after the revocation"),
-                Ok(None) => {}
-                Err(end) => assert_eq!(end, ReceiveError::Ended(Ending::Revoked)),
+    for way in WAYS {
+        model(move || {
+            let Bench { mut sender, mut receiver, broker } = bench(Ears::Heedless);
+            let sending = thread::spawn(move || {
+                sender.try_send(header(1), &[]).expect("space");
+                broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+                sender.try_send(header(2), &[]).expect("space");
+            });
+            let mut out = Vec::new();
+            for _ in 0..2 {
+                match take(&mut receiver, way, &mut out) {
+                    Ok(Some(number)) => assert_eq!(number, 1, "committed after the revocation, by {way:?}"),
+                    Ok(None) => {}
+                    Err(end) => assert_eq!(end, ReceiveError::Ended(Ending::Revoked)),
+                }
             }
-        }
-        sending.join().expect("no panic");
-        assert_eq!(receiver.try_receive(&mut out), Err(ReceiveError::Ended(Ending::Revoked)));
-    });
+            sending.join().expect("no panic");
+            assert_eq!(receiver.try_receive(&mut out), Err(ReceiveError::Ended(Ending::Revoked)));
+        });
+    }
 }
 
-/// Breaks when the position is not loaded once more after the death was seen.
+/// Breaks when the commits are not looked at once more after the death was seen.
 #[test]
 fn a_dead_senders_messages_are_delivered_to_the_last() {
     model(|| {
@@ -352,7 +441,7 @@ fn a_dead_senders_messages_are_delivered_to_the_last() {
     });
 }
 
-/// Breaks when the position is loaded again after it was pinned.
+/// Breaks when what comes behind the end that was pinned is looked at.
 #[test]
 fn a_lane_ends_although_a_forked_child_goes_on() {
     model(|| {

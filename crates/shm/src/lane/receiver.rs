@@ -42,8 +42,9 @@ pub struct LaneReceiver {
     status: Status,
     /// What is acknowledged.
     tail: u32,
-    /// The sender's position as it was last looked at, which is only before a sleep.
+    /// The sender's position as it was last looked at, which is only before a sleep, and what was taken then.
     position_seen: u32,
+    taken_seen: u64,
     taken: u64,
     peeked_bytes: u32,
     peeked_messages: u64,
@@ -87,6 +88,7 @@ impl LaneReceiver {
             status,
             tail: position,
             position_seen: position,
+            taken_seen: 0,
             taken: 0,
             peeked_bytes: 0,
             peeked_messages: 0,
@@ -380,7 +382,7 @@ impl LaneReceiver {
             self.state = State::Faulted(fault);
             return None;
         }
-        self.position_seen = position;
+        (self.position_seen, self.taken_seen) = (position, self.taken);
         Some(SleepOn {
             peer: (self.peer.position.clone(), position),
             broker: (self.status.word().clone(), self.status.generation()),
@@ -392,8 +394,15 @@ impl LaneReceiver {
         if !position.is_multiple_of(align_bytes) {
             return Err(LaneFault::PositionUnaligned { position, align_bytes });
         }
-        let advanced_bytes = position.wrapping_sub(self.position_seen);
-        let bytes_max = read_to.wrapping_sub(self.position_seen);
+        // Once something was taken, the position seen last may be laps behind. An honest one lags by one commit at most:
+        // it is stored after each.
+        let ring_bytes = self.records.bytes();
+        let oldest =
+            if self.taken == self.taken_seen { self.position_seen } else { read_to.wrapping_sub(ring_bytes) };
+        let advanced_bytes = position.wrapping_sub(oldest);
+        // A record that is gone again, after its position was seen, leaves no way to advance.
+        let bytes_max =
+            Some(read_to.wrapping_sub(oldest)).filter(|&bytes| bytes <= 2 * ring_bytes).unwrap_or(0);
         if advanced_bytes > bytes_max {
             return Err(LaneFault::PositionAhead { advanced_bytes, bytes_max });
         }

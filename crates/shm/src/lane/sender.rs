@@ -71,7 +71,7 @@ impl LaneSender {
     ) -> Result<Self, LaneShapeError> {
         check_writable(ring.view())?;
         Ok(Self {
-            records: check_shape(ring.view(), ack, ring_bytes)?,
+            records: check_shape(ring.all(), ack, ring_bytes)?,
             own: Desk::new(ring.view(), barrier)?,
             peer: Desk::new(ack, barrier)?,
             _memory: ring,
@@ -530,7 +530,7 @@ impl<'l> Loan<'l> {
     pub fn payload_mut(&mut self) -> &mut [u8] {
         let at = self.at.wrapping_add(self.header.bytes());
         let payload = self.batch.lane.records.slice_mut(at, self.payload_bytes);
-        // INVARIANT loan-in-one-piece: `reserve_in_one_piece` has passed over what is in two.
+        // INVARIANT loan-in-one-piece: `loan` has passed over what would be in two.
         payload.expect("INVARIANT loan-in-one-piece")
     }
 

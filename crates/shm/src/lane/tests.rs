@@ -63,6 +63,18 @@ impl Bench {
         Ok(self.receiver.try_receive(&mut out)?.map(|_| out))
     }
 
+    /// Sends and receives so many bytes of records.
+    fn travel(&mut self, mut left_bytes: u64) {
+        let payload = vec![0; self.sender.payload_bytes_max()];
+        let mut out = Vec::new();
+        while left_bytes > 0 {
+            let len = payload.len().min(left_bytes as usize - layout::COMMIT_BYTES);
+            self.send(&payload[..len]);
+            self.receiver.try_receive(&mut out).expect("live").expect("a message");
+            left_bytes -= (len + layout::COMMIT_BYTES) as u64;
+        }
+    }
+
     fn set_status(&self, word: u32) {
         self.page.writer.store_u32(STATUS_OFFSET, word, Ordering::Release);
     }

@@ -16,7 +16,7 @@ use core::{
     any::Any,
     ptr::NonNull,
     slice,
-    sync::atomic::{self, AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use keyway_abi::layout;
@@ -24,6 +24,7 @@ use keyway_abi::layout;
 use crate::view::{
     Access, OutOfView,
     copy::{gather, scatter},
+    order,
 };
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -93,14 +94,7 @@ impl View {
     /// When there is no word at `offset` (see [`View::word`]) or `ordering` is neither `Relaxed` nor `Acquire`. Offsets
     /// of words are the layout's, never a peer's.
     pub fn load_u32(&self, offset: usize, ordering: Ordering) -> u32 {
-        let value = self.narrow(offset, 1)[0].load(Ordering::Relaxed);
-        match ordering {
-            Ordering::Relaxed => {}
-            Ordering::Acquire => atomic::fence(Ordering::Acquire),
-            // INVARIANT load-ordering: sequential consistency is had from `full_fence`, not from loads.
-            _ => panic!("INVARIANT load-ordering: {ordering:?}"),
-        }
-        value
+        order::load(&self.narrow(offset, 1)[0], ordering)
     }
 
     /// Stores the word at `offset`.
@@ -269,11 +263,7 @@ unsafe impl Sync for Place {}
 impl Place {
     #[inline]
     pub(super) fn load(&self, ordering: Ordering) -> u32 {
-        let value = self.word().load(Ordering::Relaxed);
-        if ordering == Ordering::Acquire {
-            atomic::fence(Ordering::Acquire);
-        }
-        value
+        order::load(self.word(), ordering)
     }
 
     #[inline]
@@ -296,9 +286,13 @@ impl Place {
 }
 
 /// Memory of which this process is the one writer, held in one place: what is written in place is written here.
+///
+/// # Invariants
+/// 1. No view of what lies behind the first page leaves this crate: there references are lent.
 #[derive(Debug)]
 pub struct Own {
-    view: View,
+    all: View,
+    words: View,
 }
 
 impl Own {
@@ -312,27 +306,33 @@ impl Own {
     pub unsafe fn new(base: NonNull<u8>, len_bytes: usize, keep: Arc<dyn Any + Send + Sync>) -> Option<Own> {
         // SAFETY: the caller's promise.
         let view = unsafe { View::new(base, len_bytes, Access::Write, keep) };
-        view.map(|view| Own { view })
+        view.map(Own::over)
     }
 
     /// Of memory that a test also forges. The test does so only while nothing is written in place.
     #[cfg(test)]
     pub(crate) fn of(view: View) -> Own {
-        Own { view }
+        Own::over(view)
     }
 
-    /// A window on all of it, for words; nothing is copied through it into what is written in place.
+    /// A window on its words, which end with the first page.
     pub fn view(&self) -> &View {
-        &self.view
+        &self.words
+    }
+
+    /// A window on all of it, for the side of the lane that lends parts of it.
+    pub(crate) fn all(&self) -> &View {
+        &self.all
+    }
+
+    fn over(all: View) -> Own {
+        let len_bytes = all.len_bytes.min(WORDS_END);
+        let words = View { len_bytes, ..all.clone() };
+        Own { all, words }
     }
 }
 
 /// How many of `len` bytes from `offset` on lie below `WORDS_END`.
 fn narrow_bytes(offset: usize, len: usize) -> usize {
     WORDS_END.saturating_sub(offset).min(len)
-}
-
-/// Orders this thread's earlier stores before its later loads, for the doorbell protocol.
-pub(crate) fn full_fence() {
-    atomic::fence(Ordering::SeqCst);
 }

@@ -13,10 +13,10 @@ use core::sync::atomic::Ordering;
 use keyway_abi::layout;
 use loom::{
     cell::UnsafeCell,
-    sync::atomic::{self, AtomicU32, AtomicU64},
+    sync::atomic::{AtomicU32, AtomicU64},
 };
 
-use crate::view::Access;
+use crate::view::{Access, order};
 
 /// The offsets at which a modelled memory has words.
 const WORDS: [usize; 3] = [layout::POSITION_OFFSET, layout::MESSAGES_OFFSET, layout::WAITING_OFFSET];
@@ -58,7 +58,7 @@ impl View {
     ///
     /// When the model has no word there.
     pub fn load_u32(&self, offset: usize, ordering: Ordering) -> u32 {
-        self.memory.word(offset).load(ordering)
+        order::load(self.memory.word(offset), ordering)
     }
 
     /// Stores the word at `offset`.
@@ -92,7 +92,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn load(&self, ordering: Ordering) -> u32 {
-        self.memory.word(self.offset).load(ordering)
+        order::load(self.memory.word(self.offset), ordering)
     }
 
     pub(super) fn store(&self, value: u32, ordering: Ordering) {
@@ -116,8 +116,12 @@ impl Own {
         Own { view }
     }
 
-    /// A window on all of it.
+    /// A window on its words, and on all of it: the model has no bytes that are written in place.
     pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    pub(crate) fn all(&self) -> &View {
         &self.view
     }
 }
@@ -174,8 +178,7 @@ impl Records {
     }
 
     pub(crate) fn load(&self, position: u32) -> u64 {
-        // SYNC lane-publish: as on real memory.
-        self.word(position).commit.load(Ordering::Acquire)
+        order::load_published(&self.word(position).commit)
     }
 
     pub(crate) fn peek(&self, position: u32) -> u64 {
@@ -187,8 +190,7 @@ impl Records {
     }
 
     pub(crate) fn publish(&mut self, position: u32, word: u64) {
-        // SYNC lane-publish: as on real memory.
-        self.word(position).commit.store(word, Ordering::Release);
+        order::publish(&self.word(position).commit, word);
     }
 
     pub(crate) fn write(&mut self, position: u32, bytes: &[u8]) {
@@ -246,9 +248,4 @@ impl<'v> Appender<'v> {
     pub(crate) fn append(&mut self, records: &Records, position: u32, len: usize) {
         records.append(position, len, self.out);
     }
-}
-
-/// Orders this thread's earlier stores before its later loads, for the doorbell protocol.
-pub(crate) fn full_fence() {
-    atomic::fence(Ordering::SeqCst);
 }

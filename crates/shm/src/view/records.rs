@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::{
     ptr::{self, NonNull},
     slice,
-    sync::atomic::{AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use keyway_abi::layout::RECORDS_OFFSET;
@@ -20,6 +20,7 @@ use keyway_abi::layout::RECORDS_OFFSET;
 use crate::view::{
     Access, View,
     bytes::{copy_in, copy_out},
+    order,
 };
 
 /// Bytes of a word.
@@ -73,11 +74,7 @@ impl Records {
     /// Loads the word at `position`, and then nothing that was stored before it was published is old.
     #[inline]
     pub(crate) fn load(&self, position: u32) -> u64 {
-        let word = self.word(position).load(Ordering::Relaxed);
-        // SYNC lane-publish: the record's bytes before the word that commits them. A fence, as only relaxed loads are
-        // promised on memory that is mapped read-only.
-        fence(Ordering::Acquire);
-        word
+        order::load_published(self.word(position))
     }
 
     /// Loads the word at `position`, which orders nothing.
@@ -97,8 +94,7 @@ impl Records {
     #[inline]
     pub(crate) fn publish(&mut self, position: u32, word: u64) {
         self.assert_writable();
-        // SYNC lane-publish: the record's bytes before the word that commits them.
-        self.word(position).store(word, Ordering::Release);
+        order::publish(self.word(position), word);
     }
 
     /// Copies `bytes` into the ring from `position` on, and zeroes up to the end of the last word: nothing of an

@@ -94,9 +94,7 @@ impl Model {
         if all_bytes > RING - 8 {
             return Err(SendError::TooLarge { asked_bytes: all_bytes, bytes_max: PAYLOAD_MAX });
         }
-        if !payloads.is_empty() {
-            self.has_room(all_bytes)?;
-        }
+        self.has_room(all_bytes)?;
         for payload in payloads {
             self.push(Some((header, payload.clone())), record_len(header, payload.len()));
         }

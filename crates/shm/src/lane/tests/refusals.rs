@@ -191,6 +191,32 @@ fn a_position_that_lags_behind_is_none() {
     assert!(matches!(bench.receiver_waits(), Wait::Sleep(on) if on.peer.1 == 0));
 }
 
+/// What the receiver saw last is more than 2^32 bytes ago, and the position of the last message is not stored yet.
+#[test]
+fn a_position_that_lags_behind_after_a_lap_of_all_positions_is_none() {
+    let mut bench = Bench::starting_at(0_u32.wrapping_sub(64));
+    assert!(matches!(bench.receiver_waits(), Wait::Sleep(_)));
+    bench.travel((1 << 32) - 8);
+    let position = bench.receiver.tail();
+    bench.send(b"one word");
+    bench.receive().expect("live").expect("a message");
+    bench.forge_head(position);
+    assert!(matches!(bench.receiver_waits(), Wait::Sleep(on) if on.peer.1 == position));
+    assert_eq!(bench.receiver.fault(), None);
+}
+
+#[test]
+fn a_position_cannot_move_while_a_peeked_record_is_taken_back() {
+    let mut bench = Bench::new();
+    bench.send(b"");
+    bench.receiver.peek(&mut Vec::new()).expect("live").expect("a message");
+    assert!(matches!(bench.receiver_waits(), Wait::Sleep(on) if on.peer.1 == 8));
+    bench.receiver.forget();
+    bench.forge_commit(0);
+    assert!(matches!(bench.receiver_waits(), Wait::Sleep(on) if on.peer.1 == 8));
+    position_faults(&mut bench, 16, LaneFault::PositionAhead { advanced_bytes: 8, bytes_max: 0 });
+}
+
 #[test]
 fn a_position_between_records_is_a_fault() {
     let mut bench = Bench::new();
