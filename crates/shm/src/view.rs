@@ -24,8 +24,8 @@
 //! an atomic `or`, so that two threads which write neighbouring bytes do not undo each other. Both are wait-free: no
 //! peer can hold a copy up.
 //!
-//! Two implementations have one interface: `mapped` and `records` (with `bytes`), the real ones and the only unsafe code of
-//! the crate, and `modelled`, which takes their place when loom explores the interleavings.
+//! Two implementations have one interface: `mapped` and `records` (with `bytes`), the real ones, and `modelled`, which takes their place when loom explores the interleavings. `piece` is memory that only this process writes, as
+//! slices. There is no other unsafe code in the crate.
 
 #[cfg(not(loom))]
 mod bytes;
@@ -38,6 +38,8 @@ mod mapped;
 #[cfg(loom)]
 mod modelled;
 #[cfg(not(loom))]
+mod piece;
+#[cfg(not(loom))]
 mod records;
 mod word;
 
@@ -47,11 +49,13 @@ pub(crate) use self::mapped::full_fence;
 pub(crate) use self::modelled::full_fence;
 
 #[cfg(not(loom))]
-pub use self::mapped::{Own, View};
+pub use self::mapped::{LINE_BYTES, Own, View};
 #[cfg(loom)]
 pub(crate) use self::modelled::{Appender, Records};
 #[cfg(loom)]
 pub use self::modelled::{Own, View};
+#[cfg(not(loom))]
+pub use self::piece::Piece;
 #[cfg(not(loom))]
 pub(crate) use self::records::{Appender, Records};
 pub use self::word::Word;
