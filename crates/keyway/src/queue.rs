@@ -1,8 +1,9 @@
 //! A queue and its receiver: many lanes come in, messages go out in turn.
 //!
-//! Neighbours: `inbox` (messages received together).
+//! Neighbours: `inbox` (messages received together), `segments` (what messages name instead of carrying it).
 
 mod inbox;
+mod segments;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,12 +29,15 @@ use crate::{
     capability::Capability,
     control::{Arrival, Control},
     error::Error,
+    fault::SegmentFault,
     message::{Message, Outgoing, ReplyTo, flags},
+    segment::Segment,
     sender::{Sender, SenderOptions, timed_out},
     waiting::{SLEEP_MAX, Spinner, Until, WaitStyle},
 };
 
 pub use self::inbox::{Inbox, Received};
+use self::segments::{Places, payload_bytes};
 
 /// How a queue is to be.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +126,8 @@ struct Lane {
     process: Capability,
     /// Where its calls are answered.
     replies: Option<Sender>,
+    /// The regions that it has brought.
+    places: Places,
 }
 
 impl Queue {
@@ -486,10 +492,17 @@ impl Queue {
         let lane = &mut self.lanes[index];
         lane.receiver.acknowledge();
         wake_sender(&lane.receiver)?;
-        Ok(match meaning {
-            Meaning::Nothing => None,
-            Meaning::Message { skip_bytes, .. } => Some(Taken { index, header, skip_bytes }),
-        })
+        match meaning {
+            Meaning::Nothing => Ok(None),
+            Meaning::Fault(fault) => {
+                drop(self.end_lane(index, Error::SegmentFault(fault)));
+                Ok(None)
+            }
+            Meaning::Message { skip_bytes, brought, .. } => {
+                let skip_bytes = brought.replace(&mut self.buffer).unwrap_or(skip_bytes);
+                Ok(Some(Taken { index, header, skip_bytes }))
+            }
+        }
     }
 
     #[inline]
@@ -590,8 +603,10 @@ impl Queue {
             ControlFlow::Break(())
         });
         inbox.bytes = bytes;
-        if let Some((start, header)) = special {
-            self.fill_special(index, header, start, inbox);
+        if let Some((start, header)) = special
+            && !self.fill_special(index, header, start, inbox)
+        {
+            return Ok(());
         }
         let lane = &mut self.lanes[index];
         if lane.receiver.has_peeked() {
@@ -605,14 +620,27 @@ impl Queue {
         Ok(())
     }
 
-    /// The last message of the inbox, which begins at `start`, brings more than bytes.
+    /// The last message of the inbox, which begins at `start`, brings more than bytes. Tells whether the lane is still there.
     #[cold]
-    fn fill_special(&mut self, index: usize, header: RecordHeader, start: usize, inbox: &mut Inbox) {
+    fn fill_special(&mut self, index: usize, header: RecordHeader, start: usize, inbox: &mut Inbox) -> bool {
         let mut capabilities = claim(&self.control, self.lanes[index].peer.lane, header);
         match self.interpret(index, header, &inbox.bytes[start..], &mut capabilities) {
             Meaning::Nothing => inbox.forget_last(start),
-            Meaning::Message { reply_to, skip_bytes } => inbox.attach(skip_bytes, capabilities, reply_to),
+            Meaning::Fault(fault) => {
+                inbox.forget_last(start);
+                drop(self.end_lane(index, Error::SegmentFault(fault)));
+                return false;
+            }
+            Meaning::Message { reply_to, skip_bytes, brought: Brought::Payload(payload) } => {
+                let _ = skip_bytes;
+                inbox.replace_last(start, &payload);
+                inbox.attach(0, capabilities, reply_to, Vec::new());
+            }
+            Meaning::Message { reply_to, skip_bytes, brought: Brought::Segments(segments) } => {
+                inbox.attach(skip_bytes, capabilities, reply_to, segments);
+            }
         }
+        true
     }
 
     fn receive_until(&mut self, until: Until) -> Result<Message, Error> {
@@ -692,7 +720,7 @@ impl Queue {
                 return Ok(Some(self.end_lane(index, why)));
             }
         };
-        let needed_bytes = self.buffer.len();
+        let needed_bytes = payload_bytes(header, &self.buffer);
         if needed_bytes > bytes_max {
             lane.receiver.forget();
             return Err(Error::BufferTooSmall { needed_bytes, given_bytes: bytes_max });
@@ -703,8 +731,14 @@ impl Queue {
         let lane = &mut self.lanes[index];
         lane.receiver.acknowledge();
         wake_sender(&lane.receiver)?;
-        let Meaning::Message { reply_to, skip_bytes } = meaning else { return Ok(None) };
-        payload.drain(..skip_bytes);
+        let (reply_to, skip_bytes, brought) = match meaning {
+            Meaning::Nothing => return Ok(None),
+            Meaning::Fault(fault) => return Ok(Some(self.end_lane(index, Error::SegmentFault(fault)))),
+            Meaning::Message { reply_to, skip_bytes, brought } => (reply_to, skip_bytes, brought),
+        };
+        if brought.replace(&mut payload).is_none() {
+            payload.drain(..skip_bytes);
+        }
         Ok(Some(Incoming::Message(Message {
             payload,
             message_type: header.message_type,
@@ -713,6 +747,7 @@ impl Queue {
             lane: lane.peer.lane,
             sender: Arc::clone(&lane.peer.identity),
             capabilities,
+            segments: brought.into_segments(),
             reply_to,
         })))
     }
@@ -734,13 +769,24 @@ impl Queue {
             }
             return Meaning::Nothing;
         }
-        if header.flags & (flags::CALL | flags::REPLY) == 0 {
-            return Meaning::Message { reply_to: None, skip_bytes: 0 };
+        let (mut reply_to, mut skip_bytes) = (None, 0);
+        if header.flags & (flags::CALL | flags::REPLY) != 0 {
+            // A call without a number cannot be answered, and an answer without one answers nothing.
+            let Some(number) = payload.first_chunk::<8>() else { return Meaning::Nothing };
+            let lane = self.lanes[index].peer.lane;
+            reply_to = Some(ReplyTo { lane, number: u64::from_le_bytes(*number) });
+            skip_bytes = number.len();
         }
-        // A call without a number cannot be answered, and an answer without one answers nothing.
-        let Some(number) = payload.first_chunk::<8>() else { return Meaning::Nothing };
-        let reply_to = ReplyTo { lane: self.lanes[index].peer.lane, number: u64::from_le_bytes(*number) };
-        Meaning::Message { reply_to: Some(reply_to), skip_bytes: number.len() }
+        if header.flags & flags::SEGMENTS == 0 {
+            return Meaning::Message { reply_to, skip_bytes, brought: Brought::Segments(Vec::new()) };
+        }
+        let places = &mut self.lanes[index].places;
+        match places.open(&self.control, &payload[skip_bytes..], capabilities) {
+            Ok((brought, table_bytes)) => {
+                Meaning::Message { reply_to, skip_bytes: skip_bytes + table_bytes, brought }
+            }
+            Err(fault) => Meaning::Fault(fault),
+        }
     }
 
     fn look_at_events(&mut self) -> Result<(), Error> {
@@ -777,20 +823,23 @@ impl Queue {
         let process = Capability::adopted(&self.control, peer_handle, Rights::WATCH);
         let ack = self.acks.remove(&ack);
         let status = self.control.status(word);
-        let receiver = match (arrival.ring, ack, status) {
+        let opened = match (arrival.ring, ack, status) {
             (Some(ring), Some(ack), Ok(status)) => {
-                LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own()).ok()
+                let places = Places::new(&ring.view(), ack.view());
+                LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own())
+                    .ok()
+                    .zip(places)
             }
             _ => None,
         };
-        let Some(receiver) = receiver else {
+        let Some((receiver, places)) = opened else {
             // What cannot be mapped is no lane for us; its sender learns of it.
             let _ = self.control.ask(request::CloseLane { lane });
             return;
         };
         let peer = Peer { lane, badge, bearer, priority, identity: Arc::new(peer) };
         self.told.push_back(Incoming::Opened(peer.clone()));
-        self.lanes.push(Lane { peer, receiver, process, replies: None });
+        self.lanes.push(Lane { peer, receiver, process, replies: None, places });
     }
 
     /// Lays in what was used up, so that the next senders need not wait for us.
@@ -862,7 +911,33 @@ enum Meaning {
     /// For itself.
     Nothing,
     /// For the user, without its first bytes.
-    Message { reply_to: Option<ReplyTo>, skip_bytes: usize },
+    Message { reply_to: Option<ReplyTo>, skip_bytes: usize, brought: Brought },
+    /// Not to be had: the lane is to be closed.
+    Fault(SegmentFault),
+}
+
+/// What a message names instead of carrying it.
+enum Brought {
+    /// Its payload.
+    Payload(Segment),
+    /// Something besides its payload, or nothing.
+    Segments(Vec<Segment>),
+}
+
+impl Brought {
+    /// Puts the payload in place of what the record carried, if it comes as a segment, and answers how much to pass over.
+    fn replace(&self, payload: &mut Vec<u8>) -> Option<usize> {
+        let Brought::Payload(segment) = self else { return None };
+        segment.copy_into(payload);
+        Some(0)
+    }
+
+    fn into_segments(self) -> Vec<Segment> {
+        match self {
+            Brought::Payload(_) => Vec::new(),
+            Brought::Segments(segments) => segments,
+        }
+    }
 }
 
 impl Peer {
