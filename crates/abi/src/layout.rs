@@ -11,6 +11,7 @@
 //!  128  waiting: u32   sender awaits space    128  waiting: u32   receiver awaits a record
 //!  256  version: u32   LANE_LAYOUT_VERSION    256  version: u32   LANE_LAYOUT_VERSION
 //!  260  barrier: u32   how it goes to sleep   260  barrier: u32   how it goes to sleep
+//!  384  releases: u32  sender awaits blocks   1024 releases: 512 u32, one for each slot of a segment
 //!  4096 records, a power of two bytes long    4096 end
 //!
 //!  a record, at a multiple of 8 bytes:
@@ -53,6 +54,14 @@ pub const BARRIER_OFFSET: usize = 260;
 pub const BARRIER_OWN: u32 = 0;
 /// It makes one on all sides by `membarrier(2)`; one that has registered for that needs none of its own.
 pub const BARRIER_ALL: u32 = 1;
+/// Offset of the word that says that the sender awaits the release of a segment, in ring memory: 0 or 1. On a line pair of its
+/// own, because the receiver reads it after each release.
+pub const RELEASE_WAITING_OFFSET: usize = 384;
+/// Offset of the releases, in acknowledgement memory. The sender gives each segment a slot and a generation, which grows with each
+/// use of the slot; the receiver stores that generation in the slot's word once it reads the segment no more.
+pub const RELEASES_OFFSET: usize = 1024;
+/// Segments of one lane that are not released at a time: a word for each.
+pub const RELEASE_SLOTS: usize = 512;
 /// Offset of the first record in ring memory.
 pub const RECORDS_OFFSET: usize = PAGE_BYTES;
 

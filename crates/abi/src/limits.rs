@@ -81,6 +81,13 @@ pub const HUGE_PAGE_BYTES: u64 = 2 << 20;
 pub const MAPPINGS_MAX: u32 = 1024;
 /// Capabilities that one message can carry.
 pub const MESSAGE_CAPABILITIES_MAX: usize = 16;
+/// Segments that one message can name.
+pub const MESSAGE_SEGMENTS_MAX: usize = 64;
+/// Regions of one lane that its receiver keeps mapped for the segments that name them.
+pub const SEGMENT_REGIONS_MAX: usize = 64;
+/// Bytes of a payload that comes as a segment and is copied out like any other, at most: so much can a sender make its receiver
+/// allocate at a time.
+pub const SEGMENT_PAYLOAD_BYTES_MAX: u64 = 256 << 20;
 /// Capabilities in escrow on one lane.
 pub const ESCROW_MAX: usize = 64;
 /// Entries of one access list.

@@ -14,6 +14,7 @@ use crate::{
     control::{Control, Notice},
     device::Depositor,
     error::Error,
+    pool::{Pool, PoolOptions},
     queue::{Queue, QueueOptions},
     region::{FrozenRegion, MapOptions, RegionCopy, RegionOptions, RegionReader, RegionWriter, SharedRegion},
     sender::{Sender, SenderOptions},
@@ -269,6 +270,14 @@ impl Client {
     /// As [`map_shared`](Self::map_shared).
     pub fn map_shared_with(&self, region: &Capability, options: MapOptions) -> Result<SharedRegion, Error> {
         SharedRegion::map(&self.control, region.handle(), options)
+    }
+
+    /// Makes memory of this process's own, from which messages send parts without a copy: [`Sender::send_segments`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for no bytes, too many, or at a limit.
+    pub fn create_pool(&self, options: PoolOptions) -> Result<Pool, Error> {
+        Pool::create(&self.control, options)
     }
 
     /// Publishes a queue under a name. The name is withdrawn when the capability returned is dropped.

@@ -7,6 +7,8 @@ use keyway_shm::{Ending, LaneFault};
 use keyway_sys::{Errno, memory::MapError};
 use thiserror::Error;
 
+use crate::fault::SegmentFault;
+
 /// An error of this library.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -74,6 +76,32 @@ pub enum Error {
         /// The largest possible.
         bytes_max: usize,
     },
+    /// A block that the pool can never lend.
+    #[error("a block of {asked_bytes} bytes of a pool that has {bytes_max}: make a larger pool")]
+    LoanTooLarge {
+        /// Its size.
+        asked_bytes: usize,
+        /// The pool's.
+        bytes_max: usize,
+    },
+    /// A part that its block or region does not have.
+    #[error("the bytes {start} to {end} of a block that has {len_bytes}")]
+    PartOutOfBlock {
+        /// Where it would begin.
+        start: usize,
+        /// Where it would end.
+        end: usize,
+        /// How long the block is.
+        len_bytes: usize,
+    },
+    /// A message with more segments than it can name.
+    #[error("{asked} segments in a message, {max} are possible")]
+    TooManySegments {
+        /// How many.
+        asked: usize,
+        /// How many are possible.
+        max: usize,
+    },
     /// The message stays where it is.
     #[error(
         "the next message has {needed_bytes} bytes, the buffer {given_bytes}: receive it into a larger one"
@@ -123,6 +151,9 @@ pub enum Error {
     /// The other side of a lane broke its protocol. The lane is closed; nothing else is harmed.
     #[error("the other side of the lane broke its protocol: {0}")]
     PeerFault(LaneFault),
+    /// The sender named memory that is not there, or not its own to name. The lane is closed; nothing else is harmed.
+    #[error("the sender of the lane broke its protocol: {0}")]
+    SegmentFault(SegmentFault),
     /// There is nobody to whom this could be answered.
     #[error("the message asks for no answer, or its sender is gone")]
     NoReplyExpected,
@@ -167,15 +198,24 @@ impl Error {
             Error::Spawn { error, .. } => return error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()),
             Error::SessionEnded(_) | Error::BrokerGone => Errno::CONNRESET,
             Error::BrokerSilent { .. } | Error::TimedOut(_) => Errno::TIMEDOUT,
-            Error::BrokerUnreadable(_) | Error::BrokerIncoherent { .. } | Error::PeerFault(_) => Errno::PROTO,
-            Error::MessageTooLarge { .. } | Error::BufferTooSmall { .. } => Errno::MSGSIZE,
+            Error::BrokerUnreadable(_)
+            | Error::BrokerIncoherent { .. }
+            | Error::PeerFault(_)
+            | Error::SegmentFault(_) => Errno::PROTO,
+            Error::MessageTooLarge { .. } | Error::BufferTooSmall { .. } | Error::LoanTooLarge { .. } => {
+                Errno::MSGSIZE
+            }
             Error::NoSuchValue { .. } => Errno::BADMSG,
             Error::SocketPathTooLong { .. } => Errno::NAMETOOLONG,
             Error::WouldBlock => Errno::AGAIN,
             Error::LaneEnded { ending: Ending::PeerDead, .. } => Errno::PIPE,
             Error::LaneEnded { ending: Ending::Revoked, .. } => Errno::PERM,
             Error::NoReplyExpected | Error::NotInherited { .. } => Errno::NOENT,
-            Error::TooManyCapabilities { .. } | Error::Map(_) | Error::Name(_) => Errno::INVAL,
+            Error::TooManyCapabilities { .. }
+            | Error::TooManySegments { .. }
+            | Error::PartOutOfBlock { .. }
+            | Error::Map(_)
+            | Error::Name(_) => Errno::INVAL,
             #[cfg(feature = "embedded")]
             Error::Start(keyway_broker::StartError::PathTooLong { .. }) => Errno::NAMETOOLONG,
             #[cfg(feature = "embedded")]
@@ -203,6 +243,6 @@ impl Error {
             self.denial(),
             Some(Denial::LaneEnded { .. } | Denial::ObjectEnded { kind: Kind::Queue })
         );
-        ended || matches!(self, Error::LaneEnded { .. } | Error::PeerFault(_))
+        ended || matches!(self, Error::LaneEnded { .. } | Error::PeerFault(_) | Error::SegmentFault(_))
     }
 }

@@ -25,7 +25,8 @@
 //! Never here: a decision of the kernel's, `unsafe`, a thread that the user did not start. It rests on `keyway-wire` for
 //! the broker's frames, `keyway-shm` for lanes and `keyway-sys` for Linux.
 //!
-//! Floors, lowest first: `error`, `waiting`; `control`; `capability`; `message`; `sender`, `region`, `device`; `queue`;
+//! Floors, lowest first: `fault`; `error`, `waiting`; `control`; `capability`; `region`, `device`; `segment`, `pool`; `message`;
+//! `sender`; `queue`;
 //! `call`, `signals`; `client` (where users begin); `confined`, `bridge`.
 
 #![forbid(unsafe_code)]
@@ -41,9 +42,12 @@ mod confined;
 mod control;
 mod device;
 mod error;
+mod fault;
 mod message;
+mod pool;
 mod queue;
 mod region;
+mod segment;
 mod sender;
 mod signals;
 mod typed;
@@ -57,7 +61,7 @@ pub use keyway_abi::{
     AclEntry, AclKind, Badge, DefaultActions, Denial, Handle, Kind, LaneId, QueueOrder, Rights, SigInfo,
     Signal, SignalAction, SignalSet, Subject, request::Audience,
 };
-pub use keyway_shm::{Acknowledged, Ending, Verdict};
+pub use keyway_shm::{Acknowledged, Ending, OutOfView, Verdict};
 
 pub use crate::{
     call::Caller,
@@ -67,13 +71,16 @@ pub use crate::{
     control::Notice,
     device::Depositor,
     error::Error,
+    fault::SegmentFault,
     message::{Carried, Message, Outgoing, ReplyTo},
+    pool::{Block, Part, Pool, PoolOptions, SharedBlock},
     queue::{Inbox, Incoming, Peer, Queue, QueueOptions, Received, wait_any},
     region::{
         FrozenCopy, FrozenRegion, MapOptions, RegionCopy, RegionOptions, RegionReader, RegionWriter,
         SharedRegion,
     },
-    sender::{Loan, Sender, SenderOptions},
+    segment::Segment,
+    sender::{LargePayloads, Loan, Sender, SenderOptions},
     signals::Signals,
     typed::encode,
     waiting::WaitStyle,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keyway_abi::{Badge, LaneId, PeerIdentity, Rights, Terms, request::EscrowHow};
 
-use crate::{capability::Capability, error::Error};
+use crate::{capability::Capability, error::Error, segment::Segment};
 
 /// A message to send: a type and flags of the user's own, bytes, and capabilities.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +61,8 @@ pub struct Message {
     pub sender: Arc<PeerIdentity>,
     /// The capabilities that came in it, in order; an error for one that was taken back on its way.
     pub capabilities: Vec<Result<Capability, Error>>,
+    /// What it names instead of carrying it, in order. Each is released when it is dropped.
+    pub segments: Vec<Segment>,
     /// How to answer, if the sender waits for that.
     pub reply_to: Option<ReplyTo>,
 }
@@ -86,4 +88,6 @@ pub(crate) mod flags {
     pub(crate) const REPLY: u32 = 1 << 25;
     /// Brings the queue to which answers go.
     pub(crate) const REPLY_QUEUE: u32 = 1 << 26;
+    /// Names segments; the payload begins with the table of them, behind a call's number.
+    pub(crate) const SEGMENTS: u32 = 1 << 27;
 }

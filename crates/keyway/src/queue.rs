@@ -1,11 +1,13 @@
 //! A queue and its receiver: many lanes come in, messages go out in turn.
 //!
 //! Neighbours: `lanes` (which are looked at, whose turn it is), `arrivals` (lanes that come and go), `taking` (messages out
-//! of lanes), `waiting` (asleep and awake), `inbox` (messages received together).
+//! of lanes), `waiting` (asleep and awake), `inbox` (messages received together), `segments` (what messages name instead of
+//! carrying it).
 
 mod arrivals;
 mod inbox;
 mod lanes;
+mod segments;
 mod taking;
 mod waiting;
 

@@ -20,7 +20,7 @@ use keyway_abi::{
     request::{self, MapAccess, RegionFlags},
 };
 use keyway_shm::{Access, OutOfView, Status, Verdict, View};
-use keyway_sys::memory::{CopiedBytes, FrozenBytes, Mapping, Populate};
+use keyway_sys::memory::{CopiedBytes, FrozenBytes, Mapping, Piece, Populate};
 
 use crate::{control::Control, error::Error};
 
@@ -106,7 +106,7 @@ pub struct FrozenRegion {
     bytes: FrozenBytes,
     memory: OwnedFd,
     // After the bytes, which it makes up for.
-    _mapped: Mapped,
+    mapped: Mapped,
 }
 
 /// A copy of a frozen region, in place: a page is copied when it is first written, and nobody else sees it.
@@ -126,9 +126,19 @@ struct Open {
 
 /// What the kernel knows of a mapping. Dropping it tells that the mapping is gone.
 #[derive(Debug)]
-struct Mapped {
+pub(crate) struct Mapped {
     control: Arc<Control>,
     mapping: MappingId,
+    region: Handle,
+}
+
+/// Becomes a region's one writer, with its memory as slices that can be divided. The mapping is told to be gone when the second
+/// value is dropped, which is to be after the first.
+pub(crate) fn map_own(control: &Arc<Control>, region: Handle) -> Result<(Piece, Mapped), Error> {
+    let (mapped, _, bytes, memory) = ask_to_map(control, region, MapAccess::Write)?;
+    let piece = Mapping::piece(memory, bytes)?;
+    control.ask(request::RegionMapped { mapping: mapped.mapping })?;
+    Ok((piece, mapped))
 }
 
 impl RegionWriter {
@@ -203,6 +213,17 @@ impl RegionReader {
     /// [`OutOfView`] beyond the end.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), OutOfView> {
         self.open.view.copy_out(offset, out)
+    }
+
+    /// See [`View::read_lines`].
+    #[inline]
+    pub(crate) fn read_lines(
+        &self,
+        offset: usize,
+        len: usize,
+        each: impl FnMut(&[u8]),
+    ) -> Result<(), OutOfView> {
+        self.open.view.read_lines(offset, len, each)
     }
 
     /// Whether the writer lives and nobody has taken the mapping back. Pages stay readable after that, and say nothing
@@ -292,7 +313,12 @@ impl FrozenRegion {
     fn over(mapped: Mapped, memory: OwnedFd, bytes: usize, options: MapOptions) -> Result<Self, Error> {
         // The seals are looked at here once more, on the very descriptor that is mapped.
         let bytes = FrozenBytes::map(&memory, bytes, options.hint)?;
-        Ok(FrozenRegion { bytes, memory, _mapped: mapped })
+        Ok(FrozenRegion { bytes, memory, mapped })
+    }
+
+    /// The handle by which it was mapped, and by which it is sent on.
+    pub(crate) fn region(&self) -> Handle {
+        self.mapped.region
     }
 
     /// A copy to be changed at will. Costs memory only for the pages that are written.
@@ -359,7 +385,7 @@ fn ask_to_map(
         return Err(Error::BrokerIncoherent { operation: "MapRegion" });
     };
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    Ok((Mapped { control: Arc::clone(control), mapping }, word, bytes, memory))
+    Ok((Mapped { control: Arc::clone(control), mapping, region }, word, bytes, memory))
 }
 
 impl Drop for Mapped {

@@ -1,4 +1,8 @@
 //! The sending end of a lane.
+//!
+//! Neighbours: `segments` (what is sent without being copied into the lane).
+
+mod segments;
 
 use std::{
     ops::{Deref, DerefMut},
@@ -9,7 +13,7 @@ use std::{
 
 use keyway_abi::{
     CapabilityLimit, Denial, Handle, LaneId, ProcessNumber, Reply, Ticket,
-    layout::{PAGE_BYTES, RECORDS_OFFSET, RING_BYTES_MIN},
+    layout::{PAGE_BYTES, RECORDS_OFFSET, RELEASE_WAITING_OFFSET, RING_BYTES_MIN},
     limits::{MESSAGE_CAPABILITIES_MAX, RING_BYTES_DEFAULT},
     request,
 };
@@ -26,8 +30,12 @@ use crate::{
     control::{Bell, Control},
     error::Error,
     message::{Outgoing, flags},
+    pool::Shares,
     waiting::{Spinner, Until, WaitStyle},
 };
+
+pub use self::segments::LargePayloads;
+use self::segments::Segments;
 
 /// How a lane is to be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +48,8 @@ pub struct SenderOptions {
     pub priority: u8,
     /// How to wait for room.
     pub wait: WaitStyle,
+    /// What becomes of payloads that are too large for the ring.
+    pub large: LargePayloads,
 }
 
 /// The sending end of a lane. Dropping it closes the lane; what was sent can still be received.
@@ -51,6 +61,9 @@ pub struct Sender {
     inner: LaneSender,
     spinner: Spinner,
     alarm: Option<Alarm>,
+    segments: Segments,
+    /// Larger payloads go by segments.
+    segments_above: usize,
 }
 
 impl Sender {
@@ -63,19 +76,24 @@ impl Sender {
             let ring_length = ring_bytes as usize + RECORDS_OFFSET;
             let ring = Mapping::own(ring, ring_length)?;
             barrier::own().declare(ring.view());
+            let waits = ring.view().word(RELEASE_WAITING_OFFSET).ok_or_else(incoherent)?;
             let ack = Mapping::new(ack, PAGE_BYTES, Access::Read, Populate::OnUse)?;
             control.ask(request::LaneMapped { lane })?;
             let status = control.status(word)?;
-            LaneSender::new(ring, &ack.view(), status, ring_bytes, barrier::own()).map_err(|_| incoherent())
+            let shares = Arc::new(Shares::new(ack.view(), waits, status.clone()));
+            let inner = LaneSender::new(ring, &ack.view(), status, ring_bytes, barrier::own());
+            Ok((inner.map_err(|_| incoherent())?, Segments::new(shares, options.large)))
         };
         match map() {
-            Ok(inner) => Ok(Sender {
+            Ok((inner, segments)) => Ok(Sender {
                 control: Arc::clone(control),
                 lane,
                 peer,
+                segments_above: segments.payloads_above(inner.payload_bytes_max()),
                 inner,
                 spinner: Spinner::new(options.wait),
                 alarm: None,
+                segments,
             }),
             Err(error) => {
                 // Its receiver may have died meanwhile; nobody else closes our end.
@@ -128,6 +146,9 @@ impl Sender {
     /// [`Error::MessageTooLarge`], [`Error::LaneEnded`], [`Error::PeerFault`].
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        if payload.len() > self.segments_above {
+            return self.send_large(&Outgoing::bytes(payload), 0, &[], Until::Forever);
+        }
         match self.try_send(payload) {
             Err(Error::WouldBlock) => self.send_until(RecordHeader::default(), &[payload], Until::Forever),
             sent => sent,
@@ -140,6 +161,9 @@ impl Sender {
     /// [`Error::WouldBlock`] when the lane is full, and as [`Sender::send`].
     #[inline]
     pub fn try_send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        if payload.len() > self.segments_above {
+            return self.send_large(&Outgoing::bytes(payload), 0, &[], Until::after(Duration::ZERO));
+        }
         match self.inner.try_send(RecordHeader::default(), payload) {
             Ok(()) => self.wake_receiver(),
             Err(error) => Err(why_not(&mut self.inner, error)),
@@ -151,7 +175,7 @@ impl Sender {
     /// # Errors
     /// [`Error::TimedOut`], and as [`Sender::send`].
     pub fn send_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<(), Error> {
-        let sent = self.send_until(RecordHeader::default(), &[payload], Until::after(timeout));
+        let sent = self.send_parts(&Outgoing::bytes(payload), 0, &[], Until::after(timeout));
         sent.map_err(|error| timed_out(error, timeout))
     }
 
@@ -226,7 +250,7 @@ impl Sender {
         self.inner.acknowledged()
     }
 
-    /// The largest message that can ever be sent on this lane, in bytes.
+    /// The largest message that fits into this lane's ring, in bytes. Larger payloads go by segments ([`LargePayloads`]).
     pub fn payload_bytes_max(&self) -> usize {
         self.inner.payload_bytes_max()
     }
@@ -248,8 +272,21 @@ impl Sender {
         ended.or(self.inner.fault().map(Error::PeerFault))
     }
 
-    /// Puts the capabilities into escrow, then sends; takes them back if that fails.
     pub(crate) fn send_parts(
+        &mut self,
+        message: &Outgoing<'_>,
+        extra_flags: u32,
+        prefix: &[u8],
+        until: Until,
+    ) -> Result<(), Error> {
+        if prefix.len() + message.payload.len() > self.segments_above {
+            return self.send_large(message, extra_flags, prefix, until);
+        }
+        self.send_record(message, extra_flags, prefix, until)
+    }
+
+    /// Puts the capabilities into escrow, then sends; takes them back if that fails.
+    fn send_record(
         &mut self,
         message: &Outgoing<'_>,
         extra_flags: u32,
@@ -531,6 +568,7 @@ impl DerefMut for Loan<'_> {
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        self.segments.close();
         if !self.control.is_over() {
             // It may have ended already.
             let _ = self.control.ask(request::CloseLane { lane: self.lane });

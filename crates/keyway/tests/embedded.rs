@@ -7,8 +7,8 @@ use std::{thread, time::Duration};
 
 use keyway::{
     AclEntry, AclKind, Audience, Badge, Carried, Client, DefaultActions, Denial, Embedded, Ending, Error,
-    Incoming, Outgoing, Queue, QueueOptions, QueueOrder, RegionOptions, Rights, Sender, SenderOptions,
-    SessionOptions, Signal, SignalSet, Signals, Subject, Terms,
+    Incoming, LargePayloads, Outgoing, Queue, QueueOptions, QueueOrder, RegionOptions, Rights, Sender,
+    SenderOptions, SessionOptions, Signal, SignalSet, Signals, Subject, Terms,
 };
 use keyway_sys::socket;
 
@@ -44,7 +44,8 @@ fn a_full_lane_says_so_and_a_deadline_ends() {
     let client = client(&broker);
     let queue = client.create_queue(QueueOptions::default()).unwrap();
     let capability = queue.sender_capability(None).unwrap();
-    let options = SenderOptions { ring_bytes: Some(4096), ..SenderOptions::default() };
+    let options =
+        SenderOptions { ring_bytes: Some(4096), large: LargePayloads::Refuse, ..SenderOptions::default() };
     let mut sender = client.open_sender_with(&capability, options).unwrap();
     let sent = (0..1000).take_while(|_| sender.try_send(&[0; 100]).is_ok()).count();
     // Each with the word that commits it and padding, and one such word behind the last.

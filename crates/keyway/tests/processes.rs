@@ -17,6 +17,8 @@ mod deaths;
 mod kills;
 #[path = "processes/players.rs"]
 mod players;
+#[path = "processes/readers.rs"]
+mod readers;
 #[path = "processes/signals.rs"]
 mod signals;
 #[path = "processes/sleepers.rs"]
@@ -46,6 +48,7 @@ fn the_other_process() {
         "consumer" => kills::consume(&part),
         "server" => kills::serve_calls(),
         "caller" => kills::make_calls(),
+        "reader" => readers::read_and_stay(&part),
         "accepter" => signals::accept_and_stay(),
         "refuser of actions" => signals::refuse_and_answer(),
         "waiter" => signals::wait_when_told(),

@@ -16,8 +16,8 @@ use std::{
 };
 
 use keyway::{
-    Audience, Carried, Client, Confined, Denial, Embedded, Ending, Error, Incoming, Outgoing, Queue,
-    QueueOptions, Rights, SenderOptions, StartError,
+    Audience, Carried, Client, Confined, Denial, Embedded, Ending, Error, Incoming, LargePayloads, Outgoing,
+    Queue, QueueOptions, Rights, SenderOptions, StartError,
 };
 use keyway_abi::{
     DefaultActions, Farewell, Handle, Malformed, Name, NameError, PROTOCOL_VERSION, ProcessNumber, Reply,
@@ -66,7 +66,11 @@ fn begin() -> (Embedded, Client) {
 fn queue_and_sender(client: &Client, ring_bytes: u32) -> (Queue, keyway::Sender) {
     let queue = client.create_queue(QueueOptions::default()).unwrap();
     let capability = queue.sender_capability(None).unwrap();
-    let options = SenderOptions { ring_bytes: Some(ring_bytes), ..SenderOptions::default() };
+    let options = SenderOptions {
+        ring_bytes: Some(ring_bytes),
+        large: LargePayloads::Refuse,
+        ..SenderOptions::default()
+    };
     let sender = client.open_sender_with(&capability, options).unwrap();
     (queue, sender)
 }

@@ -18,7 +18,7 @@
 //! peer is told at which word; callers make the futex calls. Nothing here maps, seals or measures memory either:
 //! whoever makes a [`View`] has done that.
 //!
-//! Floors, lowest first: `view`, `status`, `lane`. Unsafe code exists in `view::mapped` and `view::records` alone (and in
+//! Floors, lowest first: `view`, `status`, `lane`. Unsafe code exists in `view::mapped`, `view::records` (with `view::bytes`) and `view::piece` alone (and in
 //! the stand-in that replaces them under `--cfg loom`). The argument for the whole is `docs/threat-model.md`.
 
 #![no_std]
@@ -34,6 +34,8 @@ mod lane;
 mod status;
 mod view;
 
+#[cfg(not(loom))]
+pub use crate::view::{LINE_BYTES, Piece};
 pub use crate::{
     lane::{
         Acknowledged, Barrier, Batch, Ending, LaneFault, LaneReceiver, LaneSender, LaneShapeError, Loan,

@@ -24,8 +24,9 @@
 //! an atomic `or`, so that two threads which write neighbouring bytes do not undo each other. Both are wait-free: no
 //! peer can hold a copy up.
 //!
-//! Two implementations have one interface: `mapped` and `records` (with `bytes`), the real ones and the only unsafe code of
-//! the crate, and `modelled`, which takes their place when loom explores the interleavings. The orderings of both are `order`.
+//! Two implementations have one interface: `mapped` and `records` (with `bytes`), the real ones, and `modelled`, which takes
+//! their place when loom explores the interleavings. `piece` divides memory of one's own into slices. There is no other
+//! unsafe code in the crate. The orderings of both are `order`.
 
 #[cfg(not(loom))]
 mod bytes;
@@ -39,16 +40,20 @@ mod mapped;
 mod modelled;
 mod order;
 #[cfg(not(loom))]
+mod piece;
+#[cfg(not(loom))]
 mod records;
 mod word;
 
 #[cfg(not(loom))]
-pub use self::mapped::{Own, View};
+pub use self::mapped::{LINE_BYTES, Own, View};
 #[cfg(loom)]
 pub(crate) use self::modelled::{Appender, Records};
 #[cfg(loom)]
 pub use self::modelled::{Own, View};
 pub(crate) use self::order::full_fence;
+#[cfg(not(loom))]
+pub use self::piece::Piece;
 #[cfg(not(loom))]
 pub(crate) use self::records::{Appender, Records};
 pub use self::word::Word;

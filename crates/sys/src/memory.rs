@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-pub use keyway_shm::{Access, OutOfView, Own, View};
+pub use keyway_shm::{Access, OutOfView, Own, Piece, View};
 use rustix::{
     fs::{self, MemfdFlags, Mode, OFlags},
     io::Errno,
@@ -381,6 +381,22 @@ impl Mapping {
         //    is the seal that the broker sets before anyone else has the memory; until then nobody has it.
         let own = unsafe { Own::new(base, bytes, addresses) };
         own.ok_or(MapError::Uneven { asked_bytes: bytes as u64 })
+    }
+
+    /// Maps all `bytes` of a memory that this process is to be the one writer of, every page of it put in place, as slices that
+    /// can be divided.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn piece(fd: impl AsFd, bytes: usize) -> Result<Piece, MapError> {
+        let mapping = Self::new(fd, bytes, Access::Write, Populate::Now)?;
+        let addresses = mapping.addresses;
+        let (base, bytes) = (addresses.base, addresses.bytes);
+        // SAFETY:
+        // 1. As in `over`; Linux hands out pages of zeros.
+        // 2. As in `own`: the mapping's own view is dropped here, and nobody had it. Its addresses keep nothing else.
+        let piece = unsafe { Piece::whole(base, bytes, addresses) };
+        piece.ok_or(MapError::Uneven { asked_bytes: bytes as u64 })
     }
 
     fn over(addresses: Addresses, access: Access) -> Result<Self, MapError> {

@@ -13,7 +13,7 @@ use crate::{
     capability::Capability,
     control::Arrival,
     error::Error,
-    queue::{Incoming, Peer, Queue, lanes::Lane},
+    queue::{Incoming, Peer, Queue, lanes::Lane, segments::Places},
 };
 
 impl Queue {
@@ -56,20 +56,23 @@ impl Queue {
         let process = Capability::adopted(&self.control, peer_handle, Rights::WATCH);
         let ack = self.acks.remove(&ack);
         let status = self.control.status(word);
-        let receiver = match (arrival.ring, ack, status) {
+        let opened = match (arrival.ring, ack, status) {
             (Some(ring), Some(ack), Ok(status)) => {
-                LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own()).ok()
+                let places = Places::new(&ring.view(), ack.view());
+                LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own())
+                    .ok()
+                    .zip(places)
             }
             _ => None,
         };
-        let Some(receiver) = receiver else {
+        let Some((receiver, places)) = opened else {
             // What cannot be mapped is no lane for us; its sender learns of it.
             let _ = self.control.ask(request::CloseLane { lane });
             return;
         };
         let peer = Peer { lane, badge, bearer, priority, identity: Arc::new(peer) };
         self.told.push_back(Incoming::Opened(peer.clone()));
-        self.lanes.insert(Lane::new(peer, receiver, process));
+        self.lanes.insert(Lane::new(peer, receiver, process, places));
     }
 
     /// Lays in what was used up, so that the next senders need not wait for us.
@@ -107,17 +110,20 @@ impl Queue {
 
     /// A lane is over, or its sender has broken the protocol.
     pub(super) fn end_lane(&mut self, slot: usize, error: ReceiveError) -> Option<Incoming> {
-        let lane = self.remove_lane(slot)?;
+        let taken = self.lanes.get(slot)?.receiver.taken();
         let why = match error {
-            ReceiveError::Ended(ending) => {
-                let taken = lane.receiver.taken();
-                Error::LaneEnded { ending, acknowledged: taken, sent: taken }
-            }
+            ReceiveError::Ended(ending) => Error::LaneEnded { ending, acknowledged: taken, sent: taken },
             ReceiveError::Fault(fault) => Error::PeerFault(fault),
             ReceiveError::BufferTooSmall { needed_bytes, given_bytes } => {
                 Error::BufferTooSmall { needed_bytes, given_bytes }
             }
         };
+        self.end_lane_for(slot, why)
+    }
+
+    /// A lane is over for this reason.
+    pub(super) fn end_lane_for(&mut self, slot: usize, why: Error) -> Option<Incoming> {
+        let lane = self.remove_lane(slot)?;
         Some(Incoming::Ended { lane: lane.peer.lane, peer: lane.peer, why })
     }
 

@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     message::{ReplyTo, flags},
     queue::Peer,
+    segment::Segment,
 };
 
 /// Where [`Queue::receive_many`](crate::Queue::receive_many) puts messages. It allocates until it is as large as the largest lot
@@ -41,6 +42,7 @@ const NO_EXTRA: u32 = u32::MAX;
 struct Extra {
     capabilities: Vec<Result<Capability, Error>>,
     reply_to: Option<ReplyTo>,
+    segments: Vec<Segment>,
 }
 
 /// A message that was received. Its bytes are this process's own: nobody can change them any more.
@@ -98,6 +100,12 @@ impl Inbox {
         self.extra(index)?.reply_to.take()
     }
 
+    /// What a message names instead of carrying it, in order. The second time none. What is not taken is released when the inbox is
+    /// used again.
+    pub fn take_segments(&mut self, index: usize) -> Vec<Segment> {
+        self.extra(index).map(|extra| std::mem::take(&mut extra.segments)).unwrap_or_default()
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
@@ -134,12 +142,25 @@ impl Inbox {
         skip_bytes: usize,
         capabilities: Vec<Result<Capability, Error>>,
         reply_to: Option<ReplyTo>,
+        segments: Vec<Segment>,
     ) {
         if let Some(entry) = self.entries.last_mut() {
             entry.start += skip_bytes;
             entry.len -= skip_bytes as u32;
             entry.extra = self.extras.len() as u32;
-            self.extras.push(Extra { capabilities, reply_to });
+            self.extras.push(Extra { capabilities, reply_to, segments });
+        }
+    }
+
+    /// The last message, which begins at `start`, has its payload in a segment.
+    pub(super) fn replace_last(&mut self, start: usize, payload: &Segment) {
+        // LIMIT: SEGMENT_PAYLOAD_BYTES_MAX.
+        let end = start + payload.len();
+        self.bytes.resize(end, 0);
+        // As long as it is.
+        let _ = payload.copy_out(0, &mut self.bytes[start..end]);
+        if let Some(entry) = self.entries.last_mut() {
+            entry.len = payload.len() as u32;
         }
     }
 

@@ -17,7 +17,11 @@ use std::collections::BTreeMap;
 use keyway_abi::{LaneId, QueueOrder};
 use keyway_shm::LaneReceiver;
 
-use crate::{capability::Capability, queue::Peer, sender::Sender};
+use crate::{
+    capability::Capability,
+    queue::{Peer, segments::Places},
+    sender::Sender,
+};
 
 /// A lane at its receiver.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(super) struct Lane {
     pub(super) process: Capability,
     /// Where its calls are answered.
     pub(super) replies: Option<Sender>,
+    /// The regions that it has brought.
+    pub(super) places: Places,
     pub(super) credit: Credit,
     /// Whether it has had a message since the idle ones were last looked for.
     pub(super) is_busy: bool,
@@ -35,9 +41,9 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(peer: Peer, receiver: LaneReceiver, process: Capability) -> Self {
+    pub(super) fn new(peer: Peer, receiver: LaneReceiver, process: Capability, places: Places) -> Self {
         let credit = Credit(QUANTUM);
-        Lane { peer, receiver, process, replies: None, credit, is_busy: true, is_hot: true }
+        Lane { peer, receiver, process, replies: None, places, credit, is_busy: true, is_hot: true }
     }
 }
 

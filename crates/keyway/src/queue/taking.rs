@@ -9,8 +9,10 @@ use crate::{
     capability::Capability,
     control::Control,
     error::Error,
+    fault::SegmentFault,
     message::{Message, ReplyTo, flags},
-    queue::{Inbox, Incoming, Queue, Received},
+    queue::{Inbox, Incoming, Queue, Received, segments::payload_bytes},
+    segment::Segment,
     sender::{Sender, SenderOptions},
     waiting::Until,
 };
@@ -61,9 +63,14 @@ impl Queue {
                 Ok(Some(header)) => {
                     let (meaning, _) = self.understand(slot, header);
                     self.acknowledge(slot, self.buffer.len())?;
-                    if let Meaning::Message { skip_bytes, .. } = meaning {
-                        let RecordHeader { message_type, flags, .. } = header;
-                        return Ok(Some(Taken { slot, message_type, flags, skip_bytes }));
+                    match meaning {
+                        Meaning::Nothing => {}
+                        Meaning::Fault(fault) => drop(self.end_lane_for(slot, Error::SegmentFault(fault))),
+                        Meaning::Message { skip_bytes, brought, .. } => {
+                            let skip_bytes = brought.replace(&mut self.buffer).unwrap_or(skip_bytes);
+                            let RecordHeader { message_type, flags, .. } = header;
+                            return Ok(Some(Taken { slot, message_type, flags, skip_bytes }));
+                        }
                     }
                 }
                 Err(error) => drop(self.end_lane(slot, error)),
@@ -105,18 +112,23 @@ impl Queue {
             Ok(Some(header)) => header,
             Err(error) => return Ok(self.end_lane(slot, error)),
         };
-        let needed_bytes = self.buffer.len();
+        let needed_bytes = payload_bytes(header, &self.buffer);
         if needed_bytes > bytes_max {
             lane.receiver.forget();
             return Err(Error::BufferTooSmall { needed_bytes, given_bytes: bytes_max });
         }
         let (meaning, capabilities) = self.understand(slot, header);
         self.acknowledge(slot, needed_bytes)?;
-        let (Meaning::Message { reply_to, skip_bytes }, Some(lane)) = (meaning, self.lanes.get(slot)) else {
-            return Ok(None);
+        let (reply_to, skip_bytes, brought) = match meaning {
+            Meaning::Nothing => return Ok(None),
+            Meaning::Fault(fault) => return Ok(self.end_lane_for(slot, Error::SegmentFault(fault))),
+            Meaning::Message { reply_to, skip_bytes, brought } => (reply_to, skip_bytes, brought),
         };
+        let Some(lane) = self.lanes.get(slot) else { return Ok(None) };
         let mut payload = std::mem::take(&mut self.buffer);
-        payload.drain(..skip_bytes);
+        if brought.replace(&mut payload).is_none() {
+            payload.drain(..skip_bytes);
+        }
         Ok(Some(Incoming::Message(Message {
             payload,
             message_type: header.message_type,
@@ -125,6 +137,7 @@ impl Queue {
             lane: lane.peer.lane,
             sender: Arc::clone(&lane.peer.identity),
             capabilities,
+            segments: brought.into_segments(),
             reply_to,
         })))
     }
@@ -205,8 +218,10 @@ impl Queue {
             ControlFlow::Continue(())
         });
         inbox.bytes = bytes;
-        if let Some((start, header)) = special {
-            self.fill_special(slot, header, start, inbox);
+        if let Some((start, header)) = special
+            && !self.fill_special(slot, header, start, inbox)
+        {
+            return Ok(());
         }
         let Some(lane) = self.lanes.get_mut(slot) else { return Ok(()) };
         if lane.receiver.has_peeked() {
@@ -221,21 +236,33 @@ impl Queue {
         Ok(())
     }
 
-    /// The last message of the inbox, which begins at `start`, brings more than bytes.
+    /// The last message of the inbox, which begins at `start`, brings more than bytes. Tells whether the lane is still there.
     #[cold]
-    fn fill_special(&mut self, slot: usize, header: RecordHeader, start: usize, inbox: &mut Inbox) {
-        let Some(lane) = self.lanes.get(slot) else { return };
+    fn fill_special(&mut self, slot: usize, header: RecordHeader, start: usize, inbox: &mut Inbox) -> bool {
+        let Some(lane) = self.lanes.get(slot) else { return false };
         let mut capabilities = claim(&self.control, lane.peer.lane, header);
         match self.interpret(slot, header, &inbox.bytes[start..], &mut capabilities) {
             Meaning::Nothing => inbox.forget_last(start),
-            Meaning::Message { reply_to, skip_bytes } => inbox.attach(skip_bytes, capabilities, reply_to),
+            Meaning::Fault(fault) => {
+                inbox.forget_last(start);
+                drop(self.end_lane_for(slot, Error::SegmentFault(fault)));
+                return false;
+            }
+            Meaning::Message { reply_to, brought: Brought::Payload(payload), .. } => {
+                inbox.replace_last(start, &payload);
+                inbox.attach(0, capabilities, reply_to, Vec::new());
+            }
+            Meaning::Message { reply_to, skip_bytes, brought: Brought::Segments(segments) } => {
+                inbox.attach(skip_bytes, capabilities, reply_to, segments);
+            }
         }
+        true
     }
 
     /// What the message in the buffer is, and what it brings.
     fn understand(&mut self, slot: usize, header: RecordHeader) -> (Meaning, Vec<Result<Capability, Error>>) {
         if header.flags & !flags::USER == 0 {
-            return (Meaning::Message { reply_to: None, skip_bytes: 0 }, Vec::new());
+            return (Meaning::plain(), Vec::new());
         }
         let Some(lane) = self.lanes.get(slot) else { return (Meaning::Nothing, Vec::new()) };
         let mut capabilities = claim(&self.control, lane.peer.lane, header);
@@ -274,15 +301,23 @@ impl Queue {
             }
             return Meaning::Nothing;
         }
-        if header.flags & (flags::CALL | flags::REPLY) == 0 {
-            return Meaning::Message { reply_to: None, skip_bytes: 0 };
+        let Some(lane) = self.lanes.get_mut(slot) else { return Meaning::Nothing };
+        let (mut reply_to, mut skip_bytes) = (None, 0);
+        if header.flags & (flags::CALL | flags::REPLY) != 0 {
+            // A call without a number cannot be answered, and an answer without one answers nothing.
+            let Some(number) = payload.first_chunk::<8>() else { return Meaning::Nothing };
+            reply_to = Some(ReplyTo { lane: lane.peer.lane, number: u64::from_le_bytes(*number) });
+            skip_bytes = number.len();
         }
-        // A call without a number cannot be answered, and an answer without one answers nothing.
-        let (Some(number), Some(lane)) = (payload.first_chunk::<8>(), self.lanes.get(slot)) else {
-            return Meaning::Nothing;
-        };
-        let reply_to = ReplyTo { lane: lane.peer.lane, number: u64::from_le_bytes(*number) };
-        Meaning::Message { reply_to: Some(reply_to), skip_bytes: number.len() }
+        if header.flags & flags::SEGMENTS == 0 {
+            return Meaning::Message { reply_to, skip_bytes, brought: Brought::Segments(Vec::new()) };
+        }
+        match lane.places.open(&self.control, &payload[skip_bytes..], capabilities) {
+            Ok((brought, table_bytes)) => {
+                Meaning::Message { reply_to, skip_bytes: skip_bytes + table_bytes, brought }
+            }
+            Err(fault) => Meaning::Fault(fault),
+        }
     }
 }
 
@@ -301,7 +336,40 @@ enum Meaning {
     /// For itself.
     Nothing,
     /// For the user, without its first bytes.
-    Message { reply_to: Option<ReplyTo>, skip_bytes: usize },
+    Message { reply_to: Option<ReplyTo>, skip_bytes: usize, brought: Brought },
+    /// Not to be had: the lane is to be closed.
+    Fault(SegmentFault),
+}
+
+impl Meaning {
+    /// Bytes, all of them the user's.
+    fn plain() -> Self {
+        Meaning::Message { reply_to: None, skip_bytes: 0, brought: Brought::Segments(Vec::new()) }
+    }
+}
+
+/// What a message names instead of carrying it.
+pub(super) enum Brought {
+    /// Its payload.
+    Payload(Segment),
+    /// Something besides its payload, or nothing.
+    Segments(Vec<Segment>),
+}
+
+impl Brought {
+    /// Puts the payload in place of what the record carried, if it comes as a segment, and answers how much to pass over.
+    fn replace(&self, payload: &mut Vec<u8>) -> Option<usize> {
+        let Brought::Payload(segment) = self else { return None };
+        segment.copy_into(payload);
+        Some(0)
+    }
+
+    fn into_segments(self) -> Vec<Segment> {
+        match self {
+            Brought::Payload(_) => Vec::new(),
+            Brought::Segments(segments) => segments,
+        }
+    }
 }
 
 /// Takes the capabilities of a message out of escrow, before it is acknowledged.

@@ -11,6 +11,50 @@ use core::sync::atomic::Ordering;
 
 /// Bytes of a word.
 const WORD: usize = 8;
+/// Bytes that are loaded into registers at a time.
+pub(super) const LINE_BYTES: usize = 64;
+
+/// Loads a line out of memory that another process may be writing, into registers: what is made of it the compiler may do there,
+/// many bytes at a time.
+///
+/// # Safety
+///
+/// `from` is aligned and valid for reads of a line's words; within this process they are stored by atomics only.
+#[allow(unsafe_code)]
+#[inline(always)]
+pub(super) unsafe fn load_line(from: *const AtomicU64) -> [u8; LINE_BYTES] {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use core::arch::{asm, x86_64::__m128i};
+        let (first, second, third, fourth): (__m128i, __m128i, __m128i, __m128i);
+        // SAFETY: reads the bytes that the caller vouches for.
+        unsafe {
+            asm!(
+                "movups {first}, [{from}]",
+                "movups {second}, [{from} + 16]",
+                "movups {third}, [{from} + 32]",
+                "movups {fourth}, [{from} + 48]",
+                from = in(reg) from,
+                first = out(xmm_reg) first,
+                second = out(xmm_reg) second,
+                third = out(xmm_reg) third,
+                fourth = out(xmm_reg) fourth,
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+        // SAFETY: four times 16 bytes, of which any are valid.
+        unsafe { core::mem::transmute::<[__m128i; 4], [u8; LINE_BYTES]>([first, second, third, fourth]) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    {
+        let mut line = [0; LINE_BYTES];
+        for (index, word) in line.chunks_exact_mut(WORD).enumerate() {
+            // SAFETY: within the words that are valid (caller).
+            word.copy_from_slice(&unsafe { (*from.add(index)).load(Ordering::Relaxed) }.to_ne_bytes());
+        }
+        line
+    }
+}
 
 /// Copies `words` words out of memory that another process may be writing.
 ///

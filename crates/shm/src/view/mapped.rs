@@ -22,13 +22,17 @@ use core::{
 use keyway_abi::layout;
 
 use crate::view::{
-    Access, OutOfView,
+    Access, OutOfView, bytes,
     copy::{gather, scatter},
     order,
 };
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("atomic loads of 8 bytes from read-only memory are promised on 64-bit machines only");
+
+/// Bytes of the pieces in which [`View::read_lines`] reads.
+pub const LINE_BYTES: usize = bytes::LINE_BYTES;
+const LINE_WORDS: usize = LINE_BYTES / 8;
 
 /// Where words to sleep on end and wide copies begin. See [the module](crate::view).
 const WORDS_END: usize = layout::PAGE_BYTES;
@@ -125,10 +129,56 @@ impl View {
         });
         gather(wide_offset, wide, |at, words: &mut [[u8; 8]]| {
             let shared = self.wide(at, words.len());
-            for (word, shared) in words.iter_mut().zip(shared) {
-                *word = shared.load(Ordering::Relaxed).to_ne_bytes();
+            // SAFETY:
+            // 1. `shared` is a slice of so many words, stored by atomics only (type: invariant 3).
+            // 2. `words` is borrowed exclusively and has as many bytes.
+            #[allow(unsafe_code)]
+            unsafe {
+                bytes::copy_out(shared.as_ptr(), words.as_mut_ptr().cast(), words.len());
             }
         });
+        Ok(())
+    }
+
+    /// Hands the `len` bytes from `offset` on to `each` in private pieces of [`LINE_BYTES`], the last one shorter: a way to read
+    /// every byte once that needs no memory. What a writer stores meanwhile may be in it in part.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfView`] when the range leaves the view; nothing was read.
+    #[inline]
+    pub fn read_lines(
+        &self,
+        offset: usize,
+        len: usize,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), OutOfView> {
+        OutOfView::check(offset, len, self.len_bytes)?;
+        let mut line = [0; LINE_BYTES];
+        let (mut at, end) = (offset, offset + len);
+        let is_wide = |at: usize| at >= WORDS_END && at.is_multiple_of(size_of::<u64>());
+        while at < end && !(is_wide(at) && end - at >= LINE_BYTES) {
+            // Up to where whole lines can be loaded, or the end.
+            let to_wide = if at < WORDS_END { WORDS_END - at } else { at.next_multiple_of(8) - at };
+            let count = if to_wide == 0 { end - at } else { to_wide.min(end - at).min(LINE_BYTES) };
+            self.copy_out(at, &mut line[..count])?;
+            each(&line[..count]);
+            at += count;
+        }
+        let lines = (end - at) / LINE_BYTES;
+        if lines > 0 {
+            for words in self.wide(at, lines * LINE_WORDS).chunks_exact(LINE_WORDS) {
+                // SAFETY: so many words, stored by atomics only (type: invariant 3).
+                #[allow(unsafe_code)]
+                let line = unsafe { bytes::load_line(words.as_ptr()) };
+                each(&line);
+            }
+            at += lines * LINE_BYTES;
+        }
+        if at < end {
+            self.copy_out(at, &mut line[..end - at])?;
+            each(&line[..end - at]);
+        }
         Ok(())
     }
 

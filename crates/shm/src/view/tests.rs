@@ -38,6 +38,26 @@ proptest! {
         prop_assert_eq!(memory.reader.copy_out(0, &mut all), Ok(()));
         prop_assert_eq!(all, model);
     }
+
+    /// Any range is told whole and in order, in pieces that are no longer than a line.
+    #[test]
+    fn lines_are_what_a_copy_is(offset in 0..LEN_BYTES + 8, len in 0..LEN_BYTES) {
+        let memory = heap::memory(LEN_BYTES);
+        let bytes: Vec<u8> = (0..LEN_BYTES).map(|at| (at % 251) as u8).collect();
+        prop_assert_eq!(memory.writer.copy_in(0, &bytes), Ok(()));
+        let mut read = Vec::new();
+        let told = memory.reader.read_lines(offset, len, |line| {
+            assert!(!line.is_empty() && line.len() <= LINE_BYTES);
+            read.extend_from_slice(line);
+        });
+        if offset + len <= LEN_BYTES {
+            prop_assert_eq!(told, Ok(()));
+            prop_assert_eq!(&read[..], &bytes[offset..offset + len]);
+        } else {
+            prop_assert_eq!(told, Err(OutOfView { offset, asked_bytes: len, len_bytes: LEN_BYTES }));
+            prop_assert!(read.is_empty());
+        }
+    }
 }
 
 #[test]

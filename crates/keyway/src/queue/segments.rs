@@ -1,0 +1,86 @@
+//! The segments of one lane's messages: the regions that its sender has brought, and what it names of them.
+
+use std::sync::Arc;
+
+use keyway_abi::{layout::RELEASE_WAITING_OFFSET, limits::SEGMENT_REGIONS_MAX};
+use keyway_shm::{RecordHeader, View};
+
+use super::taking::Brought;
+use crate::{
+    capability::Capability,
+    control::Control,
+    error::Error,
+    fault::SegmentFault,
+    message::flags,
+    region::{FrozenRegion, MapOptions, RegionReader},
+    segment::{ReleaseDesk, Segment, SegmentMemory, Table},
+};
+
+/// See the module. LIMIT: [`SEGMENT_REGIONS_MAX`] regions are mapped at a time; a further one takes the place of another.
+#[derive(Debug)]
+pub(super) struct Places {
+    regions: Vec<Option<SegmentMemory>>,
+    desk: Arc<ReleaseDesk>,
+}
+
+impl Places {
+    /// Those of a new lane: none. `None` when its memories have not the words for it.
+    pub(super) fn new(ring: &View, ack: View) -> Option<Self> {
+        let waits = ring.word(RELEASE_WAITING_OFFSET)?;
+        Some(Places { regions: Vec::new(), desk: Arc::new(ReleaseDesk { ack, waits }) })
+    }
+
+    /// Maps what comes with a message, and opens what it names. Answers also how many of its bytes that took to say.
+    pub(super) fn open(
+        &mut self,
+        control: &Arc<Control>,
+        bytes: &[u8],
+        capabilities: &mut Vec<Result<Capability, Error>>,
+    ) -> Result<(Brought, usize), SegmentFault> {
+        let (table, table_bytes) = Table::decode(bytes)?;
+        // Those of regions are behind the user's.
+        let users = capabilities.len().checked_sub(table.regions.len());
+        let brought = users.map(|users| capabilities.split_off(users)).unwrap_or_default();
+        let mut brought = brought.into_iter();
+        for (place, is_frozen) in table.regions {
+            let not_mapped = SegmentFault::RegionNotMapped { place };
+            let Some(Ok(capability)) = brought.next() else { return Err(not_mapped) };
+            let memory = map(control, &capability, is_frozen).map_err(|_| not_mapped)?;
+            // LIMIT: SEGMENT_REGIONS_MAX; the place was judged.
+            let place = (place as usize).min(SEGMENT_REGIONS_MAX - 1);
+            if self.regions.len() <= place {
+                self.regions.resize(place + 1, None);
+            }
+            self.regions[place] = Some(memory);
+        }
+        let opened: Result<Vec<Segment>, _> =
+            table.entries.iter().map(|entry| entry.open(&self.regions, &self.desk)).collect();
+        let mut segments = opened?;
+        let brought = match segments.pop() {
+            Some(payload) if table.is_payload => Brought::Payload(payload),
+            last => {
+                segments.extend(last);
+                Brought::Segments(segments)
+            }
+        };
+        Ok((brought, table_bytes))
+    }
+}
+
+fn map(control: &Arc<Control>, region: &Capability, is_frozen: bool) -> Result<SegmentMemory, Error> {
+    let (handle, options) = (region.handle(), MapOptions::default());
+    if is_frozen {
+        return Ok(SegmentMemory::Frozen(Arc::new(FrozenRegion::map(control, handle, options)?)));
+    }
+    Ok(SegmentMemory::Live(Arc::new(RegionReader::map(control, handle, options)?)))
+}
+
+/// How many bytes of buffer a message's record needs, or its payload where that comes as a segment.
+pub(super) fn payload_bytes(header: RecordHeader, record: &[u8]) -> usize {
+    if header.flags & flags::SEGMENTS == 0 {
+        return record.len();
+    }
+    let skip_bytes = if header.flags & (flags::CALL | flags::REPLY) == 0 { 0 } else { size_of::<u64>() };
+    // What is no table is a fault, which needs no buffer.
+    record.get(skip_bytes..).and_then(Table::payload_bytes).unwrap_or(0)
+}
