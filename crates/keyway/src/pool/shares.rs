@@ -65,8 +65,8 @@ impl Shares {
     pub(crate) fn take(&self, blocks: &[SharedBlock], out: &mut Vec<Slot>) -> bool {
         let mut table = locked(&self.table);
         self.collect_from(&mut table);
-        let more_bytes: u64 = blocks.iter().map(|block| block.kept_bytes()).sum();
-        let bytes_max = blocks.iter().map(|block| block.lane_bytes_max()).min().unwrap_or(u64::MAX);
+        let more_bytes: u64 = blocks.iter().map(SharedBlock::kept_bytes).sum();
+        let bytes_max = blocks.iter().map(SharedBlock::lane_bytes_max).min().unwrap_or(u64::MAX);
         // One message is let through if nothing else is out, however much it keeps.
         let is_much = table.kept_bytes.saturating_add(more_bytes) > bytes_max && !table.used.is_empty();
         if table.used.len() + blocks.len() > RELEASE_SLOTS || is_much {

@@ -266,8 +266,9 @@ impl Sender {
         };
         let blocks: Vec<SharedBlock> = parts.iter().filter_map(block).collect();
         let shares = &self.segments.shares;
-        let (mut slots, began) = (Vec::with_capacity(blocks.len()), Instant::now());
+        let (mut slots, mut began) = (Vec::with_capacity(blocks.len()), None);
         while !shares.take(&blocks, &mut slots) {
+            let began = *began.get_or_insert_with(Instant::now);
             wait_for_release(&self.control, std::slice::from_ref(shares), began, until)?;
         }
         for block in &blocks {
