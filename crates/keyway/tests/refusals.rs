@@ -353,3 +353,18 @@ fn what_a_pool_has_not_and_what_no_message_can_name_is_refused_with_the_numbers(
     assert!(matches!(error, Error::TooManySegments { asked: 65, max: 64 }), "{error}");
     sender.send_segments(&message, &vec![block.whole(); 64]).unwrap();
 }
+
+#[test]
+fn a_message_that_is_larger_than_the_buffer_stays_and_says_so_whichever_way_it_came() {
+    let (_broker, client) = begin();
+    let mut queue = client.create_queue(QueueOptions::default()).unwrap();
+    let mut sender = client.open_sender(&queue.sender_capability(None).unwrap()).unwrap();
+    let mut buffer = vec![0; 100_000];
+    for len in [101, 100_000] {
+        sender.send(&buffer[..len]).unwrap();
+        let error = refused(queue.receive_into(&mut buffer[..100]), Errno::MSGSIZE);
+        let Error::BufferTooSmall { needed_bytes, given_bytes: 100 } = error else { panic!("{error}") };
+        assert_eq!(needed_bytes, len);
+        assert_eq!(queue.receive_into(&mut buffer).unwrap(), len);
+    }
+}

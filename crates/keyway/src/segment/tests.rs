@@ -1,3 +1,5 @@
+//! Tables as they are written and read, each way to misuse one, and what a release writes.
+
 use keyway_sys::memory::{Access, Mapping, Populate, create_memory};
 
 use super::*;
