@@ -22,6 +22,9 @@
 //! # fn main() {}
 //! ```
 //!
+//! Large payloads go without a copy: [`Pool`] lends memory to be written, [`Sender::send_segments`] sends parts of it, and a
+//! receiver has them as [`Segment`]s. Payloads that do not fit a lane's ring go through a pool by themselves.
+//!
 //! Never here: a decision of the kernel's, `unsafe`, a thread that the user did not start. It rests on `keyway-wire` for
 //! the broker's frames, `keyway-shm` for lanes and `keyway-sys` for Linux.
 //!

@@ -208,13 +208,14 @@ impl Pool {
     }
 
     pub(crate) fn loan_until(&self, len: usize, until: Until) -> Result<Block, Error> {
-        let began = Instant::now();
+        let mut began = None;
         loop {
             match self.try_loan(len) {
                 Err(Error::WouldBlock) => {}
                 lent => return lent,
             }
             let lanes = locked(&self.inner.lanes).clone();
+            let began = *began.get_or_insert_with(Instant::now);
             wait_for_release(&self.inner.control, &lanes, began, until)?;
         }
     }

@@ -17,7 +17,7 @@ use std::{
 
 use keyway::{
     Audience, Carried, Client, Confined, Denial, Embedded, Ending, Error, Incoming, LargePayloads, Outgoing,
-    Queue, QueueOptions, Rights, SenderOptions, StartError,
+    PoolOptions, Queue, QueueOptions, Rights, SenderOptions, StartError,
 };
 use keyway_abi::{
     DefaultActions, Farewell, Handle, Malformed, Name, NameError, PROTOCOL_VERSION, ProcessNumber, Reply,
@@ -360,4 +360,40 @@ fn a_sender_that_writes_what_no_honest_one_writes_ends_its_lane_by_name() {
     let fault = LaneFault::PositionUnaligned { position: 4, align_bytes: 8 };
     assert!(matches!(why, Error::PeerFault(found) if found == fault), "{why}");
     refused(Err::<(), _>(why), Errno::PROTO);
+}
+
+#[test]
+fn what_a_pool_has_not_and_what_no_message_can_name_is_refused_with_the_numbers() {
+    let (_broker, client) = begin();
+    let (_queue, mut sender) = queue_and_sender(&client, 4096);
+    let pool = client.create_pool(PoolOptions { bytes: 4096, ..PoolOptions::default() }).unwrap();
+    let error = refused(pool.try_loan(4097), Errno::MSGSIZE);
+    assert!(matches!(error, Error::LoanTooLarge { asked_bytes: 4097, bytes_max: 4096 }), "{error}");
+    let block = pool.loan(100).unwrap().share();
+    let message = Outgoing::default();
+    for (start, end) in [(0, 101), (101, 101), (5, 4), (0, usize::MAX)] {
+        let error = refused(sender.send_segments(&message, &[block.part(start..end)]), Errno::INVAL);
+        let Error::PartOutOfBlock { start: said, end: until, len_bytes: 100 } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((said, until), (start, end));
+    }
+    let error = refused(sender.send_segments(&message, &vec![block.whole(); 65]), Errno::INVAL);
+    assert!(matches!(error, Error::TooManySegments { asked: 65, max: 64 }), "{error}");
+    sender.send_segments(&message, &vec![block.whole(); 64]).unwrap();
+}
+
+#[test]
+fn a_message_that_is_larger_than_the_buffer_stays_and_says_so_whichever_way_it_came() {
+    let (_broker, client) = begin();
+    let mut queue = client.create_queue(QueueOptions::default()).unwrap();
+    let mut sender = client.open_sender(&queue.sender_capability(None).unwrap()).unwrap();
+    let mut buffer = vec![0; 100_000];
+    for len in [101, 100_000] {
+        sender.send(&buffer[..len]).unwrap();
+        let error = refused(queue.receive_into(&mut buffer[..100]), Errno::MSGSIZE);
+        let Error::BufferTooSmall { needed_bytes, given_bytes: 100 } = error else { panic!("{error}") };
+        assert_eq!(needed_bytes, len);
+        assert_eq!(queue.receive_into(&mut buffer).unwrap(), len);
+    }
 }

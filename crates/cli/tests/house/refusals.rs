@@ -34,7 +34,7 @@ const fn family(path: &'static str, name: &'static str, title: &'static str, abo
     Family { path, name, title, about }
 }
 
-const FAMILIES: [Family; 15] = [
+const FAMILIES: [Family; 16] = [
     family(
         "crates/abi/src/denial.rs",
         "Denial",
@@ -70,6 +70,12 @@ const FAMILIES: [Family; 15] = [
         "LaneFault",
         "Faults of a lane",
         "What the other end of a lane wrote that no honest one writes. It ends the lane, for the end that found it.",
+    ),
+    family(
+        "crates/keyway/src/fault.rs",
+        "SegmentFault",
+        "Faults of segments",
+        "What the sender of a lane named that is not there. It ends the lane, for the receiver that found it.",
     ),
     family(
         "crates/keyway/src/error.rs",

@@ -1,4 +1,4 @@
-//! A table of segments that a sender writes, judged: every number that it can name.
+//! Tables as they are written and read, each way to misuse one, and what a release writes.
 
 use keyway_sys::memory::{Access, Mapping, Populate, create_memory};
 

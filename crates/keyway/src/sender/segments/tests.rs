@@ -2,6 +2,7 @@
 
 use keyway_abi::layout::RELEASE_SLOTS;
 use keyway_broker::Embedded;
+use keyway_provoked::Figures;
 
 use super::*;
 use crate::{
@@ -66,19 +67,27 @@ struct Lie<'s> {
 impl Lie<'_> {
     /// Its lane ends with that; the other lane goes on.
     fn ends_with(self, expected: SegmentFault) {
-        loop {
-            match self.queue.next_timeout(SOON).expect("news") {
-                Incoming::Ended { why: Error::SegmentFault(fault), .. } => {
-                    assert_eq!(fault, expected);
-                    break;
-                }
-                Incoming::Opened(_) => {}
-                news => panic!("{news:?}"),
-            }
-        }
+        assert_eq!(fault_of(self.queue), expected);
         self.other.send(b"still here").expect("sent");
         assert_eq!(self.queue.receive_timeout(SOON).expect("a message").payload, b"still here");
         assert_eq!(self.queue.peers().count(), 1);
+    }
+}
+
+/// With what the next lane ends, which is noted.
+fn fault_of(queue: &mut Queue) -> SegmentFault {
+    loop {
+        match queue.next_timeout(SOON).expect("news") {
+            Incoming::Ended { why, .. } => {
+                let figures = Figures { number: None, errno: Some(why.errno()) };
+                keyway_provoked::note_figures(&why, "", figures);
+                let Error::SegmentFault(fault) = why else { panic!("{why}") };
+                keyway_provoked::note(&fault, "receive");
+                return fault;
+            }
+            Incoming::Opened(_) => {}
+            Incoming::Message(message) => panic!("{message:?}"),
+        }
     }
 }
 
@@ -184,16 +193,7 @@ fn a_capability_that_maps_nothing() {
         let carried = [carried];
         let message = Outgoing { capabilities: &carried, ..Outgoing::default() };
         liar.send_record(&message, flags::SEGMENTS, &bytes, Until::Forever).expect("sent");
-        loop {
-            match scene.queue.next_timeout(SOON).expect("news") {
-                Incoming::Ended { why: Error::SegmentFault(fault), .. } => {
-                    assert_eq!(fault, SegmentFault::RegionNotMapped { place: 0 });
-                    break;
-                }
-                Incoming::Opened(_) => {}
-                news => panic!("{news:?}"),
-            }
-        }
+        assert_eq!(fault_of(&mut scene.queue), SegmentFault::RegionNotMapped { place: 0 });
     }
 }
 
