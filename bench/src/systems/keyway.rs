@@ -8,10 +8,11 @@
 mod lanes;
 mod requests;
 
-use std::path::PathBuf;
+use std::{ops::Range, path::PathBuf};
 
 use keyway::{
-    Audience, Capability, Client, Embedded, Queue, QueueOptions, Rights, Sender, SenderOptions, WaitStyle,
+    Audience, Capability, Client, Embedded, Inbox, Queue, QueueOptions, Rights, Sender, SenderOptions,
+    WaitStyle,
 };
 
 use crate::{
@@ -39,7 +40,6 @@ impl System for Keyway {
 
     fn offers(&self, scenario: Scenario) -> bool {
         match scenario.kind {
-            Kind::OneWay => scenario.batch == 1,
             Kind::Lanes(lanes) => lanes <= LANES_MAX,
             _ => true,
         }
@@ -101,7 +101,7 @@ fn sender_options(scenario: Scenario) -> SenderOptions {
     // Room for some messages: the default's, where they are small.
     let is_large = scenario.bytes * RING_MESSAGES > RING_BYTES_DEFAULT;
     let ring_bytes = is_large.then(|| (scenario.bytes * RING_MESSAGES).next_power_of_two() as u32);
-    SenderOptions { ring_bytes, wait: wait_style(scenario) }
+    SenderOptions { ring_bytes, wait: wait_style(scenario), ..SenderOptions::default() }
 }
 
 /// How many messages a ring is to have room for at least.
@@ -113,7 +113,9 @@ struct Ports {
     senders: Vec<Sender>,
     queue: Queue,
     content: Content,
+    /// Room for a batch of messages.
     buffer: Vec<u8>,
+    inbox: Inbox,
 }
 
 impl Ports {
@@ -127,7 +129,8 @@ impl Ports {
 
     fn over(side: &Side, senders: Vec<Sender>, queue: Queue) -> Self {
         let content = side.content();
-        Self { senders, queue, content, buffer: vec![0; content.bytes] }
+        let buffer = vec![0; content.bytes * side.scenario().batch.max(1)];
+        Self { senders, queue, content, buffer, inbox: Inbox::new() }
     }
 }
 
@@ -147,16 +150,54 @@ fn exchange(side: &Side, client: &Client, queue: &Queue) -> Result<Vec<Capabilit
     Ok(found)
 }
 
+/// The most messages of a batch.
+const BATCH_MAX: usize = 32;
+
 impl Port for Ports {
+    #[inline]
     fn send(&mut self, number: u64) -> Result<()> {
-        self.content.fill(&mut self.buffer, number);
+        let buffer = &mut self.buffer[..self.content.bytes];
+        self.content.fill(buffer, number);
         for sender in &mut self.senders {
-            sender.send(&self.buffer)?;
+            sender.send(buffer)?;
         }
         Ok(())
     }
 
+    #[inline]
     fn receive(&mut self) -> Result<u64> {
-        self.content.judge(&self.queue.receive()?.payload)
+        self.content.judge(self.queue.receive_ref()?.payload)
+    }
+
+    #[inline]
+    fn send_batch(&mut self, numbers: Range<u64>) -> Result<()> {
+        let count = (numbers.end - numbers.start) as usize;
+        if count == 1 {
+            return self.send(numbers.start);
+        }
+        let bytes = self.content.bytes;
+        for (number, payload) in numbers.zip(self.buffer.chunks_exact_mut(bytes)) {
+            self.content.fill(payload, number);
+        }
+        let mut payloads: [&[u8]; BATCH_MAX] = [&[]; BATCH_MAX];
+        for (place, payload) in payloads.iter_mut().zip(self.buffer.chunks_exact(bytes)) {
+            *place = payload;
+        }
+        for sender in &mut self.senders {
+            sender.send_batch(&payloads[..count])?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn receive_batch(&mut self, most: usize, take: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
+        if most == 1 {
+            return take(self.receive()?);
+        }
+        self.queue.receive_many(&mut self.inbox, most)?;
+        for received in self.inbox.iter() {
+            take(self.content.judge(received.payload)?)?;
+        }
+        Ok(())
     }
 }
