@@ -28,7 +28,7 @@ fn lane(ack: &View, broker: &View) -> Arc<Shares> {
 fn send(pool: &Pool, lane: &Arc<Shares>) -> Slot {
     let block = pool.try_loan(PAGE_BYTES).expect("a block").share();
     let mut slots = Vec::new();
-    assert!(lane.take(&[block.clone()], &mut slots));
+    assert!(lane.take(std::slice::from_ref(&block), &mut slots));
     block.tell_pool_of(lane);
     slots[0]
 }
