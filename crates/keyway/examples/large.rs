@@ -1,5 +1,5 @@
 //! What a large payload costs, by size: copied through the ring, copied through a pool, and written and read in place; each
-//! beside memory that is handed to and fro without any messages.
+//! beside the same shared memory handed to and fro without any messages.
 //!
 //! ```text
 //! cargo run --release -p keyway --example large -- [ROUNDS] [together]
@@ -56,7 +56,7 @@ fn main() -> Outcome<()> {
     );
     for size in SIZES {
         let ways: [&dyn Fn() -> Outcome<f64>; 4] = [
-            &|| bare(style, size),
+            &|| bare(style, &broker, size),
             &|| copied(style, &broker, size, LargePayloads::Refuse, ring_bytes(size)),
             &|| copied(style, &broker, size, LargePayloads::Pool, 1 << 12),
             &|| in_place(style, &broker, size),
@@ -104,9 +104,16 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.as_chunks().0.iter().fold(0, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)))
 }
 
-/// Buffers that a writer and a reader hand to and fro.
-fn bare(style: Style, size: usize) -> Outcome<f64> {
-    let buffers: [Mutex<Vec<u8>>; DEPTH] = std::array::from_fn(|_| Mutex::new(vec![1; size]));
+/// Parts of the same sort of memory that a writer and a reader hand to and fro.
+fn bare(style: Style, broker: &Embedded, size: usize) -> Outcome<f64> {
+    let pool = pool(&Client::over(broker.connect()?)?, size)?;
+    let depth = match style {
+        // Where messages go by turns, they use the same memory again and again.
+        Style::ByTurns => 1,
+        Style::Together => DEPTH,
+    };
+    let buffers: Result<Vec<_>, _> = (0..depth).map(|_| pool.try_loan(size).map(Mutex::new)).collect();
+    let buffers = buffers?;
     let (written, read) = (AtomicU64::new(0), AtomicU64::new(0));
     let wait = |is_over: &dyn Fn() -> bool| {
         let mut spun = 0_u32;
@@ -121,14 +128,14 @@ fn bare(style: Style, size: usize) -> Outcome<f64> {
         style,
         size,
         |number| {
-            wait(&|| number as u64 - read.load(Ordering::Acquire) < DEPTH as u64);
-            buffers[number % DEPTH].lock().map_err(|_| "a thread has panicked")?.fill(number as u8);
+            wait(&|| number as u64 - read.load(Ordering::Acquire) < depth as u64);
+            buffers[number % depth].lock().map_err(|_| "a thread has panicked")?.fill(number as u8);
             written.store(number as u64 + 1, Ordering::Release);
             Ok(())
         },
         || {
             wait(&|| written.load(Ordering::Acquire) > next);
-            let all = sum(&buffers[next as usize % DEPTH].lock().map_err(|_| "a thread has panicked")?);
+            let all = sum(&buffers[next as usize % depth].lock().map_err(|_| "a thread has panicked")?);
             next += 1;
             read.store(next, Ordering::Release);
             Ok(black_box(all))

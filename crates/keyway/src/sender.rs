@@ -140,7 +140,7 @@ impl Sender {
         self.peer
     }
 
-    /// Sends bytes; waits while the lane is full. What does not fit its ring goes through a [pool](LargePayloads).
+    /// Sends bytes; waits while the lane is full. What does not fit its ring, and more than 1 MiB, goes through a [pool](LargePayloads).
     ///
     /// # Errors
     /// [`Error::MessageTooLarge`], [`Error::LaneEnded`], [`Error::PeerFault`].

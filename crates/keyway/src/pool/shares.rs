@@ -230,3 +230,7 @@ pub(crate) fn wait_for_release(
     // Nobody would tell of a reader's death any more if the broker had died.
     control.pump()
 }
+
+#[cfg(test)]
+#[cfg(feature = "embedded")]
+mod tests;

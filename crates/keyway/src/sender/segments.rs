@@ -22,9 +22,9 @@ use crate::{
 
 /// What becomes of payloads that are too large for a lane's ring.
 ///
-/// Smaller ones are always copied through the ring, however large it is: that was measured to be as fast as copying through a pool,
-/// or faster, from 16 KiB to 1 MiB (`cargo run --release -p keyway --example large`). Who wants to save the copies writes into
-/// a [`Pool`] and sends with [`Sender::send_segments`], which pays from some 64 KiB on.
+/// Those of more than 1 MiB count as too large for every ring: from there on a copy through a pool was measured to be faster, up to
+/// 256 KiB one through the ring (`cargo run --release -p keyway --example large`). Who wants to save the copies writes into a
+/// [`Pool`] and sends with [`Sender::send_segments`], which pays from some 64 KiB on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LargePayloads {
     /// They are copied into a pool, sent as a segment, copied out by the receiver and released: it receives an ordinary message.
@@ -49,6 +49,8 @@ pub(super) struct Segments {
     prefix: Vec<u8>,
 }
 
+/// Larger payloads go through a pool though there would be room in the ring.
+const RING_PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// A pool that the library makes has room for so many of the payload for which it is made, if it may.
 const POOL_PAYLOADS: u64 = 4;
 /// It has so many bytes, at least.
@@ -62,7 +64,7 @@ impl Segments {
     /// From what payload on segments are used.
     pub(super) fn payloads_above(&self, lane_bytes_max: usize) -> usize {
         match self.large {
-            LargePayloads::Pool => lane_bytes_max,
+            LargePayloads::Pool => lane_bytes_max.min(RING_PAYLOAD_BYTES_MAX),
             LargePayloads::Refuse => usize::MAX,
         }
     }
