@@ -47,7 +47,7 @@ fn bench() -> Bench {
 fn bench_of(ring_bytes: u32) -> Bench {
     let (ring, ring_reader) = View::modelled(layout::RECORDS_OFFSET + ring_bytes as usize);
     let (ack, ack_reader) = View::modelled(layout::PAGE_BYTES);
-    let ((broker, status), (sender_broker, sender_status)) = (self::status(), self::status());
+    let ((broker, status), (sender_broker, sender_status)) = (status(), status());
     let (own, barrier) = (Own::of(ring), Barrier::Own);
     let sender = LaneSender::new(own, &ack_reader, sender_status, ring_bytes, barrier).expect("a lane");
     let receiver = LaneReceiver::new(&ring_reader, &ack, status, ring_bytes, barrier).expect("a lane");
