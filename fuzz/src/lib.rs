@@ -1,4 +1,4 @@
-//! A kernel driven by bytes.
+//! A kernel driven by bytes, and in [`lanes`] one end of a lane.
 //!
 //! The bytes are a list of steps, one after another, until they end:
 //!
@@ -11,6 +11,8 @@
 //! | 7 | 2: microseconds | time passes; what has come to its end ends, and revocations go on |
 
 #![forbid(unsafe_code)]
+
+pub mod lanes;
 
 use std::collections::{BTreeSet, VecDeque};
 

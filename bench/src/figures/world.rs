@@ -263,11 +263,13 @@ fn note(
             | Effect::SealMemory { task, .. }
             | Effect::FreezeMemory { task, .. }
             | Effect::CreatePage { task, .. }
+            | Effect::CreateDoorbell { task, .. }
             | Effect::DropDevice { task, .. }
             | Effect::Signal { task, .. } => tasks.push(task),
             Effect::Send { .. }
             | Effect::DropMemory { .. }
             | Effect::DropPage { .. }
+            | Effect::DropDoorbell { .. }
             | Effect::SetWord { .. }
             | Effect::EndSession { .. } => {}
         }

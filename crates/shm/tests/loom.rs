@@ -33,32 +33,25 @@ const STATUS_OFFSET: usize = layout::POSITION_OFFSET;
 struct Bench {
     sender: LaneSender,
     receiver: LaneReceiver,
+    /// What the broker tells the receiver, and the sender.
     broker: View,
+    sender_broker: View,
 }
 
-/// One lane. With `Heedless`, the sender does not hear what the broker says.
-fn bench(ears: Ears) -> Bench {
-    bench_of(RING_BYTES, ears)
+/// One lane. Each side has a broker page of its own, as processes have; and loom looks at fewer interleavings of a word that
+/// more threads load.
+fn bench() -> Bench {
+    bench_of(RING_BYTES)
 }
 
-fn bench_of(ring_bytes: u32, ears: Ears) -> Bench {
+fn bench_of(ring_bytes: u32) -> Bench {
     let (ring, ring_reader) = View::modelled(layout::RECORDS_OFFSET + ring_bytes as usize);
     let (ack, ack_reader) = View::modelled(layout::PAGE_BYTES);
-    let (broker, status) = status();
-    let sender_status = match ears {
-        Ears::Heeding => status.clone(),
-        Ears::Heedless => self::status().1,
-    };
+    let ((broker, status), (sender_broker, sender_status)) = (status(), status());
     let (own, barrier) = (Own::of(ring), Barrier::Own);
     let sender = LaneSender::new(own, &ack_reader, sender_status, ring_bytes, barrier).expect("a lane");
     let receiver = LaneReceiver::new(&ring_reader, &ack, status, ring_bytes, barrier).expect("a lane");
-    Bench { sender, receiver, broker }
-}
-
-#[derive(Clone, Copy)]
-enum Ears {
-    Heeding,
-    Heedless,
+    Bench { sender, receiver, broker, sender_broker }
 }
 
 /// A broker page, and the status that its word tells.
@@ -70,15 +63,25 @@ fn status() -> (View, Status) {
 
 /// Linux's futex, as far as the doorbell protocol relies on it: comparing and falling asleep is one step against a wake.
 /// It orders nothing else: the loads are relaxed, and nobody takes the lock who does not sleep or wake.
+///
+/// With a doorbell nothing is compared: a ring is kept until it is taken, and without one the sleep goes on.
 #[derive(Default)]
 struct Futex {
-    lock: Mutex<()>,
+    /// Whether the doorbell was rung.
+    lock: Mutex<bool>,
     woken: Condvar,
 }
 
 impl Futex {
-    fn sleep(&self, on: &SleepOn) {
-        let guard = self.lock.lock().expect("no panic");
+    fn sleep(&self, on: &SleepOn, by: WakeBy) {
+        let mut guard = self.lock.lock().expect("no panic");
+        if by == WakeBy::Doorbell {
+            while !*guard {
+                guard = self.woken.wait(guard).expect("no panic");
+            }
+            *guard = false;
+            return;
+        }
         for (word, expected) in [&on.peer, &on.broker] {
             if word.load(Ordering::Relaxed) != *expected {
                 return;
@@ -87,8 +90,9 @@ impl Futex {
         drop(self.woken.wait(guard).expect("no panic"));
     }
 
-    fn wake(&self) {
-        let _guard = self.lock.lock().expect("no panic");
+    fn wake(&self, by: WakeBy) {
+        let mut guard = self.lock.lock().expect("no panic");
+        *guard = by == WakeBy::Doorbell;
         self.woken.notify_all();
     }
 }
@@ -104,20 +108,26 @@ fn header(number: u32) -> RecordHeader {
 }
 
 /// Sends message `number`, asleep while there is no space.
-fn send(sender: &mut LaneSender, futex: &Futex, number: u32, payload: &[u8]) -> Result<(), SendError> {
+fn send(
+    sender: &mut LaneSender,
+    futex: &Futex,
+    by: WakeBy,
+    number: u32,
+    payload: &[u8],
+) -> Result<(), SendError> {
     loop {
         match sender.try_send(header(number), payload) {
             Err(SendError::Full { needed_bytes }) => {
-                sender.announce_wait(WakeBy::Futex);
+                sender.announce_wait(by);
                 own_barrier();
                 if let Wait::Sleep(on) = sender.prepare_wait(needed_bytes) {
-                    futex.sleep(&on);
+                    futex.sleep(&on, by);
                 }
                 sender.finish_wait();
             }
             sent => {
-                if sent.is_ok() && sender.must_wake_receiver().is_some() {
-                    futex.wake();
+                if let (Ok(()), Some(by)) = (sent, sender.must_wake_receiver()) {
+                    futex.wake(by);
                 }
                 return sent;
             }
@@ -126,18 +136,23 @@ fn send(sender: &mut LaneSender, futex: &Futex, number: u32, payload: &[u8]) -> 
 }
 
 /// Receives the next message, asleep while there is none.
-fn receive(receiver: &mut LaneReceiver, futex: &Futex, out: &mut Vec<u8>) -> Result<u32, ReceiveError> {
+fn receive(
+    receiver: &mut LaneReceiver,
+    futex: &Futex,
+    by: WakeBy,
+    out: &mut Vec<u8>,
+) -> Result<u32, ReceiveError> {
     loop {
         if let Some(header) = receiver.try_receive(out)? {
-            if receiver.must_wake_sender().is_some() {
-                futex.wake();
+            if let Some(by) = receiver.must_wake_sender() {
+                futex.wake(by);
             }
             return Ok(header.message_type);
         }
-        receiver.announce_wait(WakeBy::Futex);
+        receiver.announce_wait(by);
         own_barrier();
         if let Wait::Sleep(on) = receiver.prepare_wait() {
-            futex.sleep(&on);
+            futex.sleep(&on, by);
         }
         receiver.finish_wait();
     }
@@ -176,7 +191,7 @@ fn take(receiver: &mut LaneReceiver, way: Way, out: &mut Vec<u8>) -> Result<Opti
 fn a_commit_brings_the_record_with_it() {
     for way in WAYS {
         model(move || {
-            let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+            let Bench { mut sender, mut receiver, .. } = bench();
             let sending = thread::spawn(move || {
                 sender.try_send(header(1), &[0x11; 7]).expect("space");
             });
@@ -193,7 +208,7 @@ fn a_commit_brings_the_record_with_it() {
 #[test]
 fn a_commit_brings_the_extension_with_it() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let Bench { mut sender, mut receiver, .. } = bench();
         let extended = RecordHeader { message_type: 1, flags: 2, ticket: 3 };
         let sending = thread::spawn(move || {
             sender.try_send(extended, &[]).expect("space");
@@ -209,7 +224,7 @@ fn a_commit_brings_the_extension_with_it() {
 fn a_batch_is_seen_whole() {
     for at_once in [false, true] {
         model(move || {
-            let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+            let Bench { mut sender, mut receiver, .. } = bench();
             let sending = thread::spawn(move || {
                 if at_once {
                     sender.try_send_all(&[&[], &[0x22; 8]]).expect("space");
@@ -234,7 +249,7 @@ fn a_batch_is_seen_whole() {
 #[test]
 fn nothing_is_read_behind_the_last_record() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let Bench { mut sender, mut receiver, .. } = bench();
         // Leaves a word that looks like a commit where the third record's will be looked for.
         sender.try_send(header(1), &(1_u64 << 30).to_ne_bytes()).expect("space");
         let mut out = Vec::new();
@@ -262,7 +277,7 @@ fn nothing_is_read_behind_the_last_record() {
 #[test]
 fn a_position_is_never_ahead_of_its_record() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let Bench { mut sender, mut receiver, .. } = bench();
         let sending = thread::spawn(move || {
             sender.try_send(header(1), &[]).expect("space");
         });
@@ -283,7 +298,7 @@ fn a_position_is_never_ahead_of_its_record() {
 #[test]
 fn space_is_reused_only_after_it_was_read() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES, Ears::Heeding);
+        let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES);
         sender.try_send(header(1), &[0x11; 32]).expect("space");
         // Over the payload of the first, as soon as there is room.
         let sending = thread::spawn(move || match sender.try_send(header(2), &[0x22; 32]) {
@@ -305,7 +320,7 @@ fn space_is_reused_only_after_it_was_read() {
 #[test]
 fn space_is_reused_only_after_what_lay_before_the_gap_was_read() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES, Ears::Heeding);
+        let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES);
         let mut out = Vec::new();
         sender.try_send(header(0), &[0; 32]).expect("space");
         receiver.try_receive(&mut out).expect("an honest lane").expect("a message");
@@ -333,59 +348,76 @@ fn space_is_reused_only_after_what_lay_before_the_gap_was_read() {
 #[test]
 fn a_sleeping_receiver_is_woken_by_a_message() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let Bench { mut sender, mut receiver, .. } = bench();
         let futex = Arc::new(Futex::default());
         let sending = thread::spawn({
             let futex = Arc::clone(&futex);
             move || {
                 for number in 1..=2 {
-                    send(&mut sender, &futex, number, &[]).expect("a live lane");
+                    send(&mut sender, &futex, WakeBy::Futex, number, &[]).expect("a live lane");
                 }
             }
         });
         let mut out = Vec::new();
         for number in 1..=2 {
-            assert_eq!(receive(&mut receiver, &futex, &mut out), Ok(number));
+            assert_eq!(receive(&mut receiver, &futex, WakeBy::Futex, &mut out), Ok(number));
         }
         sending.join().expect("no panic");
     });
 }
 
-/// The other direction. Breaks with either fence.
+/// The same where nothing compares the position once more.
 #[test]
-fn a_sleeping_sender_is_woken_by_space() {
+fn a_sleeping_receiver_is_rung_for_a_message() {
     model(|| {
-        let Bench { mut sender, mut receiver, .. } = bench(Ears::Heeding);
+        let Bench { mut sender, mut receiver, .. } = bench();
         let futex = Arc::new(Futex::default());
-        sender.try_send(header(1), &[0x11; 8]).expect("space");
         let sending = thread::spawn({
             let futex = Arc::clone(&futex);
-            move || send(&mut sender, &futex, 2, &[0x22; 8]).expect("a live lane")
+            move || send(&mut sender, &futex, WakeBy::Doorbell, 1, &[]).expect("a live lane")
         });
-        let mut out = Vec::new();
-        receiver.try_receive(&mut out).expect("an honest lane").expect("a message");
-        if receiver.must_wake_sender().is_some() {
-            futex.wake();
-        }
-        sending.join().expect("space came, so the sender got on");
-        assert_eq!(receiver.try_receive(&mut out), Ok(Some(header(2))));
+        assert_eq!(receive(&mut receiver, &futex, WakeBy::Doorbell, &mut Vec::new()), Ok(1));
+        sending.join().expect("no panic");
     });
+}
+
+/// The other direction. Breaks with either fence, and by doorbell without the last look.
+#[test]
+fn a_sleeping_sender_is_woken_by_space() {
+    for by in [WakeBy::Futex, WakeBy::Doorbell] {
+        model(move || {
+            let Bench { mut sender, mut receiver, .. } = bench();
+            let futex = Arc::new(Futex::default());
+            sender.try_send(header(1), &[0x11; 8]).expect("space");
+            let sending = thread::spawn({
+                let futex = Arc::clone(&futex);
+                move || send(&mut sender, &futex, by, 2, &[0x22; 8]).expect("a live lane")
+            });
+            let mut out = Vec::new();
+            receiver.try_receive(&mut out).expect("an honest lane").expect("a message");
+            if let Some(by) = receiver.must_wake_sender() {
+                futex.wake(by);
+            }
+            sending.join().expect("space came, so the sender got on");
+            assert_eq!(receiver.try_receive(&mut out), Ok(Some(header(2))));
+        });
+    }
 }
 
 /// The broker wakes without being asked; what it says is learnt whenever the sleep begins.
 #[test]
 fn a_sleeping_receiver_is_woken_by_a_revocation() {
     model(|| {
-        let Bench { mut receiver, broker, sender: _sender } = bench(Ears::Heeding);
+        let Bench { mut receiver, broker, sender: _sender, .. } = bench();
         let futex = Arc::new(Futex::default());
         let revoking = thread::spawn({
             let futex = Arc::clone(&futex);
             move || {
                 broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
-                futex.wake();
+                futex.wake(WakeBy::Futex);
             }
         });
-        let end = receive(&mut receiver, &futex, &mut Vec::new());
+        let end = receive(&mut receiver, &futex, WakeBy::Futex, &mut Vec::new());
         assert_eq!(end, Err(ReceiveError::Ended(Ending::Revoked)));
         revoking.join().expect("no panic");
     });
@@ -396,7 +428,7 @@ fn a_sleeping_receiver_is_woken_by_a_revocation() {
 fn nothing_committed_after_a_revocation_is_delivered() {
     for way in WAYS {
         model(move || {
-            let Bench { mut sender, mut receiver, broker } = bench(Ears::Heedless);
+            let Bench { mut sender, mut receiver, broker, .. } = bench();
             let sending = thread::spawn(move || {
                 sender.try_send(header(1), &[]).expect("space");
                 broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
@@ -420,7 +452,7 @@ fn nothing_committed_after_a_revocation_is_delivered() {
 #[test]
 fn a_dead_senders_messages_are_delivered_to_the_last() {
     model(|| {
-        let Bench { mut sender, mut receiver, broker } = bench(Ears::Heeding);
+        let Bench { mut sender, mut receiver, broker, .. } = bench();
         let dying = thread::spawn(move || {
             sender.try_send(header(1), &[]).expect("space");
             sender.try_send(header(2), &[]).expect("space");
@@ -445,7 +477,7 @@ fn a_dead_senders_messages_are_delivered_to_the_last() {
 #[test]
 fn a_lane_ends_although_a_forked_child_goes_on() {
     model(|| {
-        let Bench { mut sender, mut receiver, broker } = bench(Ears::Heedless);
+        let Bench { mut sender, mut receiver, broker, .. } = bench();
         sender.try_send(header(1), &[]).expect("space");
         broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
         let pinned = Arc::new(AtomicBool::new(false));
@@ -473,11 +505,11 @@ fn a_lane_ends_although_a_forked_child_goes_on() {
 #[test]
 fn a_sender_learns_all_that_a_dead_receiver_acknowledged() {
     model(|| {
-        let Bench { mut sender, mut receiver, broker } = bench(Ears::Heeding);
+        let Bench { mut sender, mut receiver, sender_broker, .. } = bench();
         sender.try_send(header(1), &[]).expect("space");
         let dying = thread::spawn(move || {
             receiver.try_receive(&mut Vec::new()).expect("a live lane").expect("a message");
-            broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
+            sender_broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
         });
         match sender.try_send(header(2), &[]) {
             Ok(()) => {}

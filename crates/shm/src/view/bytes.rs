@@ -3,10 +3,10 @@
 //! On x86-64 by instructions that Rust has no name for: 16 bytes at a time, and by the string instruction where that is
 //! worth its start. To the compiler it is as if single bytes were loaded and stored by relaxed atomics, whatever another
 //! process does to them meanwhile; to the machine it is the fastest way that needs no alignment. Elsewhere, and under Miri,
-//! word by word with relaxed atomics.
+//! or where a sanitizer is to see the copies (`--cfg keyway_plain_copies`), word by word with relaxed atomics.
 
 use core::sync::atomic::AtomicU64;
-#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+#[cfg(not(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies))))]
 use core::sync::atomic::Ordering;
 
 /// Bytes of a word.
@@ -65,12 +65,12 @@ pub(super) unsafe fn load_line(from: *const AtomicU64) -> [u8; LINE_BYTES] {
 #[allow(unsafe_code)]
 #[inline(always)]
 pub(super) unsafe fn copy_out(from: *const AtomicU64, to: *mut u8, words: usize) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[cfg(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies)))]
     // SAFETY: the caller's promise, of whole words.
     unsafe {
         copy_words(from.cast(), to, words);
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies))))]
     for index in 0..words {
         // SAFETY: within the words that are valid (caller, 1).
         let word = unsafe { (*from.add(index)).load(Ordering::Relaxed) };
@@ -88,12 +88,12 @@ pub(super) unsafe fn copy_out(from: *const AtomicU64, to: *mut u8, words: usize)
 #[allow(unsafe_code)]
 #[inline(always)]
 pub(super) unsafe fn copy_in(from: *const u8, to: *const AtomicU64, words: usize) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[cfg(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies)))]
     // SAFETY: the caller's promise, of whole words.
     unsafe {
         copy_words(from, to.cast_mut().cast(), words);
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies))))]
     for index in 0..words {
         // SAFETY: within the bytes that are valid (caller, 1); no alignment is needed.
         let word = unsafe { from.add(index * WORD).cast::<u64>().read_unaligned() };
@@ -103,13 +103,13 @@ pub(super) unsafe fn copy_in(from: *const u8, to: *const AtomicU64, words: usize
 }
 
 /// From so many words on, the string instruction is faster than pairs of words.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies)))]
 const STRING_WORDS_MIN: usize = 64;
 
 /// # Safety
 ///
 /// `from` is valid for reads and `to` for writes of so many words' bytes, which do not overlap.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies)))]
 #[allow(unsafe_code)]
 #[inline(always)]
 unsafe fn copy_words(from: *const u8, to: *mut u8, words: usize) {

@@ -191,8 +191,10 @@ fn a_position_that_lags_behind_is_none() {
     assert!(matches!(bench.receiver_waits(), Wait::Sleep(on) if on.peer.1 == 0));
 }
 
-/// What the receiver saw last is more than 2^32 bytes ago, and the position of the last message is not stored yet.
+/// What the receiver saw last is more than 2^32 bytes ago, and the position of the last message is not stored yet. Four
+/// gigabytes are too many for tools that look at each access.
 #[test]
+#[cfg_attr(any(miri, keyway_plain_copies), ignore = "minutes there")]
 fn a_position_that_lags_behind_after_a_lap_of_all_positions_is_none() {
     let mut bench = Bench::starting_at(0_u32.wrapping_sub(64));
     assert!(matches!(bench.receiver_waits(), Wait::Sleep(_)));

@@ -1,0 +1,198 @@
+//! An honest sender, and a receiver of whom every store is named by bytes.
+
+use keyway_shm::{LaneSender, RecordHeader, SendError, Wait, WakeBy};
+
+use super::*;
+
+/// Runs a sender through the steps in `bytes`: what a hostile receiver stores, and what the sender is asked for.
+///
+/// # Panics
+/// When it does what it must not.
+pub fn send(bytes: &[u8]) {
+    thread_local!(static MEMORIES: Memories = Memories::new());
+    MEMORIES.with(|memories| {
+        let mut bytes = Bytes(bytes);
+        let barrier =
+            if bytes.byte().is_some_and(|byte| byte % 2 == 1) { Barrier::All } else { Barrier::Own };
+        memories.clean(barrier);
+        let own = Mapping::own(&memories.ring_fd, RING_LEN).expect("memory to map");
+        let lane = LaneSender::new(own, &memories.ack_reader, memories.status(), RING_BYTES, barrier);
+        let mut end =
+            Sending { memories, lane: lane.expect("sizes fit"), bound: 0, acknowledged: 0, last: None };
+        for _ in 0..STEPS {
+            if end.step(&mut bytes).is_none() {
+                break;
+            }
+            end.check();
+        }
+    });
+}
+
+/// Steps of one run.
+const STEPS: usize = 600;
+
+/// What every payload consists of.
+static PAYLOAD: [u8; 2 * RING_BYTES as usize] = [0xA5; 2 * RING_BYTES as usize];
+
+struct Sending<'m> {
+    memories: &'m Memories,
+    lane: LaneSender,
+    /// The furthest position that the receiver has claimed and could have come to.
+    bound: u32,
+    acknowledged: u64,
+    last: Option<SendError>,
+}
+
+impl Sending<'_> {
+    fn head(&self) -> u32 {
+        self.memories.ring_reader.load_u32(POSITION_OFFSET, Ordering::Relaxed)
+    }
+
+    fn step(&mut self, bytes: &mut Bytes<'_>) -> Option<()> {
+        let step = bytes.byte()? % 20;
+        match step {
+            0..6 => {
+                lie(&self.memories.ack, self.head(), step, bytes)?;
+                let claimed = self.memories.ack.load_u32(POSITION_OFFSET, Ordering::Relaxed);
+                let is_possible = claimed.wrapping_sub(self.bound) <= self.head().wrapping_sub(self.bound);
+                if claimed.is_multiple_of(8) && is_possible {
+                    self.bound = claimed;
+                }
+            }
+            6 => self.memories.change_verdict(bytes.byte()?),
+            7 => {
+                // An honest receiver's: all that was sent.
+                let messages = self.memories.ring_reader.load_u32(MESSAGES_OFFSET, Ordering::Relaxed);
+                self.memories.ack.store_u32(MESSAGES_OFFSET, messages, Ordering::Relaxed);
+                self.memories.ack.store_u32(POSITION_OFFSET, self.head(), Ordering::Release);
+                self.bound = self.head();
+            }
+            8..12 => self.send(header(bytes.byte()?), usize::from(bytes.word()? % 4200)),
+            12 | 13 => {
+                let lens = lens(bytes)?;
+                self.send_all(&lens);
+            }
+            14 | 15 => {
+                let (how, lens) = (bytes.byte()?, lens(bytes)?);
+                self.batch(how, &lens);
+            }
+            16 | 17 => {
+                let (how, len) = (bytes.byte()?, bytes.word()?);
+                self.loan(how, usize::from(len % 2200));
+            }
+            18 => self.wait(u32::from(bytes.word()?)),
+            _ => {
+                let waiting = self.memories.ack_reader.load_u32(WAITING_OFFSET, Ordering::Relaxed);
+                assert_eq!(self.lane.must_wake_receiver().is_some(), waiting != 0);
+            }
+        }
+        Some(())
+    }
+
+    /// Holds the sender to what it said of `messages` that begin with one of these first words.
+    fn sent(&mut self, before: (u32, u64), messages: u64, said: Result<(), SendError>) {
+        let (head, count) = before;
+        let has_sent = said.is_ok() && messages > 0;
+        let sent = self.lane.acknowledged().sent;
+        assert_eq!(sent, count + if has_sent { messages } else { 0 });
+        assert_eq!(self.head() != head, has_sent, "what is visible is what was said");
+        if has_sent {
+            assert_ne!(self.memories.record_word(head), 0, "committed");
+        }
+        let is_final = matches!(said, Err(SendError::Ended(_) | SendError::Fault(_)));
+        // Sizes are judged first nowhere: who is at the end says so.
+        hold_to(&mut self.last, said.err().filter(|_| is_final), true);
+    }
+
+    fn before(&mut self) -> (u32, u64) {
+        (self.head(), self.lane.acknowledged().sent)
+    }
+
+    fn send(&mut self, header: RecordHeader, len: usize) {
+        let before = self.before();
+        let said = self.lane.try_send(header, &PAYLOAD[..len]);
+        if said.is_ok() {
+            let word = self.memories.record_word(before.0);
+            assert_eq!(word as u32 & ((1 << 30) - 1), len as u32);
+            let is_extended = (header.flags | header.ticket) != 0;
+            let payload = before.0.wrapping_add(if is_extended { 16 } else { 8 });
+            assert!(len < 8 || self.memories.record_word(payload) == u64::from_ne_bytes([0xA5; 8]));
+        }
+        self.sent(before, 1, said);
+    }
+
+    fn send_all(&mut self, lens: &[usize]) {
+        let before = self.before();
+        let payloads: Vec<&[u8]> = lens.iter().map(|&len| &PAYLOAD[..len]).collect();
+        let said = self.lane.try_send_all(&payloads);
+        self.sent(before, payloads.len() as u64, said);
+    }
+
+    fn batch(&mut self, how: u8, lens: &[usize]) {
+        let before = self.before();
+        let mut batch = match self.lane.batch() {
+            Ok(batch) => batch,
+            Err(error) => return self.sent(before, 1, Err(error)),
+        };
+        for &len in lens {
+            let _ = batch.push(header(how), &PAYLOAD[..len]);
+        }
+        let messages = batch.messages();
+        if how & 0x80 != 0 {
+            drop(batch);
+            assert_eq!(self.head(), before.0, "what is abandoned was never sent");
+            return;
+        }
+        let said = batch.commit().1;
+        self.sent(before, messages, said);
+    }
+
+    fn loan(&mut self, how: u8, len: usize) {
+        let before = self.before();
+        let mut loan = match self.lane.try_loan(header(how), len) {
+            Ok(loan) => loan,
+            Err(error) => return self.sent(before, 1, Err(error)),
+        };
+        loan.payload_mut().fill(0xA5);
+        assert_eq!(loan.payload().len(), len);
+        if how & 0x80 != 0 {
+            drop(loan);
+            assert_eq!(self.head(), before.0, "what is abandoned was never sent");
+            return;
+        }
+        let said = loan.commit(len / (1 + usize::from(how & 3))).1;
+        self.sent(before, 1, said);
+    }
+
+    fn wait(&mut self, needed_bytes: u32) {
+        self.lane.announce_wait(WakeBy::Doorbell);
+        own_barrier();
+        let waits = self.lane.prepare_wait(needed_bytes);
+        self.lane.finish_wait();
+        if let Wait::Sleep(on) = waits {
+            assert!(self.last.is_none() && self.memories.is_live() && self.lane.fault().is_none());
+            assert_eq!(on.peer.0.load(Ordering::Relaxed), on.peer.1, "it sleeps on what is there");
+        }
+    }
+
+    fn check(&mut self) {
+        let used_bytes = self.head().wrapping_sub(self.bound);
+        assert!(used_bytes <= COMMITTED_MAX, "more than a ring without an acknowledgement");
+        assert_eq!(self.memories.record_word(self.head()), 0, "behind the last record lies nothing");
+        let now = self.lane.acknowledged();
+        assert!(self.acknowledged <= now.messages && now.messages <= now.sent);
+        self.acknowledged = now.messages;
+        let said = self.lane.fault().map(SendError::Fault).or(self.lane.ending().map(SendError::Ended));
+        assert!(self.last.is_none() || said == self.last, "{said:?} after {:?}", self.last);
+        self.last = said;
+    }
+}
+
+fn header(byte: u8) -> RecordHeader {
+    RecordHeader { message_type: byte.into(), flags: u32::from(byte & 1), ticket: u32::from(byte >> 1 & 1) }
+}
+
+fn lens(bytes: &mut Bytes<'_>) -> Option<Vec<usize>> {
+    let count = bytes.byte()? % 12;
+    (0..count).map(|_| bytes.word().map(|len| usize::from(len % 1000))).collect()
+}
