@@ -226,9 +226,10 @@ impl View {
         Ok(())
     }
 
-    /// The address of the wide word at `offset`.
+    /// The address of the wide word at `offset`, and of all that lies behind it.
     pub(super) fn wide_ptr(&self, offset: usize) -> NonNull<AtomicU64> {
-        NonNull::from(self.wide(offset, 1)).cast()
+        let words = (self.len_bytes - offset) / 8;
+        NonNull::from(self.wide(offset, words)).cast()
     }
 
     /// The word at `offset`, if one that can be slept on lies there.

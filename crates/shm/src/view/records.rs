@@ -10,7 +10,7 @@
 
 use alloc::vec::Vec;
 use core::{
-    ptr::{self, NonNull},
+    ptr::NonNull,
     slice,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -122,7 +122,7 @@ impl Records {
         if self.access != Access::Write || len > self.bytes_to_end(position) as usize {
             return None;
         }
-        let first = ptr::from_ref(self.word(position)).cast::<u8>();
+        let first = self.place(position).as_ptr().cast::<u8>().cast_const();
         // SAFETY: as in `slice_mut`; whoever could write them needs `self` exclusively, or stores no payload.
         #[allow(unsafe_code)]
         let bytes = unsafe { slice::from_raw_parts(first, len) };
@@ -135,7 +135,7 @@ impl Records {
         if len > self.bytes_to_end(position) as usize {
             return None;
         }
-        let first = ptr::from_ref(self.word(position)).cast::<u8>().cast_mut();
+        let first = self.place(position).as_ptr().cast::<u8>();
         // SAFETY:
         // 1. The bytes lie between `position` and the ring's end (check, above; type: invariant 1), and may be written
         //    (check: `assert_writable`).
@@ -191,16 +191,24 @@ impl Records {
         position & (self.ring_bytes - 1)
     }
 
+    /// Where the word at `position` lies. Not by way of a reference to it, which would be of that word alone.
     #[inline]
-    fn word(&self, position: u32) -> &AtomicU64 {
+    fn place(&self, position: u32) -> NonNull<AtomicU64> {
         let index = self.within(position) as usize / WORD;
         // SAFETY: `index * 8 < ring_bytes` under the mask, all valid for reads while `self` lives (type: invariant 1, 2).
         #[allow(unsafe_code)]
-        let place = unsafe { self.base.add(index) };
-        // SAFETY: as above; an `AtomicU64` may be shared with whoever else loads or stores it, and any bytes are one.
+        unsafe {
+            self.base.add(index)
+        }
+    }
+
+    #[inline]
+    fn word(&self, position: u32) -> &AtomicU64 {
+        // SAFETY: the place is valid (check: `place`); an `AtomicU64` may be shared with whoever else loads or stores it,
+        // and any bytes are one.
         #[allow(unsafe_code)]
         unsafe {
-            place.as_ref()
+            self.place(position).as_ref()
         }
     }
 
@@ -212,7 +220,7 @@ impl Records {
         // SAFETY: as in `word`, for all of them (check, above).
         #[allow(unsafe_code)]
         unsafe {
-            slice::from_raw_parts(ptr::from_ref(self.word(position)), count)
+            slice::from_raw_parts(self.place(position).as_ptr(), count)
         }
     }
 
