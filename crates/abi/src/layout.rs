@@ -42,7 +42,8 @@ pub const PAGE_BYTES: usize = 4096;
 pub const POSITION_OFFSET: usize = 0;
 /// Offset of the count of messages, taken or committed, in acknowledgement and ring memory. Wraps at 2^32.
 pub const MESSAGES_OFFSET: usize = 4;
-/// Offset of the word that says that the writer of this memory sleeps, in ring and acknowledgement memory: 0 or 1.
+/// Offset of the word that says how the writer of this memory, which sleeps, is to be woken, in ring and acknowledgement
+/// memory: 0 not at all, 1 by a futex call, 2 by a doorbell.
 /// On a line pair of its own, because the other side reads it after each message.
 pub const WAITING_OFFSET: usize = 128;
 /// Offset of the layout version, in ring and acknowledgement memory. For people with a debugger; no code relies on it.
