@@ -148,7 +148,7 @@ fn ps_caps_and_queues_show_what_is_there() {
     let queues = served.look_json(&["queues"]);
     let shown = queues.as_array().unwrap().iter().find(|entry| entry["name"] == "shown").unwrap();
     let lane = &shown["lanes"][0];
-    assert_eq!((lane["waiting_bytes"].as_u64(), lane["messages_taken"].as_u64()), (Some(120), Some(1)));
+    assert_eq!((lane["waiting_bytes"].as_u64(), lane["messages_taken"].as_u64()), (Some(112), Some(1)));
     for command in ["ps", "caps", "queues", "audit"] {
         let output = served.look(&[command]);
         assert!(output.status.success());

@@ -50,7 +50,8 @@ pub struct QueueOptions {
     pub senders_max: u16,
     /// Lanes that can be opened before this process looks, 1 to 64; more than `senders_max` or 16 are never there.
     pub stock: u8,
-    /// In which order messages of several lanes are taken.
+    /// In which order messages of several lanes are taken. [`QueueOrder::Arrival`] is kept and told to senders, but this library does
+    /// not stamp messages yet, and takes those of such a queue as fair shares.
     pub order: QueueOrder,
     /// How to wait for messages.
     pub wait: WaitStyle,

@@ -43,7 +43,7 @@ fn run(seeds: Range<u64>, steps: usize) -> BTreeMap<String, u64> {
 #[test]
 fn every_seed_keeps_every_promise_and_together_they_reach_nearly_everything() {
     let steps = usize::try_from(number("KEYWAY_SIM_STEPS", 400)).unwrap();
-    let runs = number("KEYWAY_SIM_RUNS", 300);
+    let runs = number("KEYWAY_SIM_RUNS", 450);
     if let Ok(seed) = std::env::var("KEYWAY_SIM_SEED") {
         let seed = seed.parse().unwrap();
         run(seed..seed + 1, steps);
@@ -51,7 +51,7 @@ fn every_seed_keeps_every_promise_and_together_they_reach_nearly_everything() {
     }
     let sent = run(0..runs, steps);
     // A simulation in which everything is denied would keep every promise as well.
-    for words in SENT.iter().filter(|_| runs >= 300) {
+    for words in SENT.iter().filter(|_| runs >= 450) {
         assert!(sent.contains_key(*words), "{words} was never sent: {sent:?}");
     }
     println!("{sent:?}");

@@ -169,7 +169,9 @@ fn an_application_that_takes_no_events_blocks_neither_others_nor_itself() {
     }
     works(&mut stage.stranger());
     assert!(matches!(application.ask(&Request::Describe), Answer::Description(_)));
-    assert_eq!(application.next_event(), Event::Registered);
+    // Which of the many comes first depends on how many its lane had room for, and on how many its caller keeps.
+    let first = application.next_event();
+    assert!(matches!(first, Event::Registered | Event::Unregistered { .. }), "{first:?}");
 }
 
 #[test]
