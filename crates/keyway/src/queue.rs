@@ -256,10 +256,11 @@ impl Queue {
         if let Some((slot, message_type)) = self.take_plain() {
             return self.lend(Taken { slot, message_type, flags: 0, skip_bytes: 0 });
         }
-        match self.take_ref()? {
-            Some(taken) => self.lend(taken),
-            None => Err(Error::WouldBlock),
+        let mut taken = self.take_ref()?;
+        if taken.is_none() && self.hear_cold()? {
+            taken = self.take_ref()?;
         }
+        taken.map_or(Err(Error::WouldBlock), |taken| self.lend(taken))
     }
 
     /// As [`Queue::receive_ref`], but waits no longer than `timeout`.
@@ -302,10 +303,11 @@ impl Queue {
     #[inline]
     pub fn try_receive_many(&mut self, inbox: &mut Inbox, max: usize) -> Result<usize, Error> {
         inbox.clear();
-        match self.fill(inbox, max)? {
-            0 => Err(Error::WouldBlock),
-            count => Ok(count),
+        let mut count = self.fill(inbox, max)?;
+        if count == 0 && self.hear_cold()? {
+            count = self.fill(inbox, max)?;
         }
+        if count == 0 { Err(Error::WouldBlock) } else { Ok(count) }
     }
 
     /// The next message or news, if there is one.
@@ -313,6 +315,14 @@ impl Queue {
     /// # Errors
     /// As [`Queue::receive`].
     pub fn try_next(&mut self) -> Result<Option<Incoming>, Error> {
+        match self.next_now()? {
+            None if self.hear_cold()? => self.next_now(),
+            incoming => Ok(incoming),
+        }
+    }
+
+    /// As `try_next`, without a look at the doorbells: whoever waits looks at those now and then.
+    fn next_now(&mut self) -> Result<Option<Incoming>, Error> {
         let lost = self.look_at_events().err();
         if let Some(news) = self.told.pop_front() {
             return Ok(Some(news));
@@ -388,7 +398,7 @@ impl Queue {
     ) -> Result<Incoming, Error> {
         let mut asleep_since = None;
         loop {
-            if let Some(incoming) = self.try_next()? {
+            if let Some(incoming) = self.next_now()? {
                 self.spinner.settle(asleep_since);
                 return Ok(incoming);
             }

@@ -142,6 +142,31 @@ fn of_many_lanes_all_that_is_sent_arrives_in_its_order() {
     drop(sending.join().unwrap());
 }
 
+/// One that never waits hears the lanes all the same that it does not look at.
+#[test]
+fn of_many_lanes_each_is_heard_by_one_who_only_asks() {
+    let mut stage = Stage::new(many(WaitStyle::Adaptive));
+    let (_clients, mut senders) = stage.senders(60);
+    // More messages on one lane than it takes to let the others grow cold, twice over.
+    for _ in 0..5000 {
+        senders[0].send(b"busy").unwrap();
+        assert_eq!(stage.queue.try_receive().unwrap().payload, b"busy");
+    }
+    for number in 1..60_usize {
+        senders[number].send(&[number as u8]).unwrap();
+        let got = match number % 3 {
+            0 => stage.queue.try_receive().unwrap().payload,
+            1 => stage.queue.try_receive_ref().unwrap().payload.to_vec(),
+            _ => {
+                let mut inbox = Inbox::new();
+                assert_eq!(stage.queue.try_receive_many(&mut inbox, 9).unwrap(), 1);
+                inbox.get(0).unwrap().payload.to_vec()
+            }
+        };
+        assert_eq!(got, [number as u8]);
+    }
+}
+
 fn two(stage: &Stage, priorities: [u8; 2]) -> [Sender; 2] {
     let capability = stage.queue.sender_capability(None).unwrap();
     priorities.map(|priority| {

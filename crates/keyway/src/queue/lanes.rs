@@ -144,6 +144,10 @@ impl Lanes {
         }
     }
 
+    pub(super) fn has_cold(&self) -> bool {
+        self.hot.len() < self.by_id.len()
+    }
+
     /// The cold lanes that may have something.
     pub(super) fn cold_and_ready(&self) -> Vec<LaneId> {
         let cold = self.slots.iter().flatten().filter(|lane| !lane.is_hot);

@@ -127,6 +127,16 @@ impl Queue {
         sleep_on(&mut [self], timeout)
     }
 
+    /// Looks at the doorbells for one who does not wait, and tells whether there may be something to take now.
+    #[inline]
+    pub(super) fn hear_cold(&mut self) -> Result<bool, Error> {
+        if !self.lanes.has_cold() {
+            return Ok(false);
+        }
+        self.hear()?;
+        Ok(true)
+    }
+
     /// Asks the senders of lanes that have had nothing since the last time to ring.
     fn cool_idle(&mut self) -> Result<(), Error> {
         if self.lanes.hot().len() <= HOT_MAX {
