@@ -11,8 +11,7 @@ mod requests;
 use std::{ops::Range, path::PathBuf};
 
 use keyway::{
-    Audience, Capability, Client, Embedded, Inbox, Queue, QueueOptions, Rights, Sender, SenderOptions,
-    WaitStyle,
+    Audience, Capability, Client, Embedded, Queue, QueueOptions, Rights, Sender, SenderOptions, WaitStyle,
 };
 
 use crate::{
@@ -115,7 +114,6 @@ struct Ports {
     content: Content,
     /// Room for a batch of messages.
     buffer: Vec<u8>,
-    inbox: Inbox,
 }
 
 impl Ports {
@@ -130,7 +128,7 @@ impl Ports {
     fn over(side: &Side, senders: Vec<Sender>, queue: Queue) -> Self {
         let content = side.content();
         let buffer = vec![0; content.bytes * side.scenario().batch.max(1)];
-        Self { senders, queue, content, buffer, inbox: Inbox::new() }
+        Self { senders, queue, content, buffer }
     }
 }
 
@@ -194,10 +192,13 @@ impl Port for Ports {
         if most == 1 {
             return take(self.receive()?);
         }
-        self.queue.receive_many(&mut self.inbox, most)?;
-        for received in self.inbox.iter() {
-            take(self.content.judge(received.payload)?)?;
-        }
-        Ok(())
+        let content = self.content;
+        let mut taken = Ok(());
+        self.queue.receive_each(most, |received| {
+            if taken.is_ok() {
+                taken = content.judge(received.payload).and_then(&mut *take);
+            }
+        })?;
+        taken
     }
 }

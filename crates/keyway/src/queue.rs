@@ -25,7 +25,7 @@ use keyway_abi::{
 };
 use keyway_sys::memory::Mapping;
 
-use self::{lanes::Lanes, taking::Taken, waiting::Alarm};
+use self::{lanes::Lanes, waiting::Alarm};
 use crate::{
     capability::Capability,
     control::Control,
@@ -118,6 +118,8 @@ pub struct Queue {
     since_look: u32,
     events_seen: u32,
     spinner: Spinner,
+    /// What was received last by those who need no memory of their own: its first bytes.
+    scratch: Vec<u8>,
     buffer: Vec<u8>,
     told: VecDeque<Incoming>,
 }
@@ -148,6 +150,7 @@ impl Queue {
             since_look: 0,
             events_seen: events_seen.wrapping_sub(1),
             spinner: Spinner::new(wait),
+            scratch: Vec::new(),
             buffer: Vec::new(),
             told: VecDeque::new(),
         };
@@ -244,7 +247,10 @@ impl Queue {
     /// As [`Queue::receive`].
     #[inline]
     pub fn receive_ref(&mut self) -> Result<Received<'_>, Error> {
-        self.receive_ref_until(Until::Forever)
+        match self.take_plain() {
+            Some(plain) => self.lend_plain(plain),
+            None => self.receive_ref_until(Until::Forever),
+        }
     }
 
     /// As [`Queue::receive_ref`], if there is a message.
@@ -253,8 +259,8 @@ impl Queue {
     /// As [`Queue::try_receive`].
     #[inline]
     pub fn try_receive_ref(&mut self) -> Result<Received<'_>, Error> {
-        if let Some((slot, message_type)) = self.take_plain() {
-            return self.lend(Taken { slot, message_type, flags: 0, skip_bytes: 0 });
+        if let Some(plain) = self.take_plain() {
+            return self.lend_plain(plain);
         }
         let mut taken = self.take_ref()?;
         if taken.is_none() && self.hear_cold()? {
@@ -306,6 +312,50 @@ impl Queue {
         let mut count = self.fill(inbox, max)?;
         if count == 0 && self.hear_cold()? {
             count = self.fill(inbox, max)?;
+        }
+        if count == 0 { Err(Error::WouldBlock) } else { Ok(count) }
+    }
+
+    /// Receives what is there, up to `max` messages, and hands each on; waits for the first. Answers how many. The fastest way to
+    /// receive many: each message is copied out of the lane once, into the queue's own memory, and gone with the next.
+    ///
+    /// What they bring besides bytes is dropped, as by [`Queue::receive_ref`], and that lanes came or ended is not told. Those of a
+    /// lane are acknowledged together, so what was handed on last is received again if `each` panics.
+    ///
+    /// # Errors
+    /// As [`Queue::receive`].
+    #[inline]
+    pub fn receive_each(&mut self, max: usize, each: impl FnMut(Received<'_>)) -> Result<usize, Error> {
+        self.receive_each_until(max, Until::Forever, each)
+    }
+
+    /// As [`Queue::receive_each`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Queue::receive_timeout`].
+    pub fn receive_each_timeout(
+        &mut self,
+        max: usize,
+        timeout: Duration,
+        each: impl FnMut(Received<'_>),
+    ) -> Result<usize, Error> {
+        let received = self.receive_each_until(max, Until::after(timeout), each);
+        received.map_err(|error| timed_out(error, timeout))
+    }
+
+    /// As [`Queue::receive_each`], if there is a message.
+    ///
+    /// # Errors
+    /// As [`Queue::try_receive`].
+    #[inline]
+    pub fn try_receive_each(
+        &mut self,
+        max: usize,
+        mut each: impl FnMut(Received<'_>),
+    ) -> Result<usize, Error> {
+        let mut count = self.take_each(max, &mut each)?;
+        if count == 0 && self.hear_cold()? {
+            count = self.take_each(max, &mut each)?;
         }
         if count == 0 { Err(Error::WouldBlock) } else { Ok(count) }
     }

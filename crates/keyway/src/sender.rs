@@ -146,13 +146,19 @@ impl Sender {
     /// [`Error::MessageTooLarge`], [`Error::LaneEnded`], [`Error::PeerFault`].
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        if payload.len() <= self.segments_above && self.inner.send_plain(0, payload) {
+            return self.wake_receiver();
+        }
+        self.send_with_care(payload)
+    }
+
+    /// What is not the ordinary case of a small payload.
+    #[cold]
+    fn send_with_care(&mut self, payload: &[u8]) -> Result<(), Error> {
         if payload.len() > self.segments_above {
             return self.send_large(&Outgoing::bytes(payload), 0, &[], Until::Forever);
         }
-        match self.try_send(payload) {
-            Err(Error::WouldBlock) => self.send_until(RecordHeader::default(), &[payload], Until::Forever),
-            sent => sent,
-        }
+        self.send_until(RecordHeader::default(), &[payload], Until::Forever)
     }
 
     /// Sends bytes if there is room now.
@@ -161,6 +167,14 @@ impl Sender {
     /// [`Error::WouldBlock`] when the lane is full, and as [`Sender::send`].
     #[inline]
     pub fn try_send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        if payload.len() <= self.segments_above && self.inner.send_plain(0, payload) {
+            return self.wake_receiver();
+        }
+        self.try_send_with_care(payload)
+    }
+
+    #[cold]
+    fn try_send_with_care(&mut self, payload: &[u8]) -> Result<(), Error> {
         if payload.len() > self.segments_above {
             return self.send_large(&Outgoing::bytes(payload), 0, &[], Until::after(Duration::ZERO));
         }
@@ -375,6 +389,7 @@ impl Sender {
                 if self.spinner.is_look_due() {
                     self.control.pump()?;
                 }
+                self.inner.watch(needed_bytes, self.spinner.looks());
                 continue;
             }
             asleep_since.get_or_insert_with(Instant::now);

@@ -3,6 +3,7 @@
 use std::{
     hint,
     sync::OnceLock,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -69,6 +70,10 @@ pub(crate) struct Spinner {
 const SOON: Duration = Duration::from_micros(120);
 /// Spins without a pause, at the beginning of each wait.
 const EAGER: u32 = 256;
+/// Every so often after that, another thread that waits for this core may run.
+const YIELD_EVERY: u32 = 32;
+/// Looks in each of those: about as long as one with a pause.
+const EAGER_LOOKS: u32 = 16;
 const LIMIT_MIN: u32 = 64;
 const LIMIT_MAX: u32 = 1 << 14;
 
@@ -93,14 +98,24 @@ impl Spinner {
             return false;
         }
         self.spun = self.spun.saturating_add(1);
-        // What comes at once is not waited for with pauses, which are as long as a message.
+        // What comes at once is not waited for with pauses, which are as long as a message. What does not may wait for this core.
         if self.spun > EAGER {
-            hint::spin_loop();
+            let may_yield = self.style != WaitStyle::Spin || is_alone();
+            if may_yield && self.spun.is_multiple_of(YIELD_EVERY) {
+                thread::yield_now();
+            } else {
+                hint::spin_loop();
+            }
         }
         self.style != WaitStyle::Spin || !self.spun.is_multiple_of(1024) || {
             self.spun = 0;
             true
         }
+    }
+
+    /// How often to look for what is waited for, before one spins again. At first nothing else is done.
+    pub(crate) fn looks(&self) -> u32 {
+        if self.spun > EAGER { 1 } else { EAGER_LOOKS }
     }
 
     /// Whether it is time to look at the clock.

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +13,7 @@ use std::{
 use keyway::{
     Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, Queue, QueueOptions, Rights, Sender,
     SenderOptions, Terms, WaitStyle,
-    abi::{QueueOrder, request::Audience},
+    abi::{LaneId, QueueOrder, request::Audience},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -128,7 +130,7 @@ fn of_many_lanes_all_that_is_sent_arrives_in_its_order() {
         }
         senders
     });
-    let mut next = std::collections::BTreeMap::new();
+    let mut next = BTreeMap::new();
     let mut inbox = Inbox::new();
     let mut left = 100 * per_lane as usize;
     while left > 0 {
@@ -303,4 +305,58 @@ fn calls_and_capabilities_come_out_of_an_inbox_too() {
     assert_eq!(inbox.get(0).unwrap().payload, b"take it");
     let capabilities = inbox.take_capabilities(0);
     assert!(capabilities.len() == 1 && capabilities[0].is_ok(), "{capabilities:?}");
+}
+
+#[test]
+fn each_message_is_handed_on_once_and_in_its_lanes_order() {
+    let mut stage = Stage::new(QueueOptions::default());
+    let mut senders = two(&stage, [0, 0]);
+    let rounds = 200_u32;
+    for number in 0..rounds {
+        for sender in &mut senders {
+            let payload = number.to_le_bytes();
+            // Flags make a record longer, and take it out of the ordinary.
+            let flags = u16::from(number % 7 == 3);
+            sender.send_message(&Outgoing { payload: &payload, flags, ..Outgoing::default() }).unwrap();
+        }
+    }
+    let mut got: BTreeMap<LaneId, Vec<u32>> = BTreeMap::new();
+    let mut total = 0;
+    while total < 2 * rounds as usize {
+        let max = 1 + total % 37;
+        let mut handed_on = 0;
+        let count = stage.queue.receive_each_timeout(max, SOON, |received| {
+            let number = u32::from_le_bytes(received.payload.try_into().unwrap());
+            assert_eq!(received.flags, u16::from(number % 7 == 3));
+            got.entry(received.lane).or_default().push(number);
+            handed_on += 1;
+        });
+        assert_eq!(count.unwrap(), handed_on);
+        assert!((1..=max).contains(&handed_on));
+        total += handed_on;
+    }
+    for sender in &mut senders {
+        assert_eq!(got[&sender.lane()], (0..rounds).collect::<Vec<_>>());
+        assert_eq!(sender.acknowledged().messages, u64::from(rounds));
+    }
+    let nothing = |_: keyway::Received<'_>| panic!("there was nothing more");
+    assert!(matches!(stage.queue.try_receive_each(9, nothing), Err(Error::WouldBlock)));
+    let waited = stage.queue.receive_each_timeout(9, Duration::from_millis(5), nothing);
+    assert!(matches!(waited, Err(Error::TimedOut(_))), "{waited:?}");
+}
+
+#[test]
+fn what_was_being_handed_on_when_it_panicked_is_received_again() {
+    let mut stage = Stage::new(QueueOptions::default());
+    let [mut sender, _other] = two(&stage, [0, 0]);
+    sender.send(b"zero").unwrap();
+    assert_eq!(stage.queue.receive_ref_timeout(SOON).unwrap().payload, b"zero");
+    sender.send_batch(&[b"one", b"two", b"three"]).unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        stage.queue.receive_each(8, |received| assert_ne!(received.payload, b"two", "as it is meant to"))
+    }));
+    assert!(panicked.is_err());
+    let mut got = Vec::new();
+    stage.queue.receive_each_timeout(8, SOON, |received| got.push(received.payload.to_vec())).unwrap();
+    assert_eq!(got, [&b"one"[..], b"two", b"three"]);
 }

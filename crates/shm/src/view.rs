@@ -48,14 +48,14 @@ mod word;
 #[cfg(not(loom))]
 pub use self::mapped::{LINE_BYTES, Own, View};
 #[cfg(loom)]
-pub(crate) use self::modelled::{Appender, Records};
+pub(crate) use self::modelled::{Appender, OwnRecords, Records};
 #[cfg(loom)]
 pub use self::modelled::{Own, View};
 pub(crate) use self::order::full_fence;
 #[cfg(not(loom))]
 pub use self::piece::Piece;
 #[cfg(not(loom))]
-pub(crate) use self::records::{Appender, Records};
+pub(crate) use self::records::{Appender, OwnRecords, Records};
 pub use self::word::Word;
 
 /// What this process may do with the memory of a view.

@@ -163,16 +163,31 @@ fn receive(
 enum Way {
     Receive,
     Plain,
+    Each,
     Many,
 }
 
-const WAYS: [Way; 3] = [Way::Receive, Way::Plain, Way::Many];
+const WAYS: [Way; 4] = [Way::Receive, Way::Plain, Way::Each, Way::Many];
 
 /// Takes the next message if there is one: its type.
 fn take(receiver: &mut LaneReceiver, way: Way, out: &mut Vec<u8>) -> Result<Option<u32>, ReceiveError> {
     match way {
         Way::Receive => Ok(receiver.try_receive(out)?.map(|header| header.message_type)),
-        Way::Plain => Ok(receiver.take_plain(out)),
+        Way::Plain => Ok(receiver.take_plain(out).map(|(message_type, len)| {
+            out.truncate(len);
+            message_type
+        })),
+        Way::Each => {
+            let mut got = None;
+            let mut all = Vec::new();
+            receiver.take_each(&mut all, 1, |message_type, payload| {
+                got = Some(message_type);
+                out.clear();
+                out.extend_from_slice(payload);
+                ControlFlow::Continue(())
+            });
+            Ok(got)
+        }
         Way::Many => {
             let mut got = None;
             out.clear();

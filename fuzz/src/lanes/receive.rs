@@ -54,7 +54,10 @@ impl Receiving<'_> {
             10 => self.memories.change_verdict(bytes.byte()?),
             11..14 => self.try_receive(),
             14 => self.receive_into(usize::from(bytes.byte()?) * 4),
-            15 => self.take_plain(),
+            15 => match bytes.byte()? {
+                255 => self.take_plain(),
+                max => self.take_each(max.into()),
+            },
             16 => self.peek(),
             17 => self.peek_more(usize::from(bytes.word()?)),
             18 | 19 => {
@@ -123,6 +126,19 @@ impl Receiving<'_> {
     fn take_plain(&mut self) {
         let got = self.lane.take_plain(&mut self.out);
         assert!(got.is_none() || self.last.is_none());
+        assert!(got.is_none_or(|(_, len)| len <= self.out.len()));
+        self.peeked = 0;
+    }
+
+    fn take_each(&mut self, max: usize) {
+        let (mut count, taken) = (0, self.lane.taken());
+        let handed_on = self.lane.take_each(&mut self.out, max, |_, payload| {
+            assert!(payload.len() < RING_BYTES as usize);
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        assert!(count == handed_on && count <= max && self.lane.taken() == taken + count as u64);
+        assert!(count == 0 || self.last.is_none());
         self.peeked = 0;
     }
 

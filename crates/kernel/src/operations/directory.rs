@@ -109,19 +109,19 @@ impl Kernel {
 
     /// The badge of a process for a name: the same each time.
     fn commit_badge(&mut self, holder: ProcessNumber, name: ObjectId) -> Badge {
-        let next = Badge(self.last_number + 1);
-        // INVARIANT: `check_name` found it to be a name.
-        let Body::ServiceName(entry) = &mut self.object_mut(name).body else {
-            unreachable!("a name is a name")
-        };
-        let badge = *entry.badges.entry(holder).or_insert(next);
-        if badge == next {
-            self.last_number += 1;
-            let process = self.process_mut(holder);
-            process.badged.insert(name);
-            let account = process.account;
-            self.accounts.charge(account, Charge::DERIVATION);
+        // INVARIANT a-name-is-a-name: `check_name` found it to be one.
+        const IS_NAME: &str = "INVARIANT a-name-is-a-name";
+        let Body::ServiceName(entry) = &self.object(name).body else { unreachable!("{IS_NAME}") };
+        if let Some(badge) = entry.badges.get(&holder) {
+            return *badge;
         }
+        let badge = Badge(self.next_number());
+        let Body::ServiceName(entry) = &mut self.object_mut(name).body else { unreachable!("{IS_NAME}") };
+        entry.badges.insert(holder, badge);
+        let process = self.process_mut(holder);
+        process.badged.insert(name);
+        let account = process.account;
+        self.accounts.charge(account, Charge::DERIVATION);
         badge
     }
 

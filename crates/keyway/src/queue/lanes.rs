@@ -192,6 +192,20 @@ impl Lanes {
         }
     }
 
+    /// The lane whose turn it still is, where that takes no search, and whether it is the one hot lane: such a lane pays
+    /// nothing.
+    #[inline]
+    pub(super) fn current(&self) -> Option<(usize, bool)> {
+        if let Some(slot) = self.only() {
+            return Some((slot, true));
+        }
+        if self.order == QueueOrder::Priority {
+            return None;
+        }
+        let slot = *self.hot.get(self.turn)?;
+        self.get(slot)?.credit.is_left().then_some((slot, false))
+    }
+
     /// The lane to be taken from next. It may turn out to have nothing for the user.
     pub(super) fn next(&mut self) -> Option<usize> {
         let top = match self.order {

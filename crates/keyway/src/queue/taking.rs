@@ -18,38 +18,124 @@ use crate::{
 };
 
 impl Queue {
-    #[inline]
     pub(super) fn receive_ref_until(&mut self, until: Until) -> Result<Received<'_>, Error> {
-        if let Some((slot, message_type)) = self.take_plain() {
-            return self.lend(Taken { slot, message_type, flags: 0, skip_bytes: 0 });
-        }
         let mut asleep_since = None;
-        let taken = loop {
+        loop {
+            if let Some(plain) = self.take_plain() {
+                self.spinner.settle(asleep_since);
+                return self.lend_plain(plain);
+            }
             if let Some(taken) = self.take_ref()? {
                 self.spinner.settle(asleep_since);
-                break taken;
+                return self.lend(taken);
             }
             self.wait_once(until, &mut asleep_since)?;
-        };
-        self.lend(taken)
+        }
     }
 
-    /// The ordinary case of `take_ref`: nothing is new, and the only lane has a plain message.
+    /// The ordinary case of `take_ref`: nothing is new, and the lane whose turn it is has a plain message.
     #[inline]
-    pub(super) fn take_plain(&mut self) -> Option<(usize, u32)> {
+    pub(super) fn take_plain(&mut self) -> Option<Plain> {
         if !self.is_caught_up() {
             return None;
         }
-        let slot = self.lanes.only()?;
+        let (slot, is_only) = self.lanes.current()?;
         let lane = self.lanes.get_mut(slot)?;
-        let message_type = lane.receiver.take_plain(&mut self.buffer)?;
+        let (message_type, payload_bytes) = lane.receiver.take_plain(&mut self.scratch)?;
+        if !is_only {
+            lane.credit.pay(payload_bytes);
+        }
         lane.is_busy = true;
         if lane.receiver.must_wake_sender().is_some() {
             // Whoever sleeps wakes by itself after a while; nothing is lost if this fails.
             let _ = self.wake_sender(slot);
         }
         self.count(1);
-        Some((slot, message_type))
+        Some(Plain { slot, message_type, payload_bytes })
+    }
+
+    #[inline]
+    pub(super) fn receive_each_until(
+        &mut self,
+        max: usize,
+        until: Until,
+        mut each: impl FnMut(Received<'_>),
+    ) -> Result<usize, Error> {
+        let mut asleep_since = None;
+        loop {
+            let count = self.take_each(max, &mut each)?;
+            if count > 0 || max == 0 {
+                self.spinner.settle(asleep_since);
+                return Ok(count);
+            }
+            self.wait_once(until, &mut asleep_since)?;
+        }
+    }
+
+    /// Hands on up to `max` messages from the lanes, each in its turn.
+    #[inline]
+    pub(super) fn take_each(
+        &mut self,
+        max: usize,
+        each: &mut impl FnMut(Received<'_>),
+    ) -> Result<usize, Error> {
+        let mut count = 0;
+        while count < max {
+            count += self.take_each_plain(max - count, each);
+            let is_done = count > 0 && self.lanes.only().is_some();
+            if count >= max || is_done {
+                break;
+            }
+            match self.take_ref() {
+                Ok(None) => break,
+                Ok(Some(taken)) => {
+                    each(self.lend(taken)?);
+                    count += 1;
+                }
+                // What is lost is told again.
+                Err(_) if count > 0 => break,
+                Err(lost) => return Err(lost),
+            }
+        }
+        Ok(count)
+    }
+
+    /// The ordinary case, as `take_plain`, of one lane.
+    #[inline]
+    fn take_each_plain(&mut self, max: usize, each: &mut impl FnMut(Received<'_>)) -> usize {
+        if !self.is_caught_up() {
+            return 0;
+        }
+        let Some((slot, is_only)) = self.lanes.current() else { return 0 };
+        let Some(super::lanes::Lane { peer, receiver, credit, is_busy, .. }) = self.lanes.get_mut(slot)
+        else {
+            return 0;
+        };
+        let count = receiver.take_each(&mut self.scratch, max, |message_type, payload| {
+            each(Received {
+                payload,
+                message_type,
+                flags: 0,
+                badge: peer.badge,
+                lane: peer.lane,
+                sender: &peer.identity,
+                index: 0,
+            });
+            if is_only {
+                return ControlFlow::Continue(());
+            }
+            credit.pay(payload.len());
+            if credit.is_left() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if count > 0 {
+            *is_busy = true;
+            if receiver.must_wake_sender().is_some() {
+                // As in `take_plain`.
+                let _ = self.wake_sender(slot);
+            }
+            self.count(count);
+        }
+        count
     }
 
     /// Takes the next message into the queue's buffer, each lane in its turn.
@@ -86,6 +172,20 @@ impl Queue {
             payload: &self.buffer[taken.skip_bytes..],
             message_type: taken.message_type,
             flags: (taken.flags & flags::USER) as u16,
+            badge: lane.peer.badge,
+            lane: lane.peer.lane,
+            sender: &lane.peer.identity,
+            index: 0,
+        })
+    }
+
+    #[inline]
+    pub(super) fn lend_plain(&self, plain: Plain) -> Result<Received<'_>, Error> {
+        let Some(lane) = self.lanes.get(plain.slot) else { return Err(Error::WouldBlock) };
+        Ok(Received {
+            payload: &self.scratch[..plain.payload_bytes],
+            message_type: plain.message_type,
+            flags: 0,
             badge: lane.peer.badge,
             lane: lane.peer.lane,
             sender: &lane.peer.identity,
@@ -319,6 +419,14 @@ impl Queue {
             Err(fault) => Meaning::Fault(fault),
         }
     }
+}
+
+/// A message whose bytes are the first of the queue's scratch memory.
+#[derive(Clone, Copy)]
+pub(super) struct Plain {
+    slot: usize,
+    message_type: u32,
+    payload_bytes: usize,
 }
 
 /// A message whose bytes are in the queue's buffer.

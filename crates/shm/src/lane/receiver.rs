@@ -18,7 +18,7 @@
 //! 3. `peeked_messages` records lie in the `peeked_bytes` from `tail` on, each judged.
 
 use alloc::vec::Vec;
-use core::{ops::ControlFlow, sync::atomic::Ordering};
+use core::{hint, ops::ControlFlow, sync::atomic::Ordering};
 
 use keyway_abi::layout::{self, COMMIT_BYTES, RING_RESERVED_BYTES};
 
@@ -32,6 +32,9 @@ use crate::{
     status::{Status, Verdict},
     view::{Appender, Records, View, Word},
 };
+
+/// What a processor fetches at a time. Where it is more, [`LaneReceiver::watch`] touches the same line twice.
+const LINE_BYTES: u32 = 64;
 
 /// The receiving end of one lane.
 #[derive(Debug)]
@@ -218,26 +221,21 @@ impl LaneReceiver {
         // All in registers: where the next record begins depends on what the last one said.
         let mut out = Appender::new(out);
         let mut peeked_bytes = self.peeked_bytes;
-        let bytes_max = self.records.bytes() - RING_RESERVED_BYTES as u32;
+        let bytes_max = self.bytes_max();
         let mut flow = ControlFlow::Continue(());
         let mut count = 0;
         while count < max {
             let at = self.tail.wrapping_add(peeked_bytes);
-            // The order is the promise, as in `next_record`.
-            let word = self.records.load(at);
-            if self.status.verdict() != Verdict::Live {
-                break;
-            }
-            let Some((message_type, payload_bytes)) = Commit::plain(word) else { break };
-            let record_bytes = record_bytes(COMMIT_BYTES as u32, payload_bytes);
-            if record_bytes > bytes_max - peeked_bytes {
-                break;
-            }
+            let Some(record) = self.plain_record(at, bytes_max - peeked_bytes) else { break };
             let start = out.len();
-            out.append(&self.records, at.wrapping_add(COMMIT_BYTES as u32), payload_bytes as usize);
-            peeked_bytes += record_bytes;
+            out.append(&self.records, at.wrapping_add(COMMIT_BYTES as u32), record.payload_bytes);
+            peeked_bytes += record.whole_bytes;
             count += 1;
-            flow = each(start, out.len(), RecordHeader { message_type, flags: 0, ticket: 0 });
+            flow = each(
+                start,
+                out.len(),
+                RecordHeader { message_type: record.message_type, flags: 0, ticket: 0 },
+            );
             if flow.is_break() {
                 break;
             }
@@ -247,21 +245,58 @@ impl LaneReceiver {
         (count, flow)
     }
 
-    /// Takes the next message in place of what `out` held if that is the ordinary case: a message without flags and ticket on
-    /// an open lane. Answers its type. Whoever gets none asks [`LaneReceiver::peek`].
+    /// Takes the next message if that is the ordinary case: one without flags and ticket on an open lane. Answers its type and
+    /// how many bytes it has, which are then the first of `out`; that is never made shorter. Whoever gets none asks
+    /// [`LaneReceiver::peek`].
     ///
     /// After a message ask [`LaneReceiver::must_wake_sender`].
     #[inline(always)]
-    pub fn take_plain(&mut self, out: &mut Vec<u8>) -> Option<u32> {
+    pub fn take_plain(&mut self, out: &mut Vec<u8>) -> Option<(u32, usize)> {
         self.forget();
-        // Nothing is copied unless there is something.
-        if self.records.peek(self.tail) == 0 {
-            return None;
+        let at = self.tail;
+        let Plain { message_type, payload_bytes, whole_bytes } = self.plain_record(at, self.bytes_max())?;
+        self.records.take(at.wrapping_add(COMMIT_BYTES as u32), payload_bytes, out);
+        self.advance(whole_bytes, 1);
+        Some((message_type, payload_bytes))
+    }
+
+    /// Takes up to `max` messages as [`LaneReceiver::take_plain`] does, and hands each to `each` with its type, until that says to
+    /// stop. Answers how many.
+    ///
+    /// They are acknowledged together, at the end or when they fill a quarter of the ring. What was not acknowledged when `each`
+    /// panicked is received again.
+    ///
+    /// After a message ask [`LaneReceiver::must_wake_sender`].
+    #[inline]
+    pub fn take_each(
+        &mut self,
+        out: &mut Vec<u8>,
+        max: usize,
+        mut each: impl FnMut(u32, &[u8]) -> ControlFlow<()>,
+    ) -> usize {
+        self.forget();
+        let (mut taken_bytes, mut taken) = (0, 0);
+        let mut left = max;
+        while left > 0 {
+            let at = self.tail.wrapping_add(taken_bytes);
+            let Some(record) = self.plain_record(at, self.bytes_max() - taken_bytes) else { break };
+            self.records.take(at.wrapping_add(COMMIT_BYTES as u32), record.payload_bytes, out);
+            taken_bytes += record.whole_bytes;
+            taken += 1;
+            left -= 1;
+            let flow = each(record.message_type, &out[..record.payload_bytes]);
+            if taken_bytes >= self.records.bytes() / 4 {
+                self.advance(taken_bytes, taken);
+                (taken_bytes, taken) = (0, 0);
+            }
+            if flow.is_break() {
+                break;
+            }
         }
-        out.clear();
-        let message_type = self.copy_plain(out)?;
-        self.acknowledge();
-        Some(message_type)
+        if taken > 0 {
+            self.advance(taken_bytes, taken);
+        }
+        max - left
     }
 
     /// Forgets what was peeked and not acknowledged: it will be received again.
@@ -276,9 +311,15 @@ impl LaneReceiver {
         if !self.has_peeked() {
             return;
         }
-        self.tail = self.tail.wrapping_add(self.peeked_bytes);
-        self.taken += self.peeked_messages;
+        self.advance(self.peeked_bytes, self.peeked_messages);
         self.forget();
+    }
+
+    /// Gives the space of so many messages back to the sender.
+    #[inline(always)]
+    fn advance(&mut self, bytes: u32, messages: u64) {
+        self.tail = self.tail.wrapping_add(bytes);
+        self.taken += messages;
         self.own.messages.store(self.taken as u32, Ordering::Relaxed);
         // SYNC lane-acknowledge: our copy of the record, and the count, before the position that frees its space.
         self.own.position.store(self.tail, Ordering::Release);
@@ -336,6 +377,21 @@ impl LaneReceiver {
         !matches!(self.state, State::Open)
             || self.records.peek(at) != 0
             || self.status.verdict() != Verdict::Live
+    }
+
+    /// Looks up to `looks` times, one after the other, whether a message, or an end, may be there: [`LaneReceiver::is_ready`]
+    /// for one who has nothing else to do.
+    ///
+    /// Each look also touches the line behind the one that is waited for, so that both are on their way at the same time when
+    /// a message comes that lies in two.
+    #[inline]
+    pub fn watch(&self, looks: u32) -> bool {
+        let at = self.tail.wrapping_add(self.peeked_bytes);
+        let behind = at.wrapping_add(LINE_BYTES);
+        (0..looks).any(|_| {
+            hint::black_box(self.records.peek(behind));
+            self.records.peek(at) != 0 || self.status.verdict() != Verdict::Live
+        }) || self.is_ready()
     }
 
     /// How many messages were taken.
@@ -409,25 +465,17 @@ impl LaneReceiver {
         Ok(())
     }
 
-    /// Copies out the next record if it is the ordinary case: a plain record of an open lane. Answers its message type. Whoever
-    /// gets none asks `next_record`, which judges what it is.
+    /// The record at `at` if it is the ordinary case: a plain one, of at most so many bytes, of an open lane. Whoever gets none
+    /// asks `next_record`, which judges what it is.
     #[inline(always)]
-    fn copy_plain(&mut self, out: &mut Vec<u8>) -> Option<u32> {
-        let at = self.tail.wrapping_add(self.peeked_bytes);
+    fn plain_record(&self, at: u32, bytes_max: u32) -> Option<Plain> {
         // The order is the promise, as in `next_record`.
         let word = self.records.load(at);
-        if self.status.verdict() != Verdict::Live || !matches!(self.state, State::Open) {
-            return None;
-        }
-        let (message_type, payload_bytes) = Commit::plain(word)?;
-        let record_bytes = record_bytes(COMMIT_BYTES as u32, payload_bytes);
-        if record_bytes > self.committed_bytes_max() {
-            return None;
-        }
-        self.records.append(at.wrapping_add(COMMIT_BYTES as u32), payload_bytes as usize, out);
-        self.peeked_bytes += record_bytes;
-        self.peeked_messages += 1;
-        Some(message_type)
+        let is_live = self.status.verdict() == Verdict::Live && matches!(self.state, State::Open);
+        let (message_type, payload_bytes) = Commit::plain(word).filter(|_| is_live)?;
+        let whole_bytes = record_bytes(COMMIT_BYTES as u32, payload_bytes);
+        let payload_bytes = payload_bytes as usize;
+        (whole_bytes <= bytes_max).then_some(Plain { message_type, payload_bytes, whole_bytes })
     }
 
     /// The next record that may be delivered, its first words copied and judged.
@@ -527,7 +575,13 @@ impl LaneReceiver {
     /// How much an honest sender can have committed behind what was peeked.
     #[inline]
     fn committed_bytes_max(&self) -> u32 {
-        self.records.bytes() - RING_RESERVED_BYTES as u32 - self.peeked_bytes
+        self.bytes_max() - self.peeked_bytes
+    }
+
+    /// How much an honest sender can have committed.
+    #[inline]
+    fn bytes_max(&self) -> u32 {
+        self.records.bytes() - RING_RESERVED_BYTES as u32
     }
 
     /// Judges the word that commits the record at `at`, and copies what is behind it in an extended one.
@@ -578,6 +632,14 @@ impl LaneReceiver {
         self.state = State::Faulted(fault);
         ReceiveError::Fault(fault)
     }
+}
+
+/// A record of the ordinary case.
+struct Plain {
+    message_type: u32,
+    payload_bytes: usize,
+    /// With header and padding.
+    whole_bytes: u32,
 }
 
 /// What a judged word commits.

@@ -9,7 +9,7 @@
 //! 3. The word at `head` is 0 in the ring.
 //! 4. After `state` has left `Open`, no memory is written except `waiting`, and `acknowledged` stays.
 
-use core::sync::atomic::Ordering;
+use core::{hint, sync::atomic::Ordering};
 
 use keyway_abi::layout::{self, COMMIT_BYTES, EXTENSION_BYTES, RING_RESERVED_BYTES};
 
@@ -21,15 +21,18 @@ use crate::{
         record::{padding, record_bytes},
     },
     status::{Status, Verdict},
-    view::{Own, Records, View, Word},
+    view::{Own, OwnRecords, View, Word},
 };
+
+/// Pauses between two looks of [`LaneSender::watch`].
+const PAUSES: u32 = 4;
 
 /// The sending end of one lane.
 #[derive(Debug)]
 pub struct LaneSender {
     /// Held, so that nobody else has it.
     _memory: Own,
-    records: Records,
+    records: OwnRecords,
     own: Desk,
     peer: Desk,
     status: Status,
@@ -70,8 +73,9 @@ impl LaneSender {
         barrier: Barrier,
     ) -> Result<Self, LaneShapeError> {
         check_writable(ring.view())?;
+        let records = check_shape(ring.all(), ack, ring_bytes)?;
         Ok(Self {
-            records: check_shape(ring.all(), ack, ring_bytes)?,
+            records: OwnRecords::new(records).ok_or(LaneShapeError::NotWritable)?,
             own: Desk::new(ring.view(), barrier)?,
             peer: Desk::new(ack, barrier)?,
             _memory: ring,
@@ -94,20 +98,32 @@ impl LaneSender {
     /// `TooLarge` for this message and the rest for the lane.
     #[inline]
     pub fn try_send(&mut self, header: RecordHeader, payload: &[u8]) -> Result<(), SendError> {
-        // The ordinary case has nothing to say but that it is done. The word before the commit, as in `try_send_parts`.
-        if matches!(self.state, State::Open)
-            && self.status.verdict() == Verdict::Live
-            && !header.is_extended()
-            && payload.len() <= self.payload_bytes_max()
-        {
-            let whole_bytes = record_bytes(COMMIT_BYTES as u32, payload.len() as u32);
-            if self.free_bytes() >= whole_bytes + RING_RESERVED_BYTES as u32 {
-                self.records.write(self.head.wrapping_add(COMMIT_BYTES as u32), payload);
-                self.commit(header.commit_plain(payload.len() as u32), whole_bytes, 1);
-                return Ok(());
-            }
+        if !header.is_extended() && self.send_plain(header.message_type, payload) {
+            return Ok(());
         }
         self.try_send_parts(header, &[payload])
+    }
+
+    /// Sends one message without flags and ticket if that is the ordinary case: an open lane in which there is room as far as
+    /// is known. Whoever is told that it is not asks [`LaneSender::try_send`].
+    ///
+    /// After success ask [`LaneSender::must_wake_receiver`].
+    #[inline(always)]
+    pub fn send_plain(&mut self, message_type: u32, payload: &[u8]) -> bool {
+        // The word before the commit, as in `try_send_parts`.
+        if !matches!(self.state, State::Open) || self.status.verdict() != Verdict::Live {
+            return false;
+        }
+        // No slice is so long that this overflows.
+        let whole_bytes = (payload.len() + COMMIT_BYTES).next_multiple_of(layout::RECORD_ALIGN_BYTES);
+        // At most a ring's worth, or it does not fit.
+        if whole_bytes + RING_RESERVED_BYTES > self.free_bytes() as usize {
+            return false;
+        }
+        self.records.write(self.head.wrapping_add(COMMIT_BYTES as u32), payload);
+        let header = RecordHeader { message_type, ..RecordHeader::default() };
+        self.commit(header.commit_plain(payload.len() as u32), whole_bytes as u32, 1);
+        true
     }
 
     /// As [`LaneSender::try_send`], of a payload in several parts, each but the last a multiple of 8 bytes long.
@@ -234,6 +250,23 @@ impl LaneSender {
             let _ = self.look();
         }
         Acknowledged { messages: self.acknowledged, sent: self.sent }
+    }
+
+    /// Looks up to `looks` times, with pauses between, whether there is room for what was [`SendError::Full`] and for some more:
+    /// for one who has nothing else to do.
+    ///
+    /// Each look takes from the receiver what it stores with each message, and costs it more than the message. So a sender waits
+    /// for a quarter of the ring, if it need not wait long.
+    pub fn watch(&mut self, needed_bytes: u32, looks: u32) {
+        let needed_bytes = needed_bytes.max(self.records.bytes() / 4);
+        for _ in 0..looks {
+            if self.check_open().is_err() || self.look().is_err() || self.free_bytes() >= needed_bytes {
+                return;
+            }
+            for _ in 0..PAUSES {
+                hint::spin_loop();
+            }
+        }
     }
 
     /// Announces that this side will sleep until there is room. A barrier must follow ([`own_barrier`](super::own_barrier)

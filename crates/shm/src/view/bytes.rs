@@ -128,27 +128,43 @@ unsafe fn copy_words(from: *const u8, to: *mut u8, words: usize) {
         return;
     }
     let (mut from, mut to) = (from, to);
-    let mut pairs = words / 2;
-    if pairs > 0 {
-        // SAFETY: reads and writes the first `pairs * 16` of those bytes, and leaves the pointers behind them.
+    for _ in 0..words / 8 {
+        // SAFETY: the next eight words of those, before which the pointers are.
         unsafe {
             asm!(
-                "2:",
-                "movups {both}, [{from}]",
-                "movups [{to}], {both}",
-                "add {from}, 16",
-                "add {to}, 16",
-                "dec {pairs}",
-                "jnz 2b",
-                both = out(xmm_reg) _,
-                from = inout(reg) from,
-                to = inout(reg) to,
-                pairs = inout(reg) pairs,
-                options(nostack)
+                "movups {a}, [{from}]",
+                "movups {b}, [{from} + 16]",
+                "movups {c}, [{from} + 32]",
+                "movups {d}, [{from} + 48]",
+                "movups [{to}], {a}",
+                "movups [{to} + 16], {b}",
+                "movups [{to} + 32], {c}",
+                "movups [{to} + 48], {d}",
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                c = out(xmm_reg) _,
+                d = out(xmm_reg) _,
+                from = in(reg) from,
+                to = in(reg) to,
+                options(nostack, preserves_flags)
             );
         }
+        (from, to) = (from.wrapping_add(8 * WORD), to.wrapping_add(8 * WORD));
     }
-    let _ = pairs;
+    for _ in 0..words % 8 / 2 {
+        // SAFETY: the next two words of those.
+        unsafe {
+            asm!(
+                "movups {both}, [{from}]",
+                "movups [{to}], {both}",
+                both = out(xmm_reg) _,
+                from = in(reg) from,
+                to = in(reg) to,
+                options(nostack, preserves_flags)
+            );
+        }
+        (from, to) = (from.wrapping_add(2 * WORD), to.wrapping_add(2 * WORD));
+    }
     if !words.is_multiple_of(2) {
         // SAFETY: reads and writes the last word of those bytes.
         unsafe {

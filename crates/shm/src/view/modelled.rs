@@ -8,7 +8,7 @@
 //! Only the words that lanes and broker pages use exist, because loom pays for each.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::sync::atomic::Ordering;
+use core::{ops::Deref, sync::atomic::Ordering};
 
 use keyway_abi::layout;
 use loom::{
@@ -185,6 +185,47 @@ impl Records {
         self.word(position).commit.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn append(&self, position: u32, len: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + len, 0);
+        self.read(position, &mut out[start..]);
+    }
+
+    pub(crate) fn take(&self, position: u32, len: usize, out: &mut Vec<u8>) {
+        out.resize(out.len().max(len), 0);
+        self.read(position, &mut out[..len]);
+    }
+
+    pub(crate) fn read(&self, position: u32, out: &mut [u8]) {
+        for (index, part) in out.chunks_mut(WORD).enumerate() {
+            let place = self.word(position.wrapping_add((index * WORD) as u32));
+            let word = place.bytes.with(|_| place.commit.load(Ordering::Relaxed));
+            part.copy_from_slice(&word.to_ne_bytes()[..part.len()]);
+        }
+    }
+
+    fn word(&self, position: u32) -> &RecordWord {
+        &self.memory.records[(position & (self.ring_bytes - 1)) as usize / WORD]
+    }
+}
+
+/// The records of a ring that this thread writes.
+#[derive(Debug)]
+pub(crate) struct OwnRecords(Records);
+
+impl Deref for OwnRecords {
+    type Target = Records;
+
+    fn deref(&self) -> &Records {
+        &self.0
+    }
+}
+
+impl OwnRecords {
+    pub(crate) fn new(records: Records) -> Option<Self> {
+        Some(Self(records))
+    }
+
     pub(crate) fn store(&mut self, position: u32, word: u64) {
         self.word(position).commit.store(word, Ordering::Relaxed);
     }
@@ -210,24 +251,6 @@ impl Records {
     /// As above.
     pub(crate) fn slice_mut(&mut self, _position: u32, _len: usize) -> Option<&mut [u8]> {
         None
-    }
-
-    pub(crate) fn append(&self, position: u32, len: usize, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.resize(start + len, 0);
-        self.read(position, &mut out[start..]);
-    }
-
-    pub(crate) fn read(&self, position: u32, out: &mut [u8]) {
-        for (index, part) in out.chunks_mut(WORD).enumerate() {
-            let place = self.word(position.wrapping_add((index * WORD) as u32));
-            let word = place.bytes.with(|_| place.commit.load(Ordering::Relaxed));
-            part.copy_from_slice(&word.to_ne_bytes()[..part.len()]);
-        }
-    }
-
-    fn word(&self, position: u32) -> &RecordWord {
-        &self.memory.records[(position & (self.ring_bytes - 1)) as usize / WORD]
     }
 }
 

@@ -6,10 +6,11 @@
 //! # Invariants
 //! 1. `base` is valid for reads of `ring_bytes` bytes (for writes too if `access` is `Write`) while `keep` lives.
 //! 2. `ring_bytes` is a power of two and at least 8; `base` is aligned to 8.
-//! 3. Nothing is stored while `access` is `Read`.
+//! 3. Nothing is stored while `access` is `Read`: only [`OwnRecords`] stores.
 
 use alloc::vec::Vec;
 use core::{
+    ops::Deref,
     ptr::NonNull,
     slice,
     sync::atomic::{AtomicU64, Ordering},
@@ -83,74 +84,50 @@ impl Records {
         self.word(position).load(Ordering::Relaxed)
     }
 
-    /// Stores a word that becomes visible with the next [`Records::publish`].
-    #[inline]
-    pub(crate) fn store(&mut self, position: u32, word: u64) {
-        self.assert_writable();
-        self.word(position).store(word, Ordering::Relaxed);
-    }
-
-    /// Stores a word after all that was stored before.
-    #[inline]
-    pub(crate) fn publish(&mut self, position: u32, word: u64) {
-        self.assert_writable();
-        order::publish(self.word(position), word);
-    }
-
-    /// Copies `bytes` into the ring from `position` on, and zeroes up to the end of the last word: nothing of an
-    /// earlier record stays in the padding.
-    #[inline(always)]
-    pub(crate) fn write(&mut self, position: u32, bytes: &[u8]) {
-        self.assert_writable();
-        if bytes.len() <= self.bytes_to_end(position) as usize {
-            self.put(position, bytes);
-        } else {
-            self.write_around(position, bytes);
-        }
-    }
-
-    #[cold]
-    fn write_around(&mut self, position: u32, bytes: &[u8]) {
-        let (first, second) = bytes.split_at(self.bytes_to_end(position) as usize);
-        self.put(position, first);
-        self.put(0, second);
-    }
-
-    /// The `len` bytes from `position` on, which this process has written. `None` where they are not in one piece, or
-    /// another process writes them.
-    pub(crate) fn slice(&self, position: u32, len: usize) -> Option<&[u8]> {
-        if self.access != Access::Write || len > self.bytes_to_end(position) as usize {
-            return None;
-        }
-        let first = self.place(position).as_ptr().cast::<u8>().cast_const();
-        // SAFETY: as in `slice_mut`; whoever could write them needs `self` exclusively, or stores no payload.
-        #[allow(unsafe_code)]
-        let bytes = unsafe { slice::from_raw_parts(first, len) };
-        Some(bytes)
-    }
-
-    /// The `len` bytes from `position` on, to be written in place. `None` where they are not in one piece.
-    pub(crate) fn slice_mut(&mut self, position: u32, len: usize) -> Option<&mut [u8]> {
-        self.assert_writable();
-        if len > self.bytes_to_end(position) as usize {
-            return None;
-        }
-        let first = self.place(position).as_ptr().cast::<u8>();
-        // SAFETY:
-        // 1. The bytes lie between `position` and the ring's end (check, above; type: invariant 1), and may be written
-        //    (check: `assert_writable`).
-        // 2. This process accesses them by no other way meanwhile: `self` is borrowed exclusively, and the memory is
-        //    its owner's alone (caller of `Own::new`, 2). Other processes only read them, which changes nothing here.
-        // 3. All bytes were zeroed by Linux or written since; any are valid.
-        #[allow(unsafe_code)]
-        let bytes = unsafe { slice::from_raw_parts_mut(first, len) };
-        Some(bytes)
-    }
-
     /// Appends the `len` bytes from `position` on, at most a ring's worth, to `out`.
     #[inline]
     pub(crate) fn append(&self, position: u32, len: usize, out: &mut Vec<u8>) {
         Appender::new(out).append(self, position, len);
+    }
+
+    /// Copies the `len` bytes from `position` on, at most a ring's worth, to the beginning of `out`, which is made longer where
+    /// it is too short, and what is behind them up to the end of their last word.
+    #[inline(always)]
+    pub(crate) fn take(&self, position: u32, len: usize, out: &mut Vec<u8>) {
+        let words = len.div_ceil(WORD);
+        let bytes = words * WORD;
+        if bytes > out.len() || bytes > self.bytes_to_end(position) as usize {
+            self.take_around(position, bytes, out);
+            return;
+        }
+        // SAFETY:
+        // 1. So many words lie between `position` and the ring's end (check, above; type: invariant 1), stored by atomics and
+        //    `copy_in` only.
+        // 2. `out` has so many bytes (check, above).
+        #[allow(unsafe_code)]
+        unsafe {
+            copy_out(self.place(position).as_ptr(), out.as_mut_ptr(), words);
+        }
+    }
+
+    #[cold]
+    fn take_around(&self, position: u32, bytes: usize, out: &mut Vec<u8>) {
+        // INVARIANT record-fits-ring: callers have judged the length against the ring.
+        assert!(bytes <= self.ring_bytes as usize, "INVARIANT record-fits-ring");
+        if out.len() < bytes {
+            out.resize(bytes.next_power_of_two(), 0);
+        }
+        let (first, second) = out[..bytes].split_at_mut(bytes.min(self.bytes_to_end(position) as usize));
+        for (at, piece) in [(position, first), (0, second)] {
+            let places = self.words(at, piece.len() / WORD);
+            // SAFETY:
+            // 1. The places are valid (check: `words`), and stored by atomics and `copy_in` only.
+            // 2. The piece has as many words: `bytes`, and what is left of the ring, are multiples of a word's.
+            #[allow(unsafe_code)]
+            unsafe {
+                copy_out(places.as_ptr(), piece.as_mut_ptr(), places.len());
+            }
+        }
     }
 
     /// Copies the bytes from `position` on, at most a ring's worth, into `out`.
@@ -165,24 +142,6 @@ impl Records {
         }
         if !rest.is_empty() {
             rest.copy_from_slice(&self.peek(at).to_ne_bytes()[..rest.len()]);
-        }
-    }
-
-    /// Copies in what does not meet the ring's end.
-    #[inline(always)]
-    fn put(&mut self, position: u32, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<WORD>();
-        let places = self.words(position, words.len());
-        // SAFETY:
-        // 1. The slice has so many words' bytes.
-        // 2. So have the places (check: `words`), which this process alone may write (check: `write`).
-        #[allow(unsafe_code)]
-        unsafe {
-            copy_in(bytes.as_ptr(), places.as_ptr(), places.len());
-        }
-        if !rest.is_empty() {
-            let at = position.wrapping_add((words.len() * WORD) as u32);
-            self.word(at).store(last_word(bytes, rest), Ordering::Relaxed);
         }
     }
 
@@ -223,11 +182,105 @@ impl Records {
             slice::from_raw_parts(self.place(position).as_ptr(), count)
         }
     }
+}
 
+/// The records of a ring that this process writes.
+///
+/// # Invariants
+/// 1. The access of what is below is `Write`.
+#[derive(Debug)]
+pub(crate) struct OwnRecords(Records);
+
+impl Deref for OwnRecords {
+    type Target = Records;
+
+    #[inline(always)]
+    fn deref(&self) -> &Records {
+        &self.0
+    }
+}
+
+impl OwnRecords {
+    /// `None` when another process writes them: a store to a read-only mapping would be a SIGSEGV without a name.
+    pub(crate) fn new(records: Records) -> Option<Self> {
+        (records.access == Access::Write).then_some(Self(records))
+    }
+
+    /// Stores a word that becomes visible with the next [`OwnRecords::publish`].
     #[inline]
-    fn assert_writable(&self) {
-        // INVARIANT store-needs-write: a store to a read-only mapping would be a SIGSEGV without a name.
-        assert!(self.access == Access::Write, "INVARIANT store-needs-write");
+    pub(crate) fn store(&mut self, position: u32, word: u64) {
+        self.word(position).store(word, Ordering::Relaxed);
+    }
+
+    /// Stores a word after all that was stored before.
+    #[inline]
+    pub(crate) fn publish(&mut self, position: u32, word: u64) {
+        order::publish(self.word(position), word);
+    }
+
+    /// Copies `bytes` into the ring from `position` on, and zeroes up to the end of the last word: nothing of an
+    /// earlier record stays in the padding.
+    #[inline(always)]
+    pub(crate) fn write(&mut self, position: u32, bytes: &[u8]) {
+        if bytes.len() <= self.bytes_to_end(position) as usize {
+            self.put(position, bytes);
+        } else {
+            self.write_around(position, bytes);
+        }
+    }
+
+    #[cold]
+    fn write_around(&mut self, position: u32, bytes: &[u8]) {
+        let (first, second) = bytes.split_at(self.bytes_to_end(position) as usize);
+        self.put(position, first);
+        self.put(0, second);
+    }
+
+    /// The `len` bytes from `position` on, which this process has written. `None` where they are not in one piece.
+    pub(crate) fn slice(&self, position: u32, len: usize) -> Option<&[u8]> {
+        if len > self.bytes_to_end(position) as usize {
+            return None;
+        }
+        let first = self.place(position).as_ptr().cast::<u8>().cast_const();
+        // SAFETY: as in `slice_mut`; whoever could write them needs `self` exclusively, or stores no payload.
+        #[allow(unsafe_code)]
+        let bytes = unsafe { slice::from_raw_parts(first, len) };
+        Some(bytes)
+    }
+
+    /// The `len` bytes from `position` on, to be written in place. `None` where they are not in one piece.
+    pub(crate) fn slice_mut(&mut self, position: u32, len: usize) -> Option<&mut [u8]> {
+        if len > self.bytes_to_end(position) as usize {
+            return None;
+        }
+        let first = self.place(position).as_ptr().cast::<u8>();
+        // SAFETY:
+        // 1. The bytes lie between `position` and the ring's end (check, above; invariant 1 of `Records`), and may be
+        //    written (type: invariant 1).
+        // 2. This process accesses them by no other way meanwhile: `self` is borrowed exclusively, and the memory is
+        //    its owner's alone (caller of `Own::new`, 2). Other processes only read them, which changes nothing here.
+        // 3. All bytes were zeroed by Linux or written since; any are valid.
+        #[allow(unsafe_code)]
+        let bytes = unsafe { slice::from_raw_parts_mut(first, len) };
+        Some(bytes)
+    }
+
+    /// Copies in what does not meet the ring's end.
+    #[inline(always)]
+    fn put(&mut self, position: u32, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<WORD>();
+        let places = self.words(position, words.len());
+        // SAFETY:
+        // 1. The slice has so many words' bytes.
+        // 2. So have the places (check: `words`), which this process alone may write (type: invariant 1).
+        #[allow(unsafe_code)]
+        unsafe {
+            copy_in(bytes.as_ptr(), places.as_ptr(), places.len());
+        }
+        if !rest.is_empty() {
+            let at = position.wrapping_add((words.len() * WORD) as u32);
+            self.word(at).store(last_word(bytes, rest), Ordering::Relaxed);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ enum Step {
     Receive,
     ReceiveInto { bytes: usize },
     TakePlain,
+    TakeEach { max: usize },
     PeekThenScribbleThenAcknowledge { offset: usize, word: u32 },
     PeekMore { is_acknowledged: bool },
     PeekMany { max: usize, stop_after: usize, is_acknowledged: bool },
@@ -46,6 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => Just(Step::Receive),
         2 => (0..800_usize).prop_map(|bytes| Step::ReceiveInto { bytes }),
         2 => Just(Step::TakePlain),
+        2 => (0..40_usize).prop_map(|max| Step::TakeEach { max }),
         3 => (0..40_usize, 0..40_usize, any::<bool>()).prop_map(|(max, stop_after, is_acknowledged)| {
             Step::PeekMany { max, stop_after, is_acknowledged }
         }),
@@ -118,6 +120,7 @@ fn run_step(bench: &mut Bench, hostile: Hostile, finals: &mut Finals, step: Step
         Step::SendAll { .. } | Step::Batch { .. } | Step::Loan { .. } => send_in_parts(bench, &step),
         Step::ReceiveInto { .. }
         | Step::TakePlain
+        | Step::TakeEach { .. }
         | Step::PeekMore { .. }
         | Step::PeekMany { .. }
         | Step::Forget
@@ -200,7 +203,23 @@ fn receive_otherwise(bench: &mut Bench, finals: &Finals, step: &Step) {
             got.map(drop)
         }
         Step::TakePlain => {
-            told += u64::from(bench.receiver.take_plain(&mut out).is_some());
+            let got = bench.receiver.take_plain(&mut out);
+            assert!(got.is_none_or(|(_, len)| len <= out.len()) && out.len() <= RING_BYTES as usize);
+            out.truncate(got.map_or(0, |(_, len)| len));
+            told += u64::from(got.is_some());
+            assert_eq!(bench.receiver.taken(), taken + told);
+            Ok(())
+        }
+        Step::TakeEach { max } => {
+            let mut count = 0;
+            let handed_on = bench.receiver.take_each(&mut out, max, |_, payload| {
+                assert!(payload.len() < RING_BYTES as usize);
+                count += 1;
+                ControlFlow::Continue(())
+            });
+            assert!(count == handed_on && count <= max && out.len() <= RING_BYTES as usize);
+            out.clear();
+            told += count as u64;
             assert_eq!(bench.receiver.taken(), taken + told);
             Ok(())
         }
@@ -327,7 +346,14 @@ fn a_lane_survives_a_sender_that_scribbles_while_it_is_read() {
         let mut out = Vec::new();
         while !scribbling.is_finished() {
             let received = match round % 3 {
-                1 if bench.receiver.take_plain(&mut out).is_some() => Ok(()),
+                1 if bench.receiver.take_each(&mut out, 3, |_, it| {
+                    assert!(it.len() < 300);
+                    ControlFlow::Continue(())
+                }) > 0 =>
+                {
+                    out.clear();
+                    Ok(())
+                }
                 0 | 1 => bench.receiver.try_receive(&mut out).map(drop),
                 _ => {
                     out.clear();

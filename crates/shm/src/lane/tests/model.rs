@@ -1,6 +1,7 @@
 //! A lane against a queue in private memory: whatever the sequence, what comes out is what went in.
 
 use alloc::collections::VecDeque;
+use core::ops::ControlFlow;
 
 use proptest::prelude::*;
 
@@ -15,6 +16,9 @@ enum Step {
     ReceiveInto { bytes: usize },
     Peek,
     PeekMore { bytes_max: usize },
+    PeekMany { max: usize },
+    TakePlain,
+    TakeEach { max: usize, stop_after: usize },
     Forget,
     Acknowledge,
     LookAtAcknowledged,
@@ -34,6 +38,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..2000_usize).prop_map(|bytes| Step::ReceiveInto { bytes }),
         1 => Just(Step::Peek),
         3 => (0..1600_usize).prop_map(|bytes_max| Step::PeekMore { bytes_max }),
+        1 => (0..5_usize).prop_map(|max| Step::PeekMany { max }),
+        2 => Just(Step::TakePlain),
+        2 => (0..9_usize, 1..9_usize).prop_map(|(max, stop_after)| Step::TakeEach { max, stop_after }),
         1 => Just(Step::Forget),
         1 => Just(Step::Acknowledge),
         1 => Just(Step::LookAtAcknowledged),
@@ -117,6 +124,19 @@ impl Model {
     /// The next message behind `skip` others.
     fn message(&self, skip: usize) -> Option<&Sent> {
         self.queue.iter().filter_map(|(message, _)| message.as_ref()).nth(skip)
+    }
+
+    /// The message behind so many others, if neither it nor what lies before it is out of the ordinary.
+    fn plain(&self, skip: usize) -> Option<(u32, Vec<u8>)> {
+        let is_plain = |header: &RecordHeader| header.flags == 0 && header.ticket == 0;
+        let mut before = self.queue.iter().map(|(message, _)| message.as_ref());
+        let next = before.nth(skip)??;
+        let all = self
+            .queue
+            .iter()
+            .take(skip + 1)
+            .all(|(message, _)| message.as_ref().is_some_and(|(header, _)| is_plain(header)));
+        all.then(|| (next.0.message_type, next.1.clone()))
     }
 
     /// Takes so many messages and what was passed over before each.
@@ -236,6 +256,26 @@ fn receive_step(bench: &mut Bench, model: &mut Model, step: &Step) {
             model.peeked += usize::from(got.is_some());
             model.has_looked_behind = got.is_none();
         }
+        Step::PeekMany { max } => peek_many(bench, model, max),
+        Step::TakePlain => {
+            let got = bench.receiver.take_plain(&mut out);
+            let next = model.plain(0);
+            let got = got.map(|(message_type, len)| (message_type, out[..len].to_vec()));
+            assert_eq!(got, next);
+            model.take(usize::from(next.is_some()));
+            (model.peeked, model.has_looked_behind) = (0, false);
+        }
+        Step::TakeEach { max, stop_after } => {
+            let mut got = Vec::new();
+            let count = bench.receiver.take_each(&mut out, max, |message_type, payload| {
+                got.push((message_type, payload.to_vec()));
+                if got.len() == stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            let expected: Vec<_> = (0..max.min(stop_after)).map_while(|at| model.plain(at)).collect();
+            assert_eq!((count, got), (expected.len(), expected));
+            model.take(count);
+            (model.peeked, model.has_looked_behind) = (0, false);
+        }
         Step::Forget => {
             bench.receiver.forget();
             (model.peeked, model.has_looked_behind) = (0, false);
@@ -255,6 +295,27 @@ fn receive_step(bench: &mut Bench, model: &mut Model, step: &Step) {
         Step::Send { .. } | Step::SendAll { .. } | Step::Loan { .. } => unreachable!("the sender's"),
     }
     assert_eq!(bench.receiver.taken(), model.taken);
+}
+
+fn peek_many(bench: &mut Bench, model: &mut Model, max: usize) {
+    if model.peeked == 0 && max > 0 {
+        model.pass_over();
+    }
+    let (mut out, mut got) = (vec![9; 5], Vec::new());
+    let peeked = bench.receiver.peek_many(&mut out, max, |from, to, header| {
+        got.push((header, from, to));
+        ControlFlow::Continue(())
+    });
+    peeked.expect("an honest lane");
+    assert_eq!(out[..5], [9; 5], "what was there stays");
+    let got: Vec<Sent> = got.into_iter().map(|(header, from, to)| (header, out[from..to].to_vec())).collect();
+    let expected: Vec<Sent> =
+        (model.peeked..model.peeked + max).map_while(|at| model.message(at).cloned()).collect();
+    assert_eq!(got, expected);
+    model.peeked += got.len();
+    if max > 0 {
+        model.has_looked_behind = got.len() < max;
+    }
 }
 
 proptest! {
