@@ -99,6 +99,51 @@ impl Content {
     }
 }
 
+/// A message that is read in pieces of whole words.
+pub(crate) struct Pieces {
+    content: Content,
+    number: Option<u64>,
+    words: u64,
+    difference: u64,
+}
+
+impl Pieces {
+    pub(crate) fn new(content: Content) -> Self {
+        Self { content, number: None, words: 0, difference: 0 }
+    }
+
+    /// Whether more than the first word is to be read.
+    pub(crate) fn wants_all(&self) -> bool {
+        self.content.touch == Touch::Every
+    }
+
+    /// The next piece.
+    #[inline]
+    pub(crate) fn add(&mut self, piece: &[u8]) {
+        let count = piece.len() / WORD_BYTES;
+        if count == 0 {
+            return;
+        }
+        // SAFETY: the piece has so many words, and at least one.
+        let (first, difference) = unsafe { read_message(NonNull::from(piece).cast(), count) };
+        let number = *self.number.get_or_insert(first);
+        self.difference |= difference | first ^ number.wrapping_add(self.words);
+        self.words += count as u64;
+    }
+
+    /// The number of the message, which has so many bytes.
+    ///
+    /// # Errors
+    /// As [`Content::judge`].
+    pub(crate) fn judge(self, bytes: usize) -> Result<u64> {
+        let number = self.number.unwrap_or_default();
+        if bytes != self.content.bytes || self.words != self.content.words() as u64 {
+            return Err(format!("received {bytes} bytes instead of {}", self.content.bytes).into());
+        }
+        if self.difference == 0 { Ok(number) } else { Err(torn(number)) }
+    }
+}
+
 /// As [`write_words`], with loops of their own for the counts that matter most.
 ///
 /// # Safety

@@ -1,10 +1,11 @@
 //! Keyway, used as any program would use it.
 //!
 //! One queue and one lane for each direction, found by name; `send` and `receive` with every default except how one
-//! waits where the scenario says so, and larger rings where a message would not fit. The broker is embedded in the first
+//! waits where the scenario says so, and larger rings where a message would not fit; streams of large payloads through a pool. The broker is embedded in the first
 //! answerer's process and so on that one's CPU: idle while messages pass, and a CPU away from the asker where it is what
 //! answers. So is the bridge.
 
+mod frames;
 mod lanes;
 mod requests;
 
@@ -14,6 +15,7 @@ use keyway::{
     Audience, Capability, Client, Embedded, Queue, QueueOptions, Rights, Sender, SenderOptions, WaitStyle,
 };
 
+use self::frames::{FRAME_BYTES_MIN, Frames};
 use crate::{
     Result,
     payload::Content,
@@ -62,6 +64,10 @@ impl System for Keyway {
             Kind::OpenLane => lanes::open(side, &client),
             Kind::IdleLane => lanes::leave_idle(side, &client),
             Kind::Lanes(count) => lanes::talk_beside_idle(side, &client, count),
+            Kind::Bulk(_) | Kind::FanOut(_) if side.content().bytes >= FRAME_BYTES_MIN => {
+                let (senders, queue) = open(side, &client)?;
+                side.talk(Frames::over(side, &client, senders, queue)?)
+            }
             _ => side.talk(Ports::open(side, &client)?),
         }?;
         // The broker stays until all sides have put their ends away.
@@ -118,10 +124,7 @@ struct Ports {
 
 impl Ports {
     fn open(side: &Side, client: &Client) -> Result<Self> {
-        let queue = client.create_queue(queue_options(side.scenario()))?;
-        let found = exchange(side, client, &queue)?;
-        let open = |found: &Capability| client.open_sender_with(found, sender_options(side.scenario()));
-        let senders = found.iter().map(open).collect::<std::result::Result<_, _>>()?;
+        let (senders, queue) = open(side, client)?;
         Ok(Self::over(side, senders, queue))
     }
 
@@ -130,6 +133,15 @@ impl Ports {
         let buffer = vec![0; content.bytes * side.scenario().batch.max(1)];
         Self { senders, queue, content, buffer }
     }
+}
+
+/// This side's lanes and its queue.
+fn open(side: &Side, client: &Client) -> Result<(Vec<Sender>, Queue)> {
+    let queue = client.create_queue(queue_options(side.scenario()))?;
+    let found = exchange(side, client, &queue)?;
+    let open = |found: &Capability| client.open_sender_with(found, sender_options(side.scenario()));
+    let senders = found.iter().map(open).collect::<std::result::Result<_, _>>()?;
+    Ok((senders, queue))
 }
 
 /// Publishes this side's queue, and looks up all of the other role's.
