@@ -24,15 +24,21 @@
 //!
 //! Never here: a rule of Keyway's own, `unsafe`. It is a user of `keyway` like any other, and shows how an event loop waits.
 //!
-//! Floors, lowest first: `receiving`, `sending`; `transport`.
+//! Floors, lowest first: `receiving`, `sending`; `transport`; `listening`.
 
 #![forbid(unsafe_code)]
 
+mod listening;
 mod receiving;
 mod sending;
 mod transport;
 
-pub use self::{receiving::AsyncQueue, sending::AsyncSender, transport::Transport};
+pub use self::{
+    listening::{Accepted, Listener},
+    receiving::AsyncQueue,
+    sending::AsyncSender,
+    transport::Transport,
+};
 
 use std::{
     os::fd::OwnedFd,

@@ -6,16 +6,16 @@ use std::{pin::pin, time::Duration};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use keyway::{
-    Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, Queue, QueueOptions, Rights, Sender,
-    SenderOptions, abi::request::Audience,
+    Audience, Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, Queue, QueueOptions, Rights,
+    Sender, SenderOptions,
 };
 
-use keyway_tokio::{AsyncQueue, AsyncSender, Transport};
+use keyway_tokio::{AsyncQueue, AsyncSender, Listener, Transport};
 
 const SOON: Duration = Duration::from_secs(20);
 
 struct Two {
-    _broker: Embedded,
+    broker: Embedded,
     here: Client,
     there: Client,
 }
@@ -24,7 +24,7 @@ impl Two {
     fn new() -> Self {
         let broker = Embedded::start().unwrap();
         let [here, there] = [(); 2].map(|()| Client::over(broker.connect().unwrap()).unwrap());
-        Two { _broker: broker, here, there }
+        Two { broker: broker, here, there }
     }
 
     /// A queue of the one, and a sender of the other to it.
@@ -184,4 +184,96 @@ async fn values_go_both_ways_over_a_transport_until_one_side_is_gone() {
     }
     drop(client);
     tokio::time::timeout(SOON, serving).await.unwrap().unwrap();
+}
+
+/// A service that adds up, for each client by itself.
+async fn sums(mut listener: Listener) {
+    while let Ok(accepted) = listener.accept::<u32, (u64, u32)>().await {
+        let (mut client, badge) = (accepted.transport, accepted.badge.expect("a name gives a badge").0);
+        tokio::spawn(async move {
+            let mut sum = 0;
+            while let Some(Ok(number)) = client.next().await {
+                sum += number;
+                client.send((badge, sum)).await.unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn each_client_of_a_service_has_a_conversation_of_its_own() {
+    let two = Two::new();
+    let listener = Listener::bind(&two.here, "sums", Audience::Everyone).unwrap();
+    let service = tokio::spawn(sums(listener));
+    let other = Client::over(two.broker.connect().unwrap()).unwrap();
+    let mut conversations: Vec<Transport<(u64, u32), u32>> = Vec::new();
+    for client in [&two.there, &other, &two.there] {
+        conversations.push(Transport::connect(client, "sums", SOON).await.unwrap());
+    }
+    let mut badges = vec![0; 3];
+    for round in 1..20_u32 {
+        for (index, conversation) in conversations.iter_mut().enumerate() {
+            conversation.send(index as u32 + 1).await.unwrap();
+            let (badge, sum) = conversation.next().await.unwrap().unwrap();
+            assert_eq!(sum, round * (index as u32 + 1));
+            badges[index] = badge;
+        }
+    }
+    assert!(badges[0] == badges[2] && badges[0] != badges[1], "one badge for each process: {badges:?}");
+    // One that ends leaves the others alone.
+    drop(conversations.remove(0));
+    conversations[0].send(1).await.unwrap();
+    assert_eq!(conversations[0].next().await.unwrap().unwrap().1, 39);
+    service.abort();
+}
+
+#[tokio::test]
+async fn who_asks_for_no_conversation_is_passed_over_and_told() {
+    let two = Two::new();
+    let listener = Listener::bind(&two.here, "sums", Audience::Everyone).unwrap();
+    let service = tokio::spawn(sums(listener));
+    let (stray, found) = (two.there.clone(), two.there.lookup("sums").unwrap());
+    let refused = tokio::task::spawn_blocking(move || {
+        let mut caller = stray.open_caller(&found).unwrap();
+        let refused = caller.call(&Outgoing::bytes(b"no queue comes with this"), SOON).unwrap_err();
+        let mut sender = stray.open_sender(&found).unwrap();
+        sender.send(b"nor with this").unwrap();
+        while sender.try_send(b"").is_ok() {}
+        refused
+    });
+    let refused = tokio::time::timeout(SOON, refused).await.unwrap().unwrap();
+    assert!(matches!(refused, Error::LaneEnded { .. }), "{refused}");
+    let mut conversation: Transport<(u64, u32), u32> =
+        Transport::connect(&two.there, "sums", SOON).await.unwrap();
+    conversation.send(7).await.unwrap();
+    assert_eq!(conversation.next().await.unwrap().unwrap().1, 7);
+    service.abort();
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_listens_under_is_waited_for_and_no_longer() {
+    let two = Two::new();
+    let short = Duration::from_millis(30);
+    let never = Transport::<u32, u32>::connect(&two.there, "sums", short).await.unwrap_err();
+    assert!(matches!(never, Error::TimedOut(_)), "{never}");
+    // A queue that nobody reads.
+    let queue = two.here.create_queue(QueueOptions::default()).unwrap();
+    let _name = two.here.publish("sums", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let silent = Transport::<u32, u32>::connect(&two.there, "sums", short).await.unwrap_err();
+    assert!(matches!(silent, Error::TimedOut(_)), "{silent}");
+}
+
+#[tokio::test]
+async fn a_service_that_answers_calls_is_no_listener() {
+    let two = Two::new();
+    let mut queue = two.here.create_queue(QueueOptions::default()).unwrap();
+    let _name = two.here.publish("sums", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let answering = std::thread::spawn(move || {
+        let message = queue.receive_timeout(SOON).unwrap();
+        queue.reply(message.reply_to.unwrap(), &Outgoing::bytes(b"42")).unwrap();
+        queue
+    });
+    let refused = Transport::<u32, u32>::connect(&two.there, "sums", SOON).await.unwrap_err();
+    assert!(refused.to_string().contains("does not listen for conversations"), "{refused}");
+    drop(answering.join().unwrap());
 }

@@ -116,8 +116,8 @@ impl LaneSender {
         }
         // No slice is so long that this overflows.
         let whole_bytes = (payload.len() + COMMIT_BYTES).next_multiple_of(layout::RECORD_ALIGN_BYTES);
-        // At most a ring's worth, or it does not fit.
-        if whole_bytes + RING_RESERVED_BYTES > self.free_bytes() as usize {
+        // With room for an extension, as no payload is longer than one that has one. At most a ring's worth, or it does not fit.
+        if whole_bytes + EXTENSION_BYTES + RING_RESERVED_BYTES > self.free_bytes() as usize {
             return false;
         }
         self.records.write(self.head.wrapping_add(COMMIT_BYTES as u32), payload);

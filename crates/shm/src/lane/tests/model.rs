@@ -61,8 +61,8 @@ struct Model {
     sent: u64,
     taken: u64,
     peeked: usize,
-    /// Behind what was peeked there was a look, which passed over what lies there and found nothing to take.
-    has_looked_behind: bool,
+    /// Behind what was peeked there was a look, which passed over what lay there and found nothing to take.
+    has_passed_behind: bool,
 }
 
 impl Model {
@@ -137,6 +137,17 @@ impl Model {
             .take(skip + 1)
             .all(|(message, _)| message.as_ref().is_some_and(|(header, _)| is_plain(header)));
         all.then(|| (next.0.message_type, next.1.clone()))
+    }
+
+    /// Whether something that is no message lies behind what was peeked.
+    fn has_gap_behind(&self) -> bool {
+        let mut left = self.peeked;
+        let behind = self.queue.iter().find(|(message, _)| {
+            let is_behind = left == 0;
+            left = left.saturating_sub(usize::from(message.is_some()));
+            is_behind
+        });
+        behind.is_some_and(|(message, _)| message.is_none())
     }
 
     /// Takes so many messages and what was passed over before each.
@@ -220,7 +231,7 @@ fn receive_step(bench: &mut Bench, model: &mut Model, step: &Step) {
             let got = bench.receiver.try_receive(&mut out).expect("an honest lane");
             assert_eq!(got.map(|header| (header, out)), model.message(0).cloned());
             model.take(usize::from(got.is_some()));
-            (model.peeked, model.has_looked_behind) = (0, false);
+            (model.peeked, model.has_passed_behind) = (0, false);
         }
         Step::ReceiveInto { bytes } => {
             model.pass_over();
@@ -237,12 +248,12 @@ fn receive_step(bench: &mut Bench, model: &mut Model, step: &Step) {
                 );
                 model.take(usize::from(got.is_some()));
             }
-            (model.peeked, model.has_looked_behind) = (0, false);
+            (model.peeked, model.has_passed_behind) = (0, false);
         }
         Step::Peek => {
             model.pass_over();
             let got = bench.receiver.peek(&mut out).expect("an honest lane");
-            (model.peeked, model.has_looked_behind) = (usize::from(got.is_some()), false);
+            (model.peeked, model.has_passed_behind) = (usize::from(got.is_some()), false);
             assert_eq!(got.map(|header| (header, out)), model.message(0).cloned());
         }
         Step::PeekMore { bytes_max } => {
@@ -254,7 +265,7 @@ fn receive_step(bench: &mut Bench, model: &mut Model, step: &Step) {
             assert_eq!(out[..5], [9; 5], "what was there stays");
             assert_eq!(got.map(|header| (header, out[5..].to_vec())), next.cloned());
             model.peeked += usize::from(got.is_some());
-            model.has_looked_behind = got.is_none();
+            model.has_passed_behind = got.is_none() && model.has_gap_behind();
         }
         Step::PeekMany { max } => peek_many(bench, model, max),
         Step::TakePlain => {
@@ -263,7 +274,7 @@ fn receive_step(bench: &mut Bench, model: &mut Model, step: &Step) {
             let got = got.map(|(message_type, len)| (message_type, out[..len].to_vec()));
             assert_eq!(got, next);
             model.take(usize::from(next.is_some()));
-            (model.peeked, model.has_looked_behind) = (0, false);
+            (model.peeked, model.has_passed_behind) = (0, false);
         }
         Step::TakeEach { max, stop_after } => {
             let mut got = Vec::new();
@@ -274,17 +285,17 @@ fn receive_step(bench: &mut Bench, model: &mut Model, step: &Step) {
             let expected: Vec<_> = (0..max.min(stop_after)).map_while(|at| model.plain(at)).collect();
             assert_eq!((count, got), (expected.len(), expected));
             model.take(count);
-            (model.peeked, model.has_looked_behind) = (0, false);
+            (model.peeked, model.has_passed_behind) = (0, false);
         }
         Step::Forget => {
             bench.receiver.forget();
-            (model.peeked, model.has_looked_behind) = (0, false);
+            (model.peeked, model.has_passed_behind) = (0, false);
         }
         Step::Acknowledge => {
             bench.receiver.acknowledge();
             let peeked = core::mem::take(&mut model.peeked);
             model.take(peeked);
-            if peeked > 0 && model.has_looked_behind {
+            if peeked > 0 && model.has_passed_behind {
                 model.pass_over();
             }
         }
@@ -314,7 +325,7 @@ fn peek_many(bench: &mut Bench, model: &mut Model, max: usize) {
     assert_eq!(got, expected);
     model.peeked += got.len();
     if max > 0 {
-        model.has_looked_behind = got.len() < max;
+        model.has_passed_behind = got.len() < max && model.has_gap_behind();
     }
 }
 
@@ -329,7 +340,7 @@ proptest! {
         let position = (before_wrap / 8 * 8).wrapping_neg();
         let mut bench = Bench::starting_at(position);
         let head = (position & (RING_BYTES - 1)) as usize;
-        let mut model = Model { queue: VecDeque::new(), head, sent: 0, taken: 0, peeked: 0, has_looked_behind: false };
+        let mut model = Model { queue: VecDeque::new(), head, sent: 0, taken: 0, peeked: 0, has_passed_behind: false };
         for step in steps {
             send_step(&mut bench, &mut model, &step);
         }
