@@ -24,7 +24,7 @@ impl Two {
     fn new() -> Self {
         let broker = Embedded::start().unwrap();
         let [here, there] = [(); 2].map(|()| Client::over(broker.connect().unwrap()).unwrap());
-        Two { broker: broker, here, there }
+        Two { broker, here, there }
     }
 
     /// A queue of the one, and a sender of the other to it.
