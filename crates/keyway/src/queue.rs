@@ -247,10 +247,11 @@ impl Queue {
     /// As [`Queue::receive`].
     #[inline]
     pub fn receive_ref(&mut self) -> Result<Received<'_>, Error> {
-        match self.take_plain() {
-            Some(plain) => self.lend_plain(plain),
-            None => self.receive_ref_until(Until::Forever),
-        }
+        let taken = match self.take_plain() {
+            Some(plain) => plain,
+            None => self.wait_for_ref(Until::Forever)?,
+        };
+        self.lend(taken)
     }
 
     /// As [`Queue::receive_ref`], if there is a message.
@@ -260,7 +261,7 @@ impl Queue {
     #[inline]
     pub fn try_receive_ref(&mut self) -> Result<Received<'_>, Error> {
         if let Some(plain) = self.take_plain() {
-            return self.lend_plain(plain);
+            return self.lend(plain);
         }
         let mut taken = self.take_ref()?;
         if taken.is_none() && self.hear_cold()? {
@@ -274,7 +275,8 @@ impl Queue {
     /// # Errors
     /// As [`Queue::receive_timeout`].
     pub fn receive_ref_timeout(&mut self, timeout: Duration) -> Result<Received<'_>, Error> {
-        self.receive_ref_until(Until::after(timeout)).map_err(|error| timed_out(error, timeout))
+        let taken = self.wait_for_ref(Until::after(timeout)).map_err(|error| timed_out(error, timeout))?;
+        self.lend(taken)
     }
 
     /// Receives what is there, up to `max` messages, in place of what the inbox held; waits for the first. Answers how many.

@@ -18,16 +18,17 @@ use crate::{
 };
 
 impl Queue {
-    pub(super) fn receive_ref_until(&mut self, until: Until) -> Result<Received<'_>, Error> {
+    /// Waits for the next message.
+    pub(super) fn wait_for_ref(&mut self, until: Until) -> Result<Taken, Error> {
         let mut asleep_since = None;
         loop {
-            if let Some(plain) = self.take_plain() {
+            let taken = match self.take_plain() {
+                Some(plain) => Some(plain),
+                None => self.take_ref()?,
+            };
+            if let Some(taken) = taken {
                 self.spinner.settle(asleep_since);
-                return self.lend_plain(plain);
-            }
-            if let Some(taken) = self.take_ref()? {
-                self.spinner.settle(asleep_since);
-                return self.lend(taken);
+                return Ok(taken);
             }
             self.wait_once(until, &mut asleep_since)?;
         }
@@ -35,7 +36,7 @@ impl Queue {
 
     /// The ordinary case of `take_ref`: nothing is new, and the lane whose turn it is has a plain message.
     #[inline]
-    pub(super) fn take_plain(&mut self) -> Option<Plain> {
+    pub(super) fn take_plain(&mut self) -> Option<Taken> {
         if !self.is_caught_up() {
             return None;
         }
@@ -51,7 +52,7 @@ impl Queue {
             let _ = self.wake_sender(slot);
         }
         self.count(1);
-        Some(Plain { slot, message_type, payload_bytes })
+        Some(Taken { slot, message_type, flags: 0, skip_bytes: 0, scratch_bytes: Some(payload_bytes) })
     }
 
     #[inline]
@@ -155,7 +156,13 @@ impl Queue {
                         Meaning::Message { skip_bytes, brought, .. } => {
                             let skip_bytes = brought.replace(&mut self.buffer).unwrap_or(skip_bytes);
                             let RecordHeader { message_type, flags, .. } = header;
-                            return Ok(Some(Taken { slot, message_type, flags, skip_bytes }));
+                            return Ok(Some(Taken {
+                                slot,
+                                message_type,
+                                flags,
+                                skip_bytes,
+                                scratch_bytes: None,
+                            }));
                         }
                     }
                 }
@@ -165,27 +172,18 @@ impl Queue {
         lost.map_or(Ok(None), Err)
     }
 
+    /// One place makes it, so that the compiler keeps it in registers.
     #[inline]
     pub(super) fn lend(&self, taken: Taken) -> Result<Received<'_>, Error> {
         let Some(lane) = self.lanes.get(taken.slot) else { return Err(Error::WouldBlock) };
+        let payload = match taken.scratch_bytes {
+            Some(bytes) => &self.scratch[..bytes],
+            None => &self.buffer[taken.skip_bytes..],
+        };
         Ok(Received {
-            payload: &self.buffer[taken.skip_bytes..],
+            payload,
             message_type: taken.message_type,
             flags: (taken.flags & flags::USER) as u16,
-            badge: lane.peer.badge,
-            lane: lane.peer.lane,
-            sender: &lane.peer.identity,
-            index: 0,
-        })
-    }
-
-    #[inline]
-    pub(super) fn lend_plain(&self, plain: Plain) -> Result<Received<'_>, Error> {
-        let Some(lane) = self.lanes.get(plain.slot) else { return Err(Error::WouldBlock) };
-        Ok(Received {
-            payload: &self.scratch[..plain.payload_bytes],
-            message_type: plain.message_type,
-            flags: 0,
             badge: lane.peer.badge,
             lane: lane.peer.lane,
             sender: &lane.peer.identity,
@@ -421,22 +419,16 @@ impl Queue {
     }
 }
 
-/// A message whose bytes are the first of the queue's scratch memory.
-#[derive(Clone, Copy)]
-pub(super) struct Plain {
-    slot: usize,
-    message_type: u32,
-    payload_bytes: usize,
-}
-
-/// A message whose bytes are in the queue's buffer.
+/// A message that was taken, and where its bytes are.
 #[derive(Clone, Copy)]
 pub(super) struct Taken {
-    pub(super) slot: usize,
-    pub(super) message_type: u32,
-    pub(super) flags: u32,
+    slot: usize,
+    message_type: u32,
+    flags: u32,
     /// Of the library's own, in front.
-    pub(super) skip_bytes: usize,
+    skip_bytes: usize,
+    /// They are so many at the beginning of the scratch memory; else they are in the buffer.
+    scratch_bytes: Option<usize>,
 }
 
 /// What a message is for the library.

@@ -256,7 +256,7 @@ impl LaneReceiver {
         let at = self.tail;
         let Plain { message_type, payload_bytes, whole_bytes } = self.plain_record(at, self.bytes_max())?;
         self.records.take(at.wrapping_add(COMMIT_BYTES as u32), payload_bytes, out);
-        self.advance(whole_bytes, 1);
+        advance(&self.own, (&mut self.tail, at.wrapping_add(whole_bytes)), (&mut self.taken, 1));
         Some((message_type, payload_bytes))
     }
 
@@ -275,26 +275,41 @@ impl LaneReceiver {
         mut each: impl FnMut(u32, &[u8]) -> ControlFlow<()>,
     ) -> usize {
         self.forget();
-        let (mut taken_bytes, mut taken) = (0, 0);
-        let mut left = max;
+        let bytes_max = self.bytes_max();
+        let portion_bytes = self.records.bytes() / 4;
+        let Self { records, status, own, tail, taken, state, .. } = self;
+        if !matches!(state, State::Open) {
+            return 0;
+        }
+        // All in registers, whatever `each` does and whatever is copied.
+        let reader = records.reader();
+        let (mut at, mut messages, mut left) = (*tail, 0, max);
         while left > 0 {
-            let at = self.tail.wrapping_add(taken_bytes);
-            let Some(record) = self.plain_record(at, self.bytes_max() - taken_bytes) else { break };
-            self.records.take(at.wrapping_add(COMMIT_BYTES as u32), record.payload_bytes, out);
-            taken_bytes += record.whole_bytes;
-            taken += 1;
-            left -= 1;
-            let flow = each(record.message_type, &out[..record.payload_bytes]);
-            if taken_bytes >= self.records.bytes() / 4 {
-                self.advance(taken_bytes, taken);
-                (taken_bytes, taken) = (0, 0);
-            }
-            if flow.is_break() {
+            // The order is the promise, as in `next_record`.
+            let word = reader.load(at);
+            if status.verdict() != Verdict::Live {
                 break;
             }
+            let taken_bytes = at.wrapping_sub(*tail);
+            let Some(record) = Plain::judge(word, bytes_max - taken_bytes) else { break };
+            let payload_at = at.wrapping_add(COMMIT_BYTES as u32);
+            if !reader.take(payload_at, record.payload_bytes, out) {
+                records.take_around(payload_at, record.payload_bytes, out);
+            }
+            at = at.wrapping_add(record.whole_bytes);
+            messages += 1;
+            left -= 1;
+            let flow = each(record.message_type, &out[..record.payload_bytes]);
+            if taken_bytes + record.whole_bytes >= portion_bytes || left == 0 || flow.is_break() {
+                advance(own, (tail, at), (taken, messages));
+                messages = 0;
+                if flow.is_break() {
+                    break;
+                }
+            }
         }
-        if taken > 0 {
-            self.advance(taken_bytes, taken);
+        if messages > 0 {
+            advance(own, (tail, at), (taken, messages));
         }
         max - left
     }
@@ -311,18 +326,9 @@ impl LaneReceiver {
         if !self.has_peeked() {
             return;
         }
-        self.advance(self.peeked_bytes, self.peeked_messages);
+        let to = self.tail.wrapping_add(self.peeked_bytes);
+        advance(&self.own, (&mut self.tail, to), (&mut self.taken, self.peeked_messages));
         self.forget();
-    }
-
-    /// Gives the space of so many messages back to the sender.
-    #[inline(always)]
-    fn advance(&mut self, bytes: u32, messages: u64) {
-        self.tail = self.tail.wrapping_add(bytes);
-        self.taken += messages;
-        self.own.messages.store(self.taken as u32, Ordering::Relaxed);
-        // SYNC lane-acknowledge: our copy of the record, and the count, before the position that frees its space.
-        self.own.position.store(self.tail, Ordering::Release);
     }
 
     /// Whether something was peeked and not yet acknowledged.
@@ -472,10 +478,7 @@ impl LaneReceiver {
         // The order is the promise, as in `next_record`.
         let word = self.records.load(at);
         let is_live = self.status.verdict() == Verdict::Live && matches!(self.state, State::Open);
-        let (message_type, payload_bytes) = Commit::plain(word).filter(|_| is_live)?;
-        let whole_bytes = record_bytes(COMMIT_BYTES as u32, payload_bytes);
-        let payload_bytes = payload_bytes as usize;
-        (whole_bytes <= bytes_max).then_some(Plain { message_type, payload_bytes, whole_bytes })
+        if is_live { Plain::judge(word, bytes_max) } else { None }
     }
 
     /// The next record that may be delivered, its first words copied and judged.
@@ -640,6 +643,27 @@ struct Plain {
     payload_bytes: usize,
     /// With header and padding.
     whole_bytes: u32,
+}
+
+impl Plain {
+    /// `None` unless the word commits a plain record of at most so many bytes.
+    #[inline(always)]
+    fn judge(word: u64, bytes_max: u32) -> Option<Plain> {
+        let (message_type, payload_bytes) = Commit::plain(word)?;
+        let whole_bytes = record_bytes(COMMIT_BYTES as u32, payload_bytes);
+        let payload_bytes = payload_bytes as usize;
+        (whole_bytes <= bytes_max).then_some(Plain { message_type, payload_bytes, whole_bytes })
+    }
+}
+
+/// Gives the space of so many messages, up to there, back to the sender.
+#[inline(always)]
+fn advance(own: &Desk, (tail, to): (&mut u32, u32), (taken, messages): (&mut u64, u64)) {
+    *tail = to;
+    *taken += messages;
+    own.messages.store(*taken as u32, Ordering::Relaxed);
+    // SYNC lane-acknowledge: our copy of the record, and the count, before the position that frees its space.
+    own.position.store(to, Ordering::Release);
 }
 
 /// What a judged word commits.

@@ -191,9 +191,17 @@ impl Records {
         self.read(position, &mut out[start..]);
     }
 
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader(self)
+    }
+
     pub(crate) fn take(&self, position: u32, len: usize, out: &mut Vec<u8>) {
         out.resize(out.len().max(len), 0);
         self.read(position, &mut out[..len]);
+    }
+
+    pub(crate) fn take_around(&self, position: u32, len: usize, out: &mut Vec<u8>) {
+        self.take(position, len, out);
     }
 
     pub(crate) fn read(&self, position: u32, out: &mut [u8]) {
@@ -206,6 +214,22 @@ impl Records {
 
     fn word(&self, position: u32) -> &RecordWord {
         &self.memory.records[(position & (self.ring_bytes - 1)) as usize / WORD]
+    }
+}
+
+/// The records of a ring, for one who reads many after another.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'r>(&'r Records);
+
+impl Reader<'_> {
+    pub(crate) fn load(&self, position: u32) -> u64 {
+        self.0.load(position)
+    }
+
+    pub(crate) fn take(&self, position: u32, len: usize, out: &mut [u8]) -> bool {
+        let Some(out) = out.get_mut(..len) else { return false };
+        self.0.read(position, out);
+        true
     }
 }
 

@@ -10,6 +10,7 @@
 
 use alloc::vec::Vec;
 use core::{
+    marker::PhantomData,
     ops::Deref,
     ptr::NonNull,
     slice,
@@ -90,28 +91,25 @@ impl Records {
         Appender::new(out).append(self, position, len);
     }
 
-    /// Copies the `len` bytes from `position` on, at most a ring's worth, to the beginning of `out`, which is made longer where
-    /// it is too short, and what is behind them up to the end of their last word.
-    #[inline(always)]
+    /// What one loads and copies with, apart: in registers, whatever is stored meanwhile.
+    #[inline]
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { base: self.base, ring_bytes: self.ring_bytes, _records: PhantomData }
+    }
+
+    /// As [`Reader::take`].
+    #[inline]
     pub(crate) fn take(&self, position: u32, len: usize, out: &mut Vec<u8>) {
-        let words = len.div_ceil(WORD);
-        let bytes = words * WORD;
-        if bytes > out.len() || bytes > self.bytes_to_end(position) as usize {
-            self.take_around(position, bytes, out);
-            return;
-        }
-        // SAFETY:
-        // 1. So many words lie between `position` and the ring's end (check, above; type: invariant 1), stored by atomics and
-        //    `copy_in` only.
-        // 2. `out` has so many bytes (check, above).
-        #[allow(unsafe_code)]
-        unsafe {
-            copy_out(self.place(position).as_ptr(), out.as_mut_ptr(), words);
+        if !self.reader().take(position, len, out) {
+            self.take_around(position, len, out);
         }
     }
 
+    /// Copies the `len` bytes from `position` on, at most a ring's worth, to the beginning of `out`, which is made longer where
+    /// it is too short, and what is behind them up to the end of their last word.
     #[cold]
-    fn take_around(&self, position: u32, bytes: usize, out: &mut Vec<u8>) {
+    pub(crate) fn take_around(&self, position: u32, len: usize, out: &mut Vec<u8>) {
+        let bytes = len.next_multiple_of(WORD);
         // INVARIANT record-fits-ring: callers have judged the length against the ring.
         assert!(bytes <= self.ring_bytes as usize, "INVARIANT record-fits-ring");
         if out.len() < bytes {
@@ -180,6 +178,54 @@ impl Records {
         #[allow(unsafe_code)]
         unsafe {
             slice::from_raw_parts(self.place(position).as_ptr(), count)
+        }
+    }
+}
+
+/// The records of a ring, for one who reads many after another.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'r> {
+    base: NonNull<AtomicU64>,
+    ring_bytes: u32,
+    _records: PhantomData<&'r Records>,
+}
+
+impl Reader<'_> {
+    /// As [`Records::load`].
+    #[inline(always)]
+    pub(crate) fn load(&self, position: u32) -> u64 {
+        // SAFETY: the place is valid while the records are borrowed (check: `place`); as in `Records::word`.
+        #[allow(unsafe_code)]
+        order::load_published(unsafe { self.place(position).as_ref() })
+    }
+
+    /// Copies the `len` bytes from `position` on to the beginning of `out`, and what is behind them up to the end of their last
+    /// word. Does nothing, and says so, if they meet the ring's end or are more than `out` has room for.
+    #[inline(always)]
+    pub(crate) fn take(&self, position: u32, len: usize, out: &mut [u8]) -> bool {
+        let words = len.div_ceil(WORD);
+        let bytes = words * WORD;
+        let bytes_to_end = self.ring_bytes - (position & (self.ring_bytes - 1));
+        if bytes > out.len() || bytes > bytes_to_end as usize {
+            return false;
+        }
+        // SAFETY:
+        // 1. So many words lie between `position` and the ring's end (check, above), stored by atomics and `copy_in` only.
+        // 2. `out` has so many bytes (check, above).
+        #[allow(unsafe_code)]
+        unsafe {
+            copy_out(self.place(position).as_ptr(), out.as_mut_ptr(), words);
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn place(&self, position: u32) -> NonNull<AtomicU64> {
+        let index = (position & (self.ring_bytes - 1)) as usize / WORD;
+        // SAFETY: as in `Records::place`, whose fields these are.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.base.add(index)
         }
     }
 }
