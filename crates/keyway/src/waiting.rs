@@ -13,7 +13,8 @@ use keyway_sys::process;
 /// How a sender or receiver waits for its peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WaitStyle {
-    /// Spin for a bounded time that adapts to how the peer answers, then sleep. The default.
+    /// Spin for a bounded time that adapts to how the peer answers, then sleep; meanwhile others run that wait for the same core.
+    /// The default.
     #[default]
     Adaptive,
     /// Never sleep: for a core of one's own.
