@@ -12,7 +12,8 @@ mod requests;
 use std::{ops::Range, path::PathBuf};
 
 use keyway::{
-    Audience, Capability, Client, Embedded, Queue, QueueOptions, Rights, Sender, SenderOptions, WaitStyle,
+    Audience, Capability, Client, Embedded, Limits, Queue, QueueOptions, Rights, Sender, SenderOptions,
+    WaitStyle,
 };
 
 use self::frames::{FRAME_BYTES_MIN, Frames};
@@ -27,8 +28,8 @@ use crate::{
 
 pub(crate) struct Keyway;
 
-/// The most lanes that one process may have on one queue; a queue takes 120 of all.
-const LANES_MAX: usize = 30;
+/// The most lanes that one process may have on one queue: a quarter of what a queue takes.
+const LANES_MAX: usize = 4096;
 
 impl System for Keyway {
     fn name(&self) -> &'static str {
@@ -49,7 +50,7 @@ impl System for Keyway {
     fn take_side(&self, side: &Side) -> Result<()> {
         let path = socket(side.place());
         let broker = match (side.role(), side.index()) {
-            (Role::Answerer, 0) => Some(Embedded::start_at(&path)?),
+            (Role::Answerer, 0) => Some(Embedded::start_at_with(&path, limits(side.scenario()))?),
             _ => None,
         };
         // The broker listens.
@@ -75,6 +76,24 @@ impl System for Keyway {
         drop(broker);
         Ok(())
     }
+}
+
+/// The built-in limits, and room for the lanes of a scenario that is about many.
+fn limits(scenario: Scenario) -> Limits {
+    let mut limits = Limits::default();
+    if let Kind::Lanes(count) = scenario.kind {
+        let more = 4 * count as u32;
+        for charge in [&mut limits.process, &mut limits.user, &mut limits.everyone] {
+            charge.handles = charge.handles.saturating_add(more);
+            charge.objects = charge.objects.saturating_add(more);
+            charge.lanes = charge.lanes.saturating_add(more);
+            charge.mappings = charge.mappings.saturating_add(more);
+            charge.descriptors = charge.descriptors.saturating_add(more);
+            charge.derivations = charge.derivations.saturating_add(more);
+            charge.bytes = charge.bytes.saturating_add(u64::from(more) << 20);
+        }
+    }
+    limits
 }
 
 /// The socket stands in the run's directory and goes with it.

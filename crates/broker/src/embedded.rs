@@ -53,6 +53,14 @@ impl Embedded {
         Self::start_under(Policy::for_user(own_uid()), Some(Listener::at(path)?))
     }
 
+    /// As [`Embedded::start_at`], with these limits instead of those that are built in.
+    ///
+    /// # Errors
+    /// As [`Embedded::start_at`].
+    pub fn start_at_with(path: &Path, limits: Limits) -> Result<Self, StartError> {
+        Self::start_under(Policy::for_user(own_uid()).with_limits(limits), Some(Listener::at(path)?))
+    }
+
     /// A socket on which this process can begin a session.
     ///
     /// # Errors

@@ -518,6 +518,18 @@ fn a_region_is_mapped_at_an_address_of_ones_choice_where_there_is_room() {
 }
 
 #[test]
+fn a_broker_with_a_socket_takes_limits_too() {
+    let mut limits = keyway::Limits::default();
+    limits.process.sessions = 1;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("broker.sock");
+    let _broker = Embedded::start_at_with(&path, limits).unwrap();
+    let _first = Client::connect_to(&path).unwrap();
+    let refused = Client::connect_to(&path).unwrap_err();
+    assert!(matches!(refused, Error::SessionEnded(_)), "{refused}");
+}
+
+#[test]
 fn more_lanes_than_one_can_sleep_on_open_send_and_end() {
     const LANES: u16 = 300;
     let mut limits = keyway::Limits::default();

@@ -64,7 +64,9 @@ pub(super) fn leave_idle(side: &Side, client: &Client) -> Result<()> {
 /// A conversation on the last of so many lanes to the answerer's queue; back there is one.
 pub(super) fn talk_beside_idle(side: &Side, client: &Client, count: usize) -> Result<()> {
     let options = sender_options(side.scenario());
-    let mut queue = client.create_queue(QueueOptions { stock: STOCK, ..queue_options(side.scenario()) })?;
+    let usual = QueueOptions { stock: STOCK, ..queue_options(side.scenario()) };
+    let senders_max = usual.senders_max.max(4 * count as u16);
+    let mut queue = client.create_queue(QueueOptions { senders_max, ..usual })?;
     let found = exchange(side, client, &queue)?;
     let mut lanes = match side.role() {
         Role::Asker => open_many(client, &found[0], count, options)?,
