@@ -5,7 +5,7 @@ mod model;
 mod refusals;
 
 use alloc::{vec, vec::Vec};
-use core::sync::atomic::Ordering;
+use core::{ops::ControlFlow, sync::atomic::Ordering};
 
 use keyway_abi::layout;
 
@@ -399,4 +399,33 @@ fn a_fence_is_left_out_only_where_both_sides_have_declared_it() {
         peer.declare(&page.writer);
         assert_eq!(own.needs_fence(&page.reader), needs_fence, "{own:?} {peer:?}");
     }
+}
+
+#[test]
+fn what_is_handed_on_is_acknowledged_by_the_quarter_ring() {
+    let mut bench = Bench::new();
+    // Ten of them are a quarter and a little more.
+    for _ in 0..24 {
+        bench.send(&[7; 104]);
+    }
+    let Bench { sender, receiver, .. } = &mut bench;
+    let mut seen = Vec::new();
+    let count = receiver.take_each(&mut Vec::new(), 100, |_, _| {
+        seen.push(sender.acknowledged().messages);
+        ControlFlow::Continue(())
+    });
+    assert_eq!((count, seen), (24, (0..24).map(|before| before / 10 * 10).collect()));
+    assert_eq!(sender.acknowledged(), Acknowledged { messages: 24, sent: 24 });
+}
+
+#[test]
+fn a_sender_that_waits_is_woken_when_a_quarter_is_free() {
+    let mut bench = Bench::new();
+    for _ in 0..7 {
+        bench.send(&[7; 504]);
+    }
+    assert!(matches!(bench.sender_waits(1000), Wait::Sleep(_)));
+    assert_eq!(bench.receiver.must_wake_sender(), None, "an eighth is free");
+    bench.receive().expect("live").expect("a message");
+    assert_eq!(bench.receiver.must_wake_sender(), Some(WakeBy::Futex));
 }

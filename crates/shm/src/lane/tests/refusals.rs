@@ -299,3 +299,36 @@ fn memories_that_make_no_lane_are_refused() {
     let receiver = LaneReceiver::new(&ring.reader, &ack.reader, status(), RING_BYTES, Barrier::Own);
     assert_eq!(receiver.map(drop), Err(LaneShapeError::NotWritable));
 }
+
+/// Plain records of these payloads, one behind the other from the ring's beginning on.
+fn forge_plain(bench: &Bench, payloads: &[u32]) {
+    let mut offset = layout::RECORDS_OFFSET;
+    for payload_bytes in payloads {
+        let word = u64::from(payload_bytes | layout::KIND_PLAIN << layout::SIZE_BITS);
+        bench.ring.writer.copy_in(offset, &word.to_ne_bytes()).expect("inside");
+        offset += layout::COMMIT_BYTES + *payload_bytes as usize;
+    }
+}
+
+#[test]
+fn a_record_over_what_was_just_handed_on_is_not_handed_on() {
+    let mut bench = Bench::new();
+    forge_plain(&bench, &[8, RING_BYTES - 16]);
+    let mut count = 0;
+    let each = |_, _: &[u8]| {
+        count += 1;
+        ControlFlow::Continue(())
+    };
+    assert_eq!(bench.receiver.take_each(&mut Vec::new(), 2, each), 1);
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn a_dead_senders_records_in_a_circle_are_walked_once() {
+    let mut bench = Bench::new();
+    forge_plain(&bench, &[RING_BYTES / 2 - 8, RING_BYTES / 2 - 8]);
+    bench.set_status(layout::WORD_DEAD);
+    assert_eq!(bench.receive().expect("committed").expect("a message").len(), RING_BYTES as usize / 2 - 8);
+    let fault = LaneFault::RecordOverruns { record_bytes: RING_BYTES / 2, bytes_max: RING_BYTES / 2 - 8 };
+    assert_eq!(bench.receive(), Err(ReceiveError::Fault(fault)));
+}
