@@ -300,12 +300,12 @@ impl LaneReceiver {
             messages += 1;
             left -= 1;
             let flow = each(record.message_type, &out[..record.payload_bytes]);
-            if taken_bytes + record.whole_bytes >= portion_bytes || left == 0 || flow.is_break() {
+            if taken_bytes + record.whole_bytes >= portion_bytes {
                 advance(own, (tail, at), (taken, messages));
                 messages = 0;
-                if flow.is_break() {
-                    break;
-                }
+            }
+            if flow.is_break() {
+                break;
             }
         }
         if messages > 0 {
@@ -385,19 +385,21 @@ impl LaneReceiver {
             || self.status.verdict() != Verdict::Live
     }
 
-    /// Looks up to `looks` times, one after the other, whether a message, or an end, may be there: [`LaneReceiver::is_ready`]
-    /// for one who has nothing else to do.
+    /// Looks up to `looks` times, one after the other, until a message, or an end, may be there: for one who has nothing else to
+    /// do, and then tries again.
     ///
     /// Each look also touches the line behind the one that is waited for, so that both are on their way at the same time when
     /// a message comes that lies in two.
     #[inline]
-    pub fn watch(&self, looks: u32) -> bool {
+    pub fn watch(&self, looks: u32) {
         let at = self.tail.wrapping_add(self.peeked_bytes);
         let behind = at.wrapping_add(LINE_BYTES);
-        (0..looks).any(|_| {
+        for _ in 0..looks {
             hint::black_box(self.records.peek(behind));
-            self.records.peek(at) != 0 || self.status.verdict() != Verdict::Live
-        }) || self.is_ready()
+            if self.records.peek(at) != 0 || self.status.verdict() != Verdict::Live {
+                return;
+            }
+        }
     }
 
     /// How many messages were taken.

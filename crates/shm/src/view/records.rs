@@ -70,13 +70,13 @@ impl Records {
     /// How many bytes lie from `position` to the ring's end.
     #[inline]
     pub(crate) fn bytes_to_end(&self, position: u32) -> u32 {
-        self.ring_bytes - self.within(position)
+        self.reader().bytes_to_end(position)
     }
 
     /// Loads the word at `position`, and then nothing that was stored before it was published is old.
     #[inline]
     pub(crate) fn load(&self, position: u32) -> u64 {
-        order::load_published(self.word(position))
+        self.reader().load(position)
     }
 
     /// Loads the word at `position`, which orders nothing.
@@ -144,19 +144,8 @@ impl Records {
     }
 
     #[inline]
-    fn within(&self, position: u32) -> u32 {
-        position & (self.ring_bytes - 1)
-    }
-
-    /// Where the word at `position` lies. Not by way of a reference to it, which would be of that word alone.
-    #[inline]
     fn place(&self, position: u32) -> NonNull<AtomicU64> {
-        let index = self.within(position) as usize / WORD;
-        // SAFETY: `index * 8 < ring_bytes` under the mask, all valid for reads while `self` lives (type: invariant 1, 2).
-        #[allow(unsafe_code)]
-        unsafe {
-            self.base.add(index)
-        }
+        self.reader().place(position)
     }
 
     #[inline]
@@ -194,7 +183,8 @@ impl Reader<'_> {
     /// As [`Records::load`].
     #[inline(always)]
     pub(crate) fn load(&self, position: u32) -> u64 {
-        // SAFETY: the place is valid while the records are borrowed (check: `place`); as in `Records::word`.
+        // SAFETY: the place is valid while the records are borrowed (check: `place`); any bytes are an `AtomicU64`, which may be
+        // shared with whoever else loads or stores it.
         #[allow(unsafe_code)]
         order::load_published(unsafe { self.place(position).as_ref() })
     }
@@ -205,8 +195,7 @@ impl Reader<'_> {
     pub(crate) fn take(&self, position: u32, len: usize, out: &mut [u8]) -> bool {
         let words = len.div_ceil(WORD);
         let bytes = words * WORD;
-        let bytes_to_end = self.ring_bytes - (position & (self.ring_bytes - 1));
-        if bytes > out.len() || bytes > bytes_to_end as usize {
+        if bytes > out.len() || bytes > self.bytes_to_end(position) as usize {
             return false;
         }
         // SAFETY:
@@ -220,9 +209,21 @@ impl Reader<'_> {
     }
 
     #[inline(always)]
+    fn bytes_to_end(&self, position: u32) -> u32 {
+        self.ring_bytes - self.within(position)
+    }
+
+    #[inline(always)]
+    fn within(&self, position: u32) -> u32 {
+        position & (self.ring_bytes - 1)
+    }
+
+    /// Where the word at `position` lies. Not by way of a reference to it, which would be of that word alone.
+    #[inline(always)]
     fn place(&self, position: u32) -> NonNull<AtomicU64> {
-        let index = (position & (self.ring_bytes - 1)) as usize / WORD;
-        // SAFETY: as in `Records::place`, whose fields these are.
+        let index = self.within(position) as usize / WORD;
+        // SAFETY: `index * 8 < ring_bytes` under the mask, all valid for reads while the records are borrowed (invariants 1 and
+        // 2 of `Records`, whose fields these are).
         #[allow(unsafe_code)]
         unsafe {
             self.base.add(index)
