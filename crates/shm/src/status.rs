@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 
 use keyway_abi::layout;
 
-use crate::view::Word;
+use crate::view::{Glance, Word};
 
 /// One lane's or mapping's word on a broker page, and the generation under which it was opened.
 #[derive(Clone, Debug)]
@@ -40,6 +40,12 @@ impl Status {
         }
     }
 
+    /// The same for one who asks many times whether all is well, and for nothing else.
+    #[inline(always)]
+    pub(crate) fn glance(&self) -> StatusGlance<'_> {
+        StatusGlance { word: self.word.glance(), generation: self.generation }
+    }
+
     /// The word itself, to sleep on.
     pub fn word(&self) -> &Word {
         &self.word
@@ -48,6 +54,23 @@ impl Status {
     /// What the word holds while the lane or mapping lives.
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+}
+
+/// See [`Status::glance`].
+#[derive(Clone, Copy)]
+pub(crate) struct StatusGlance<'s> {
+    word: Glance<'s>,
+    generation: u32,
+}
+
+impl StatusGlance<'_> {
+    /// Whether [`Status::verdict`] would be [`Verdict::Live`].
+    #[inline(always)]
+    pub(crate) fn is_live(self) -> bool {
+        // Nothing was told before a word that says that all is well. Whoever sees another asks `Status::verdict`.
+        let seen = self.word.load(Ordering::Relaxed);
+        seen == self.generation && seen != layout::WORD_REVOKED && seen != layout::WORD_DEAD
     }
 }
 
@@ -81,6 +104,7 @@ mod tests {
         ] {
             page.writer.store_u32(8, word, Ordering::Release);
             assert_eq!(status.verdict(), verdict, "word {word}");
+            assert_eq!(status.glance().is_live(), verdict == Verdict::Live, "word {word}");
         }
     }
 
@@ -89,5 +113,6 @@ mod tests {
         let page = heap::memory(layout::PAGE_BYTES);
         let status = Status::new(page.reader.word(4).expect("a word of the page"), layout::WORD_REVOKED);
         assert_eq!(status.verdict(), Verdict::Revoked);
+        assert!(!status.glance().is_live());
     }
 }

@@ -57,6 +57,7 @@ pub use self::piece::Piece;
 #[cfg(not(loom))]
 pub(crate) use self::records::{Appender, OwnRecords, Records};
 pub use self::word::Word;
+pub(crate) use self::word::{Glance, OwnWord};
 
 /// What this process may do with the memory of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,9 +68,13 @@ impl Sending<'_> {
                 self.bound = self.head();
             }
             8..12 => self.send(header(bytes.byte()?), usize::from(bytes.word()? % 4200)),
-            12 | 13 => {
+            12 => {
                 let lens = lens(bytes)?;
                 self.send_all(&lens);
+            }
+            13 => {
+                let (count, len) = (bytes.byte()?, bytes.word()?);
+                self.send_each(usize::from(count % 40), usize::from(len % 4200));
             }
             14 | 15 => {
                 let (how, lens) = (bytes.byte()?, lens(bytes)?);
@@ -126,6 +130,16 @@ impl Sending<'_> {
         let payloads: Vec<&[u8]> = lens.iter().map(|&len| &PAYLOAD[..len]).collect();
         let said = self.lane.try_send_all(&payloads);
         self.sent(before, payloads.len() as u64, said);
+    }
+
+    fn send_each(&mut self, count: usize, len: usize) {
+        let before = self.before();
+        let mut write = |place: &mut [u8]| place.fill(0xA5);
+        let said = match count == 1 && self.lane.send_plain_with(len, &mut write) {
+            true => Ok(()),
+            false => self.lane.try_send_each(count, len, &mut |_, place| write(place)),
+        };
+        self.sent(before, count as u64, said);
     }
 
     fn batch(&mut self, how: u8, lens: &[usize]) {

@@ -108,8 +108,9 @@ impl Queue {
         asleep_since: &mut Option<Instant>,
     ) -> Result<(), Error> {
         if self.spinner.spin() {
-            if let Some(lane) = self.lanes.only().and_then(|slot| self.lanes.get(slot)) {
-                lane.receiver.watch(self.spinner.looks());
+            let looks = self.spinner.looks();
+            if let Some(lane) = self.lanes.only().and_then(|slot| self.lanes.get_mut(slot)) {
+                lane.receiver.watch(looks);
             }
             if self.spinner.is_clock_due() && until.is_over() {
                 return Err(Error::WouldBlock);

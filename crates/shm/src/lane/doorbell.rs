@@ -31,7 +31,7 @@ use keyway_abi::layout;
 
 use crate::{
     lane::LaneShapeError,
-    view::{self, View, Word},
+    view::{self, OwnWord, View, Word},
 };
 
 /// What to do about a lane that could not go on.
@@ -95,7 +95,7 @@ impl Barrier {
     }
 }
 
-/// The words of one side's memory, seen by that side or by the other.
+/// The words of the peer's memory.
 #[derive(Debug)]
 pub(super) struct Desk {
     /// How far the side has come.
@@ -108,22 +108,24 @@ pub(super) struct Desk {
     needs_fence: bool,
 }
 
-const FUTEX: u32 = 1;
-const DOORBELL: u32 = 2;
+/// The words of this side's memory.
+#[derive(Debug)]
+pub(super) struct OwnDesk {
+    /// How far this side has come.
+    pub(super) position: OwnWord,
+    /// How many messages that are.
+    pub(super) messages: OwnWord,
+    waiting: OwnWord,
+}
 
-impl Desk {
-    /// The words of ring or acknowledgement memory. `barrier` is that of the process that looks at them.
-    pub(super) fn new(view: &View, barrier: Barrier) -> Result<Self, LaneShapeError> {
-        let len_bytes = view.len_bytes();
-        let needed_bytes = layout::PAGE_BYTES;
-        let word = |offset| {
-            view.word(offset).ok_or(LaneShapeError::AcknowledgementMemory { len_bytes, needed_bytes })
-        };
+impl OwnDesk {
+    /// The words of ring or acknowledgement memory.
+    pub(super) fn new(view: &View) -> Result<Self, LaneShapeError> {
+        let own = |offset| OwnWord::new(word(view, offset)?).ok_or(LaneShapeError::NotWritable);
         Ok(Self {
-            position: word(layout::POSITION_OFFSET)?,
-            messages: word(layout::MESSAGES_OFFSET)?,
-            waiting: word(layout::WAITING_OFFSET)?,
-            needs_fence: barrier.needs_fence(view),
+            position: own(layout::POSITION_OFFSET)?,
+            messages: own(layout::MESSAGES_OFFSET)?,
+            waiting: own(layout::WAITING_OFFSET)?,
         })
     }
 
@@ -139,6 +141,26 @@ impl Desk {
     /// Says that this side does not sleep.
     pub(super) fn retract(&self) {
         self.waiting.store(0, Ordering::Relaxed);
+    }
+}
+
+fn word(view: &View, offset: usize) -> Result<Word, LaneShapeError> {
+    let (len_bytes, needed_bytes) = (view.len_bytes(), layout::PAGE_BYTES);
+    view.word(offset).ok_or(LaneShapeError::AcknowledgementMemory { len_bytes, needed_bytes })
+}
+
+const FUTEX: u32 = 1;
+const DOORBELL: u32 = 2;
+
+impl Desk {
+    /// The words of ring or acknowledgement memory. `barrier` is that of this process.
+    pub(super) fn new(view: &View, barrier: Barrier) -> Result<Self, LaneShapeError> {
+        Ok(Self {
+            position: word(view, layout::POSITION_OFFSET)?,
+            messages: word(view, layout::MESSAGES_OFFSET)?,
+            waiting: word(view, layout::WAITING_OFFSET)?,
+            needs_fence: barrier.needs_fence(view),
+        })
     }
 
     /// How the side of this desk wants to be woken if it may be asleep, asked by its peer after a publication.

@@ -26,12 +26,23 @@ use crate::{
     lane::{
         Barrier, Ending, LaneFault, LaneShapeError, ReceiveError, RecordHeader, SleepOn, Wait, WakeBy,
         check_shape, check_writable,
-        doorbell::Desk,
-        record::{Commit, Kind, record_bytes},
+        doorbell::{Desk, OwnDesk},
+        record::{Commit, Kind, Plain, aligned},
     },
     status::{Status, Verdict},
     view::{Appender, Records, View, Word},
 };
+
+/// So many small messages, of so many bytes together, are copied out before the first of them is read: a processor that reads what it
+/// has just stored in another width waits, and lines that are fetched together come sooner.
+const GROUP_MESSAGES: usize = 8;
+const GROUP_BYTES: usize = 2048;
+/// Whoever has taken so many messages since it last had none is in a stream of them.
+const STREAM_MESSAGES_MIN: u64 = 4;
+/// How long [`LaneReceiver::watch`] waits for a stream to go on: so many pauses, doubled so many times, in so many looks.
+const GATHER_PAUSES_MIN: u32 = 8;
+const GATHER_DOUBLINGS: u32 = 3;
+const GATHER_LOOKS_MAX: u32 = 16;
 
 /// What a processor fetches at a time. Where it is more, [`LaneReceiver::watch`] touches the same line twice.
 const LINE_BYTES: u32 = 64;
@@ -40,7 +51,7 @@ const LINE_BYTES: u32 = 64;
 #[derive(Debug)]
 pub struct LaneReceiver {
     records: Records,
-    own: Desk,
+    own: OwnDesk,
     peer: Desk,
     status: Status,
     /// What is acknowledged.
@@ -49,6 +60,8 @@ pub struct LaneReceiver {
     position_seen: u32,
     taken_seen: u64,
     taken: u64,
+    /// What was taken when nothing was there for the last time.
+    watched_at: u64,
     peeked_bytes: u32,
     peeked_messages: u64,
     state: State,
@@ -86,13 +99,14 @@ impl LaneReceiver {
         check_writable(ack)?;
         Ok(Self {
             records: check_shape(ring, ack, ring_bytes)?,
-            own: Desk::new(ack, barrier)?,
+            own: OwnDesk::new(ack)?,
             peer: Desk::new(ring, barrier)?,
             status,
             tail: position,
             position_seen: position,
             taken_seen: 0,
             taken: 0,
+            watched_at: 0,
             peeked_bytes: 0,
             peeked_messages: 0,
             state: State::Open,
@@ -254,17 +268,20 @@ impl LaneReceiver {
     pub fn take_plain(&mut self, out: &mut Vec<u8>) -> Option<(u32, usize)> {
         self.forget();
         let at = self.tail;
-        let Plain { message_type, payload_bytes, whole_bytes } = self.plain_record(at, self.bytes_max())?;
-        self.records.take(at.wrapping_add(COMMIT_BYTES as u32), payload_bytes, out);
-        advance(&self.own, (&mut self.tail, at.wrapping_add(whole_bytes)), (&mut self.taken, 1));
-        Some((message_type, payload_bytes))
+        let record = self.plain_record(at, self.bytes_max())?;
+        let payload_at = at.wrapping_add(COMMIT_BYTES as u32);
+        if !self.records.reader().take(payload_at, record.word_bytes(), out) {
+            self.records.take_around(payload_at, record.word_bytes(), out);
+        }
+        advance(&self.own, (&mut self.tail, at.wrapping_add(record.whole_bytes)), (&mut self.taken, 1));
+        Some((record.message_type, record.payload_bytes))
     }
 
     /// Takes up to `max` messages as [`LaneReceiver::take_plain`] does, and hands each to `each` with its type, until that says to
     /// stop. Answers how many.
     ///
-    /// They are acknowledged together, at the end or when they fill a quarter of the ring. What was not acknowledged when `each`
-    /// panicked is received again.
+    /// Up to eight are copied out before the first is handed on. They are acknowledged together, at the end or when they fill a
+    /// quarter of the ring. What was not acknowledged when `each` panicked is received again.
     ///
     /// After a message ask [`LaneReceiver::must_wake_sender`].
     #[inline]
@@ -275,36 +292,60 @@ impl LaneReceiver {
         mut each: impl FnMut(u32, &[u8]) -> ControlFlow<()>,
     ) -> usize {
         self.forget();
-        let bytes_max = self.bytes_max();
-        let portion_bytes = self.records.bytes() / 4;
-        let Self { records, status, own, tail, taken, state, .. } = self;
-        if !matches!(state, State::Open) {
+        if !matches!(self.state, State::Open) {
             return 0;
         }
+        let bytes_max = self.bytes_max();
+        let portion_bytes = self.records.bytes() / 4;
+        let Self { records, status, own, tail, taken, .. } = self;
+        if out.len() < GROUP_BYTES {
+            out.resize(GROUP_BYTES, 0);
+        }
         // All in registers, whatever `each` does and whatever is copied.
-        let reader = records.reader();
+        let (reader, status, mut scratch) = (records.reader(), status.glance(), out.as_mut_slice());
         let (mut at, mut messages, mut left) = (*tail, 0, max);
+        let mut group = [(0, 0); GROUP_MESSAGES];
         while left > 0 {
-            // The order is the promise, as in `next_record`.
-            let word = reader.load(at);
-            if status.verdict() != Verdict::Live {
-                break;
+            let (mut count, mut next, mut used) = (0, at, 0);
+            let mut bytes_left = bytes_max - at.wrapping_sub(*tail);
+            while count < left.min(GROUP_MESSAGES) {
+                // The order is the promise, as in `next_record`.
+                let word = reader.load(next);
+                if !status.is_live() {
+                    break;
+                }
+                let Some(record) = Plain::judge(word, bytes_left) else { break };
+                let payload_at = next.wrapping_add(COMMIT_BYTES as u32);
+                if !reader.take(payload_at, record.word_bytes(), &mut scratch[used..]) {
+                    if count > 0 {
+                        break;
+                    }
+                    records.take_around(payload_at, record.word_bytes(), out);
+                    scratch = out.as_mut_slice();
+                }
+                group[count] = (record.message_type, record.payload_bytes);
+                used += record.word_bytes();
+                next = next.wrapping_add(record.whole_bytes);
+                bytes_left -= record.whole_bytes;
+                count += 1;
             }
-            let taken_bytes = at.wrapping_sub(*tail);
-            let Some(record) = Plain::judge(word, bytes_max - taken_bytes) else { break };
-            let payload_at = at.wrapping_add(COMMIT_BYTES as u32);
-            if !reader.take(payload_at, record.payload_bytes, out) {
-                records.take_around(payload_at, record.payload_bytes, out);
+            let (mut start, mut flow) = (0, ControlFlow::Continue(()));
+            for &(message_type, payload_bytes) in &group[..count] {
+                let word_bytes = aligned(payload_bytes);
+                at = at.wrapping_add((COMMIT_BYTES + word_bytes) as u32);
+                messages += 1;
+                left -= 1;
+                flow = each(message_type, &scratch[start..start + payload_bytes]);
+                if at.wrapping_sub(*tail) >= portion_bytes {
+                    advance(own, (tail, at), (taken, messages));
+                    messages = 0;
+                }
+                if flow.is_break() {
+                    break;
+                }
+                start += word_bytes;
             }
-            at = at.wrapping_add(record.whole_bytes);
-            messages += 1;
-            left -= 1;
-            let flow = each(record.message_type, &out[..record.payload_bytes]);
-            if taken_bytes + record.whole_bytes >= portion_bytes {
-                advance(own, (tail, at), (taken, messages));
-                messages = 0;
-            }
-            if flow.is_break() {
+            if count == 0 || flow.is_break() {
                 break;
             }
         }
@@ -390,8 +431,15 @@ impl LaneReceiver {
     ///
     /// Each look also touches the line behind the one that is waited for, so that both are on their way at the same time when
     /// a message comes that lies in two.
+    ///
+    /// Who has just taken several messages waits first until there are many again, or none is added: to look at each as it is
+    /// written takes its line from the sender, and both are slower for it.
     #[inline]
-    pub fn watch(&self, looks: u32) {
+    pub fn watch(&mut self, looks: u32) {
+        if self.taken.wrapping_sub(self.watched_at) >= STREAM_MESSAGES_MIN {
+            self.gather();
+        }
+        self.watched_at = self.taken;
         let at = self.tail.wrapping_add(self.peeked_bytes);
         let behind = at.wrapping_add(LINE_BYTES);
         for _ in 0..looks {
@@ -399,6 +447,23 @@ impl LaneReceiver {
             if self.records.peek(at) != 0 || self.status.verdict() != Verdict::Live {
                 return;
             }
+        }
+    }
+
+    /// Waits while the sender commits one message after the other, up to a quarter of the ring. What its position says is
+    /// believed for this alone, and not for long.
+    fn gather(&self) {
+        let begin = self.peer.position.load(Ordering::Relaxed);
+        let mut seen = begin;
+        for look in 0..GATHER_LOOKS_MAX {
+            for _ in 0..GATHER_PAUSES_MIN << look.min(GATHER_DOUBLINGS) {
+                hint::spin_loop();
+            }
+            let position = self.peer.position.load(Ordering::Relaxed);
+            if position == seen || position.wrapping_sub(begin) >= self.records.bytes() / 4 {
+                return;
+            }
+            seen = position;
         }
     }
 
@@ -479,7 +544,7 @@ impl LaneReceiver {
     fn plain_record(&self, at: u32, bytes_max: u32) -> Option<Plain> {
         // The order is the promise, as in `next_record`.
         let word = self.records.load(at);
-        let is_live = self.status.verdict() == Verdict::Live && matches!(self.state, State::Open);
+        let is_live = self.status.glance().is_live() && matches!(self.state, State::Open);
         if is_live { Plain::judge(word, bytes_max) } else { None }
     }
 
@@ -639,28 +704,9 @@ impl LaneReceiver {
     }
 }
 
-/// A record of the ordinary case.
-struct Plain {
-    message_type: u32,
-    payload_bytes: usize,
-    /// With header and padding.
-    whole_bytes: u32,
-}
-
-impl Plain {
-    /// `None` unless the word commits a plain record of at most so many bytes.
-    #[inline(always)]
-    fn judge(word: u64, bytes_max: u32) -> Option<Plain> {
-        let (message_type, payload_bytes) = Commit::plain(word)?;
-        let whole_bytes = record_bytes(COMMIT_BYTES as u32, payload_bytes);
-        let payload_bytes = payload_bytes as usize;
-        (whole_bytes <= bytes_max).then_some(Plain { message_type, payload_bytes, whole_bytes })
-    }
-}
-
 /// Gives the space of so many messages, up to there, back to the sender.
 #[inline(always)]
-fn advance(own: &Desk, (tail, to): (&mut u32, u32), (taken, messages): (&mut u64, u64)) {
+fn advance(own: &OwnDesk, (tail, to): (&mut u32, u32), (taken, messages): (&mut u64, u64)) {
     *tail = to;
     *taken += messages;
     own.messages.store(*taken as u32, Ordering::Relaxed);

@@ -81,13 +81,6 @@ impl Commit {
         Ok(Commit { kind, payload_bytes: low & SIZE_MASK, message_type })
     }
 
-    /// Message type and size of a plain record.
-    #[inline(always)]
-    pub(super) fn plain(word: u64) -> Option<(u32, u32)> {
-        let low = word as u32;
-        (low >> SIZE_BITS == KIND_PLAIN).then_some(((word >> 32) as u32, low & SIZE_MASK))
-    }
-
     /// Bytes in front of the payload.
     #[inline]
     pub(super) fn header_bytes(self) -> u32 {
@@ -111,6 +104,35 @@ impl Commit {
     }
 }
 
+/// A record of the ordinary case, judged.
+pub(super) struct Plain {
+    pub(super) message_type: u32,
+    pub(super) payload_bytes: usize,
+    /// With header and padding.
+    pub(super) whole_bytes: u32,
+}
+
+impl Plain {
+    /// `None` unless the word commits a plain record of at most so many bytes.
+    #[inline(always)]
+    pub(super) fn judge(word: u64, bytes_max: u32) -> Option<Plain> {
+        // Of another kind, a bit above the size stays, which is then more than there can be: one comparison judges both.
+        let payload_bytes = (word as u32 ^ KIND_PLAIN << SIZE_BITS) as usize;
+        let whole_bytes = aligned(payload_bytes + COMMIT_BYTES);
+        (whole_bytes <= bytes_max as usize).then_some(Plain {
+            message_type: (word >> 32) as u32,
+            payload_bytes,
+            whole_bytes: whole_bytes as u32,
+        })
+    }
+
+    /// What is copied of it: whole words.
+    #[inline(always)]
+    pub(super) fn word_bytes(&self) -> usize {
+        self.whole_bytes as usize - COMMIT_BYTES
+    }
+}
+
 /// The word that fills `gap_bytes` up to the ring's end.
 pub(super) fn padding(gap_bytes: u32) -> u64 {
     word((gap_bytes - COMMIT_BYTES as u32) | KIND_PADDING << SIZE_BITS, 0)
@@ -119,7 +141,14 @@ pub(super) fn padding(gap_bytes: u32) -> u64 {
 /// The length of a record in the ring, padding included. Cannot overflow, as sizes have [`SIZE_BITS`].
 #[inline]
 pub(super) fn record_bytes(header_bytes: u32, payload_bytes: u32) -> u32 {
-    (header_bytes + payload_bytes).next_multiple_of(RECORD_ALIGN_BYTES as u32)
+    aligned((header_bytes + payload_bytes) as usize) as u32
+}
+
+/// Rounded up to where records begin. In a form that is three instructions, whatever is known of the length.
+#[inline(always)]
+pub(super) const fn aligned(bytes: usize) -> usize {
+    const { assert!(RECORD_ALIGN_BYTES.is_power_of_two()) };
+    (bytes + (RECORD_ALIGN_BYTES - 1)) & !(RECORD_ALIGN_BYTES - 1)
 }
 
 #[inline]

@@ -9,6 +9,7 @@
 //! 3. The word at `head` is 0 in the ring.
 //! 4. After `state` has left `Open`, no memory is written except `waiting`, and `acknowledged` stays.
 
+use alloc::vec::Vec;
 use core::{hint, sync::atomic::Ordering};
 
 use keyway_abi::layout::{self, COMMIT_BYTES, EXTENSION_BYTES, RING_RESERVED_BYTES};
@@ -17,13 +18,15 @@ use crate::{
     lane::{
         Barrier, Ending, LaneFault, LaneShapeError, RecordHeader, SendError, SleepOn, Wait, WakeBy,
         check_shape, check_writable,
-        doorbell::Desk,
-        record::{padding, record_bytes},
+        doorbell::{Desk, OwnDesk},
+        record::{aligned, padding, record_bytes},
     },
     status::{Status, Verdict},
     view::{Own, OwnRecords, View, Word},
 };
 
+/// So far ahead of what is written the next line is fetched: of the receiver, which has read it.
+const PREFETCH_BYTES: u32 = 256;
 /// Pauses between two looks of [`LaneSender::watch`].
 const PAUSES: u32 = 4;
 
@@ -33,13 +36,15 @@ pub struct LaneSender {
     /// Held, so that nobody else has it.
     _memory: Own,
     records: OwnRecords,
-    own: Desk,
+    own: OwnDesk,
     peer: Desk,
     status: Status,
     head: u32,
     tail_seen: u32,
     sent: u64,
     acknowledged: u64,
+    /// For what is written in place and would meet the ring's end.
+    around: Vec<u8>,
     state: State,
 }
 
@@ -76,7 +81,7 @@ impl LaneSender {
         let records = check_shape(ring.all(), ack, ring_bytes)?;
         Ok(Self {
             records: OwnRecords::new(records).ok_or(LaneShapeError::NotWritable)?,
-            own: Desk::new(ring.view(), barrier)?,
+            own: OwnDesk::new(ring.view())?,
             peer: Desk::new(ack, barrier)?,
             _memory: ring,
             status,
@@ -84,6 +89,7 @@ impl LaneSender {
             tail_seen: position,
             sent: 0,
             acknowledged: 0,
+            around: Vec::new(),
             state: State::Open,
         })
     }
@@ -110,20 +116,41 @@ impl LaneSender {
     /// After success ask [`LaneSender::must_wake_receiver`].
     #[inline(always)]
     pub fn send_plain(&mut self, message_type: u32, payload: &[u8]) -> bool {
-        // The word before the commit, as in `try_send_parts`.
-        if !matches!(self.state, State::Open) || self.status.verdict() != Verdict::Live {
+        let Some(whole_bytes) = self.plain_bytes(payload.len()) else { return false };
+        self.records.write_new(self.head.wrapping_add(COMMIT_BYTES as u32), payload);
+        let header = RecordHeader { message_type, ..RecordHeader::default() };
+        self.commit(header.commit_plain(payload.len() as u32), whole_bytes, 1);
+        true
+    }
+
+    /// As [`LaneSender::send_plain`], of a payload that `fill` writes in place, where something else may be before. Not called
+    /// unless there is room.
+    #[inline(always)]
+    pub fn send_plain_with(&mut self, payload_bytes: usize, fill: &mut impl FnMut(&mut [u8])) -> bool {
+        // What is longer than the ring does not fit either.
+        let whole_bytes = self.plain_bytes(payload_bytes.min(self.records.bytes() as usize));
+        let Some(whole_bytes) = whole_bytes else { return false };
+        self.fill(self.head, payload_bytes, fill);
+        // Whatever `fill` did took its time.
+        if !self.status.glance().is_live() {
             return false;
+        }
+        self.commit(RecordHeader::default().commit_plain(payload_bytes as u32), whole_bytes, 1);
+        true
+    }
+
+    /// The length of a plain record of so many bytes, if the lane is open and there is room for it as far as is known.
+    #[inline(always)]
+    fn plain_bytes(&self, payload_bytes: usize) -> Option<u32> {
+        // The word before the commit, as in `try_send_parts`.
+        if !matches!(self.state, State::Open) || !self.status.glance().is_live() {
+            return None;
         }
         // No slice is so long that this overflows.
-        let whole_bytes = (payload.len() + COMMIT_BYTES).next_multiple_of(layout::RECORD_ALIGN_BYTES);
+        let whole_bytes = aligned(payload_bytes + COMMIT_BYTES);
         // With room for an extension, as no payload is longer than one that has one. At most a ring's worth, or it does not fit.
-        if whole_bytes + EXTENSION_BYTES + RING_RESERVED_BYTES > self.free_bytes() as usize {
-            return false;
-        }
-        self.records.write(self.head.wrapping_add(COMMIT_BYTES as u32), payload);
-        let header = RecordHeader { message_type, ..RecordHeader::default() };
-        self.commit(header.commit_plain(payload.len() as u32), whole_bytes as u32, 1);
-        true
+        let fits = whole_bytes + EXTENSION_BYTES + RING_RESERVED_BYTES <= self.free_bytes() as usize;
+        fits.then_some(whole_bytes as u32)
     }
 
     /// As [`LaneSender::try_send`], of a payload in several parts, each but the last a multiple of 8 bytes long.
@@ -157,8 +184,7 @@ impl LaneSender {
         let ring_bytes = self.records.bytes() as usize;
         // LIMIT: what is counted stops above a ring, so that it cannot overflow.
         let all_bytes = payloads.iter().fold(0, |all_bytes: usize, payload| {
-            let whole_bytes =
-                payload.len().min(ring_bytes).next_multiple_of(layout::RECORD_ALIGN_BYTES) + COMMIT_BYTES;
+            let whole_bytes = aligned(payload.len().min(ring_bytes) + COMMIT_BYTES);
             (all_bytes + whole_bytes).min(2 * ring_bytes)
         });
         if all_bytes > ring_bytes - RING_RESERVED_BYTES {
@@ -181,6 +207,46 @@ impl LaneSender {
         }
         if !payloads.is_empty() {
             self.commit(first, all_bytes as u32, payloads.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Sends `count` messages of the same size at once, all or none, or says why not. `fill` writes each in place, where something
+    /// else may be before; it is not called unless there is room for all.
+    ///
+    /// # Errors
+    ///
+    /// As [`LaneSender::try_send_all`].
+    #[inline]
+    pub fn try_send_each(
+        &mut self,
+        count: usize,
+        payload_bytes: usize,
+        fill: &mut impl FnMut(usize, &mut [u8]),
+    ) -> Result<(), SendError> {
+        self.check_open()?;
+        let header = RecordHeader::default();
+        let whole_bytes = self.check_size(header, payload_bytes)?;
+        let all_bytes = (whole_bytes as usize).saturating_mul(count);
+        if all_bytes > self.records.bytes() as usize - RING_RESERVED_BYTES {
+            let bytes_max = self.payload_bytes_max();
+            return Err(SendError::TooLarge { asked_bytes: all_bytes, bytes_max });
+        }
+        self.make_room(all_bytes as u32)?;
+        let word = header.commit_plain(payload_bytes as u32);
+        let mut at = self.head;
+        for index in 0..count {
+            self.fill(at, payload_bytes, &mut |payload: &mut [u8]| fill(index, payload));
+            // The first word is kept back, as above.
+            if index > 0 {
+                self.records.store(at, word);
+            }
+            at = at.wrapping_add(whole_bytes);
+        }
+        // Whatever `fill` did took its time.
+        self.check_open()?;
+        if count > 0 {
+            self.commit(word, all_bytes as u32, count as u64);
         }
         Ok(())
     }
@@ -407,11 +473,36 @@ impl LaneSender {
         }
     }
 
+    /// Has a plain record's payload written in place.
+    #[inline(always)]
+    fn fill(&mut self, at: u32, payload_bytes: usize, fill: &mut impl FnMut(&mut [u8])) {
+        let payload_at = at.wrapping_add(COMMIT_BYTES as u32);
+        if !payload_bytes.is_multiple_of(layout::RECORD_ALIGN_BYTES) {
+            // Nothing of an earlier record stays in the padding.
+            let last = payload_bytes - payload_bytes % layout::RECORD_ALIGN_BYTES;
+            self.records.store(payload_at.wrapping_add(last as u32), 0);
+        }
+        match self.records.slice_mut(payload_at, payload_bytes) {
+            Some(payload) => fill(payload),
+            None => self.fill_around(payload_at, payload_bytes, fill),
+        }
+    }
+
+    /// As above, where the ring's end is in between.
+    #[cold]
+    fn fill_around(&mut self, payload_at: u32, payload_bytes: usize, fill: &mut impl FnMut(&mut [u8])) {
+        self.around.clear();
+        self.around.resize(payload_bytes, 0);
+        fill(&mut self.around);
+        self.records.write(payload_at, &self.around);
+    }
+
     /// Commits what was written from `head` on, whose first word is `first`.
     #[inline]
     fn commit(&mut self, first: u64, bytes: u32, messages: u64) {
         let end = self.head.wrapping_add(bytes);
         self.records.store(end, 0);
+        self.records.prefetch(end.wrapping_add(PREFETCH_BYTES));
         self.records.publish(self.head, first);
         self.head = end;
         self.sent += messages;

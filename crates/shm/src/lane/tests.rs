@@ -402,6 +402,26 @@ fn a_fence_is_left_out_only_where_both_sides_have_declared_it() {
 }
 
 #[test]
+fn nor_does_padding_behind_what_was_written_in_place() {
+    let mut bench = Bench::new();
+    let whole_bytes = bench.sender.payload_bytes_max();
+    let fill = |bench: &mut Bench, payload_bytes, byte| {
+        bench.sender.acknowledged();
+        assert!(bench.sender.send_plain_with(payload_bytes, &mut |place: &mut [u8]| place.fill(byte)));
+    };
+    fill(&mut bench, whole_bytes - 64, 0xFF);
+    bench.receive().expect("live");
+    // Around the ring's end once, so that the rest is in its middle.
+    fill(&mut bench, 100, 0xEE);
+    bench.receive().expect("live");
+    let at = bench.receiver.tail() % RING_BYTES;
+    fill(&mut bench, 9, 0xDD);
+    let mut record = [1; 24];
+    bench.ring.reader.copy_out(layout::RECORDS_OFFSET + at as usize, &mut record).expect("inside");
+    assert_eq!(record[8..], [[0xDD; 9].as_slice(), &[0; 7]].concat());
+}
+
+#[test]
 fn what_is_handed_on_is_acknowledged_by_the_quarter_ring() {
     let mut bench = Bench::new();
     // Ten of them are a quarter and a little more.
@@ -428,4 +448,43 @@ fn a_sender_that_waits_is_woken_when_a_quarter_is_free() {
     assert_eq!(bench.receiver.must_wake_sender(), None, "an eighth is free");
     bench.receive().expect("live").expect("a message");
     assert_eq!(bench.receiver.must_wake_sender(), Some(WakeBy::Futex));
+}
+
+#[test]
+fn what_can_never_be_written_in_place_is_refused_before_anyone_is_asked_to() {
+    let mut bench = Bench::new();
+    let bytes_max = bench.sender.payload_bytes_max();
+    let mut nobody = |_: &mut [u8]| unreachable!("there is no room");
+    for payload_bytes in [bytes_max + 1, RING_BYTES as usize, usize::MAX] {
+        assert!(!bench.sender.send_plain_with(payload_bytes, &mut nobody));
+        let refused = bench.sender.try_send_each(1, payload_bytes, &mut |_, place| nobody(place));
+        assert_eq!(refused, Err(SendError::TooLarge { asked_bytes: payload_bytes, bytes_max }));
+    }
+    let refused = bench.sender.try_send_each(usize::MAX, 8, &mut |_, place| nobody(place));
+    assert_eq!(refused, Err(SendError::TooLarge { asked_bytes: usize::MAX, bytes_max }));
+    assert_eq!(bench.sender.try_send_each(0, 8, &mut |_, place| nobody(place)), Ok(()));
+    assert_eq!(bench.sender.acknowledged().sent, 0);
+}
+
+#[test]
+fn what_is_revoked_while_it_is_written_in_place_is_not_sent() {
+    for is_batch in [false, true] {
+        let mut bench = Bench::new();
+        let broker = bench.page.writer.clone();
+        let revoke = || broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+        if is_batch {
+            let sent = bench.sender.try_send_each(3, 8, &mut |index, _| {
+                if index == 1 {
+                    revoke();
+                }
+            });
+            assert_eq!(sent, Err(SendError::Ended(Ending::Revoked)));
+        } else {
+            assert!(!bench.sender.send_plain_with(8, &mut |_: &mut [u8]| revoke()));
+        }
+        assert_eq!(bench.sender.acknowledged().sent, 0);
+        let mut commit = [1; 8];
+        bench.ring.reader.copy_out(layout::RECORDS_OFFSET, &mut commit).expect("inside");
+        assert_eq!(commit, [0; 8], "nothing is committed");
+    }
 }

@@ -102,6 +102,44 @@ pub(super) unsafe fn copy_in(from: *const u8, to: *const AtomicU64, words: usize
     }
 }
 
+/// As [`copy_in`], of what was perhaps stored just before: word by word, as a processor hands on what it has not yet stored only to
+/// a load that asks for no more than one store has written.
+///
+/// # Safety
+///
+/// As for [`copy_in`].
+#[allow(unsafe_code)]
+#[inline(always)]
+pub(super) unsafe fn copy_new_in(from: *const u8, to: *const AtomicU64, words: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies)))]
+    // SAFETY: the caller's promise, of whole words.
+    unsafe {
+        copy_narrow(from, to.cast_mut().cast(), words);
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies))))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        copy_in(from, to, words);
+    }
+}
+
+/// Has the processor fetch a line for this core alone, so that a later store to it need not wait. Changes no memory.
+///
+/// # Safety
+///
+/// `word` is valid for writes.
+#[allow(unsafe_code)]
+#[inline(always)]
+pub(super) unsafe fn fetch_to_write(word: *const AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: fetches a line that the caller vouches for; a processor without the instruction takes it for none.
+    unsafe {
+        core::arch::asm!("prefetchw [{word}]", word = in(reg) word, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = word;
+}
+
 /// From so many words on, the string instruction is faster than pairs of words.
 #[cfg(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies)))]
 const STRING_WORDS_MIN: usize = 64;
@@ -177,5 +215,60 @@ unsafe fn copy_words(from: *const u8, to: *mut u8, words: usize) {
                 options(nostack, preserves_flags)
             );
         }
+    }
+}
+
+/// As `copy_words`, four words at a time.
+///
+/// # Safety
+///
+/// As for `copy_words`.
+#[cfg(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies)))]
+#[allow(unsafe_code)]
+#[inline(always)]
+unsafe fn copy_narrow(from: *const u8, to: *mut u8, words: usize) {
+    use core::arch::asm;
+    if words >= STRING_WORDS_MIN {
+        // SAFETY: the caller's promise.
+        unsafe { copy_words(from, to, words) };
+        return;
+    }
+    let (mut from, mut to) = (from, to);
+    for _ in 0..words / 4 {
+        // SAFETY: the next four words of those that the caller vouches for, before which the pointers are.
+        unsafe {
+            asm!(
+                "mov {a}, [{from}]",
+                "mov {b}, [{from} + 8]",
+                "mov {c}, [{from} + 16]",
+                "mov {d}, [{from} + 24]",
+                "mov [{to}], {a}",
+                "mov [{to} + 8], {b}",
+                "mov [{to} + 16], {c}",
+                "mov [{to} + 24], {d}",
+                a = out(reg) _,
+                b = out(reg) _,
+                c = out(reg) _,
+                d = out(reg) _,
+                from = in(reg) from,
+                to = in(reg) to,
+                options(nostack, preserves_flags)
+            );
+        }
+        (from, to) = (from.wrapping_add(4 * WORD), to.wrapping_add(4 * WORD));
+    }
+    for _ in 0..words % 4 {
+        // SAFETY: the next word of those.
+        unsafe {
+            asm!(
+                "mov {word}, [{from}]",
+                "mov [{to}], {word}",
+                word = out(reg) _,
+                from = in(reg) from,
+                to = in(reg) to,
+                options(nostack, preserves_flags)
+            );
+        }
+        (from, to) = (from.wrapping_add(WORD), to.wrapping_add(WORD));
     }
 }

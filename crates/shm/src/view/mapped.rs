@@ -312,22 +312,12 @@ unsafe impl Send for Place {}
 unsafe impl Sync for Place {}
 
 impl Place {
-    #[inline]
-    pub(super) fn load(&self, ordering: Ordering) -> u32 {
-        order::load(self.word(), ordering)
-    }
-
-    #[inline]
-    pub(super) fn store(&self, value: u32, ordering: Ordering) {
-        self.word().store(value, ordering);
-    }
-
     pub(super) fn as_ptr(&self) -> *const u32 {
         self.word.as_ptr().cast_const().cast()
     }
 
     #[inline]
-    fn word(&self) -> &AtomicU32 {
+    pub(super) fn word(&self) -> &AtomicU32 {
         // SAFETY: it lives as long as `_keep` (type: invariant 1); `AtomicU32` may be shared with whoever stores it.
         #[allow(unsafe_code)]
         unsafe {

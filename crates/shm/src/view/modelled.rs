@@ -91,16 +91,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn load(&self, ordering: Ordering) -> u32 {
-        order::load(self.memory.word(self.offset), ordering)
-    }
-
-    pub(super) fn store(&self, value: u32, ordering: Ordering) {
-        self.memory.word(self.offset).store(value, ordering);
+    pub(super) fn word(&self) -> &order::AtomicU32 {
+        self.memory.word(self.offset)
     }
 
     pub(super) fn as_ptr(&self) -> *const u32 {
-        core::ptr::from_ref(self.memory.word(self.offset)).cast()
+        core::ptr::from_ref(self.word()).cast()
     }
 }
 
@@ -195,13 +191,9 @@ impl Records {
         Reader(self)
     }
 
-    pub(crate) fn take(&self, position: u32, len: usize, out: &mut Vec<u8>) {
-        out.resize(out.len().max(len), 0);
-        self.read(position, &mut out[..len]);
-    }
-
-    pub(crate) fn take_around(&self, position: u32, len: usize, out: &mut Vec<u8>) {
-        self.take(position, len, out);
+    pub(crate) fn take_around(&self, position: u32, bytes: usize, out: &mut Vec<u8>) {
+        out.resize(out.len().max(bytes), 0);
+        self.read(position, &mut out[..bytes]);
     }
 
     pub(crate) fn read(&self, position: u32, out: &mut [u8]) {
@@ -266,6 +258,13 @@ impl OwnRecords {
             place.bytes.with_mut(|_| place.commit.store(u64::from_ne_bytes(word), Ordering::Relaxed));
         }
     }
+
+    pub(crate) fn write_new(&mut self, position: u32, bytes: &[u8]) {
+        self.write(position, bytes);
+    }
+
+    /// There is nothing to fetch.
+    pub(crate) fn prefetch(&mut self, _position: u32) {}
 
     /// What is written in place is not modelled.
     pub(crate) fn slice(&self, _position: u32, _len: usize) -> Option<&[u8]> {

@@ -4,9 +4,14 @@
 //! test fails when one of these is weakened is listed in `docs/orderings.md`.
 
 #[cfg(not(loom))]
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
+
+#[cfg(not(loom))]
+pub(super) use core::sync::atomic::AtomicU32;
+#[cfg(loom)]
+pub(super) use loom::sync::atomic::AtomicU32;
 
 /// Loads the word that commits a record, and then nothing that was stored before it was published is old.
 #[inline(always)]

@@ -21,7 +21,7 @@ use keyway_abi::layout::RECORDS_OFFSET;
 
 use crate::view::{
     Access, View,
-    bytes::{copy_in, copy_out},
+    bytes::{copy_in, copy_new_in, copy_out, fetch_to_write},
     order,
 };
 
@@ -97,19 +97,9 @@ impl Records {
         Reader { base: self.base, ring_bytes: self.ring_bytes, _records: PhantomData }
     }
 
-    /// As [`Reader::take`].
-    #[inline]
-    pub(crate) fn take(&self, position: u32, len: usize, out: &mut Vec<u8>) {
-        if !self.reader().take(position, len, out) {
-            self.take_around(position, len, out);
-        }
-    }
-
-    /// Copies the `len` bytes from `position` on, at most a ring's worth, to the beginning of `out`, which is made longer where
-    /// it is too short, and what is behind them up to the end of their last word.
+    /// As [`Reader::take`], of at most a ring's worth, wherever it lies; `out` is made longer where it is too short.
     #[cold]
-    pub(crate) fn take_around(&self, position: u32, len: usize, out: &mut Vec<u8>) {
-        let bytes = len.next_multiple_of(WORD);
+    pub(crate) fn take_around(&self, position: u32, bytes: usize, out: &mut Vec<u8>) {
         // INVARIANT record-fits-ring: callers have judged the length against the ring.
         assert!(bytes <= self.ring_bytes as usize, "INVARIANT record-fits-ring");
         if out.len() < bytes {
@@ -189,12 +179,11 @@ impl Reader<'_> {
         order::load_published(unsafe { self.place(position).as_ref() })
     }
 
-    /// Copies the `len` bytes from `position` on to the beginning of `out`, and what is behind them up to the end of their last
-    /// word. Does nothing, and says so, if they meet the ring's end or are more than `out` has room for.
+    /// Copies the words of the `bytes` from `position` on to the beginning of `out`. Does nothing, and says so, if they meet the
+    /// ring's end or are more than `out` has room for.
     #[inline(always)]
-    pub(crate) fn take(&self, position: u32, len: usize, out: &mut [u8]) -> bool {
-        let words = len.div_ceil(WORD);
-        let bytes = words * WORD;
+    pub(crate) fn take(&self, position: u32, bytes: usize, out: &mut [u8]) -> bool {
+        let words = bytes / WORD;
         if bytes > out.len() || bytes > self.bytes_to_end(position) as usize {
             return false;
         }
@@ -276,6 +265,26 @@ impl OwnRecords {
         }
     }
 
+    /// As [`OwnRecords::write`], of bytes that were perhaps stored just before, in whatever width.
+    #[inline(always)]
+    pub(crate) fn write_new(&mut self, position: u32, bytes: &[u8]) {
+        if bytes.len() <= self.bytes_to_end(position) as usize {
+            self.put_with(position, bytes, copy_new_in);
+        } else {
+            self.write_around(position, bytes);
+        }
+    }
+
+    /// Has the processor fetch the line at `position`, so that it can be written without a wait.
+    #[inline(always)]
+    pub(crate) fn prefetch(&mut self, position: u32) {
+        // SAFETY: the place is valid for writes (check: `place`; type: invariant 1).
+        #[allow(unsafe_code)]
+        unsafe {
+            fetch_to_write(self.place(position).as_ptr());
+        }
+    }
+
     #[cold]
     fn write_around(&mut self, position: u32, bytes: &[u8]) {
         let (first, second) = bytes.split_at(self.bytes_to_end(position) as usize);
@@ -315,6 +324,13 @@ impl OwnRecords {
     /// Copies in what does not meet the ring's end.
     #[inline(always)]
     fn put(&mut self, position: u32, bytes: &[u8]) {
+        self.put_with(position, bytes, copy_in);
+    }
+
+    /// As above, by one of the ways to copy.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn put_with(&mut self, position: u32, bytes: &[u8], copy: unsafe fn(*const u8, *const AtomicU64, usize)) {
         let (words, rest) = bytes.as_chunks::<WORD>();
         let places = self.words(position, words.len());
         // SAFETY:
@@ -322,7 +338,7 @@ impl OwnRecords {
         // 2. So have the places (check: `words`), which this process alone may write (type: invariant 1).
         #[allow(unsafe_code)]
         unsafe {
-            copy_in(bytes.as_ptr(), places.as_ptr(), places.len());
+            copy(bytes.as_ptr(), places.as_ptr(), places.len());
         }
         if !rest.is_empty() {
             let at = position.wrapping_add((words.len() * WORD) as u32);

@@ -12,6 +12,7 @@ use crate::view::View;
 enum Step {
     Send { payload_bytes: usize },
     SendAll { sizes: Vec<usize> },
+    SendEach { count: usize, payload_bytes: usize },
     Batch { sizes: Vec<usize>, is_committed: bool },
     Loan { payload_bytes: usize, is_committed: bool },
     Receive,
@@ -40,6 +41,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0..700_usize).prop_map(|payload_bytes| Step::Send { payload_bytes }),
         2 => prop::collection::vec(0..900_usize, 0..6).prop_map(|sizes| Step::SendAll { sizes }),
+        2 => (0..20_usize, 0..900_usize)
+            .prop_map(|(count, payload_bytes)| Step::SendEach { count, payload_bytes }),
         2 => (prop::collection::vec(0..900_usize, 0..6), any::<bool>())
             .prop_map(|(sizes, is_committed)| Step::Batch { sizes, is_committed }),
         2 => (0..2500_usize, any::<bool>())
@@ -117,7 +120,9 @@ fn run_step(bench: &mut Bench, hostile: Hostile, finals: &mut Finals, step: Step
             let delivered = u64::from(matches!(peeked, Ok(Some(_))));
             assert_eq!(bench.receiver.taken(), taken + delivered);
         }
-        Step::SendAll { .. } | Step::Batch { .. } | Step::Loan { .. } => send_in_parts(bench, &step),
+        Step::SendAll { .. } | Step::SendEach { .. } | Step::Batch { .. } | Step::Loan { .. } => {
+            send_in_parts(bench, &step);
+        }
         Step::ReceiveInto { .. }
         | Step::TakePlain
         | Step::TakeEach { .. }
@@ -170,6 +175,16 @@ fn send_in_parts(bench: &mut Bench, step: &Step) {
             let payloads: Vec<Vec<u8>> = sizes.iter().map(|&len| vec![0x5B; len]).collect();
             let borrowed: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
             bench.sender.try_send_all(&borrowed).map(|()| borrowed.len() as u64)
+        }
+        Step::SendEach { count, payload_bytes } => {
+            let fill = |place: &mut [u8]| place.fill(0x5D);
+            match *count == 1 && bench.sender.send_plain_with(*payload_bytes, &mut { fill }) {
+                true => Ok(1),
+                false => bench
+                    .sender
+                    .try_send_each(*count, *payload_bytes, &mut |_, place| fill(place))
+                    .map(|()| *count as u64),
+            }
         }
         Step::Batch { sizes, is_committed } => bench.sender.batch().and_then(|mut batch| {
             for &len in sizes {
@@ -343,10 +358,10 @@ fn a_lane_survives_a_sender_that_scribbles_while_it_is_read() {
                 seed = scribble(&ring, seed);
             }
         });
-        let mut out = Vec::new();
+        let (mut out, mut scratch) = (Vec::new(), Vec::new());
         while !scribbling.is_finished() {
             let received = match round % 3 {
-                1 if bench.receiver.take_each(&mut out, 3, |_, it| {
+                1 if bench.receiver.take_each(&mut scratch, 3, |_, it| {
                     assert!(it.len() < 300);
                     ControlFlow::Continue(())
                 }) > 0 =>

@@ -11,6 +11,8 @@ use super::*;
 enum Step {
     Send { payload_bytes: usize, fill: u8 },
     SendAll { sizes: Vec<usize>, abandon: bool },
+    SendWith { payload_bytes: usize, fill: u8 },
+    SendEach { count: usize, payload_bytes: usize, fill: u8 },
     Loan { payload_bytes: usize, used_bytes: usize, abandon: bool },
     Receive,
     ReceiveInto { bytes: usize },
@@ -30,6 +32,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (3000..4100_usize, any::<u8>()).prop_map(|(payload_bytes, fill)| Step::Send { payload_bytes, fill }),
         2 => (prop::collection::vec(0..400_usize, 0..12), any::<bool>())
             .prop_map(|(sizes, abandon)| Step::SendAll { sizes, abandon }),
+        2 => (0..1500_usize, any::<u8>()).prop_map(|(payload_bytes, fill)| Step::SendWith { payload_bytes, fill }),
+        2 => (0..20_usize, 0..300_usize, any::<u8>())
+            .prop_map(|(count, payload_bytes, fill)| Step::SendEach { count, payload_bytes, fill }),
+        1 => (0..3_usize, 3000..4100_usize, any::<u8>())
+            .prop_map(|(count, payload_bytes, fill)| Step::SendEach { count, payload_bytes, fill }),
         2 => (0..2100_usize, 0..2100_usize, prop::bool::weighted(0.2))
             .prop_map(|(payload_bytes, used, abandon)| {
                 Step::Loan { payload_bytes, used_bytes: used.min(payload_bytes), abandon }
@@ -40,7 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..1600_usize).prop_map(|bytes_max| Step::PeekMore { bytes_max }),
         1 => (0..5_usize).prop_map(|max| Step::PeekMany { max }),
         2 => Just(Step::TakePlain),
-        2 => (0..9_usize, 1..9_usize).prop_map(|(max, stop_after)| Step::TakeEach { max, stop_after }),
+        2 => (0..30_usize, 1..30_usize).prop_map(|(max, stop_after)| Step::TakeEach { max, stop_after }),
         1 => Just(Step::Forget),
         1 => Just(Step::Acknowledge),
         1 => Just(Step::LookAtAcknowledged),
@@ -106,6 +113,13 @@ impl Model {
             self.push(Some((header, payload.clone())), record_len(header, payload.len()));
         }
         Ok(())
+    }
+
+    fn send_each(&mut self, payload_bytes: usize, payloads: &[Vec<u8>]) -> Result<(), SendError> {
+        if payload_bytes > PAYLOAD_MAX {
+            return Err(SendError::TooLarge { asked_bytes: payload_bytes, bytes_max: PAYLOAD_MAX });
+        }
+        self.send_all(payloads)
     }
 
     /// What is passed over for a loan, if there is room for it.
@@ -197,6 +211,26 @@ fn send_step(bench: &mut Bench, model: &mut Model, step: &Step) {
             }
             let borrowed: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
             assert_eq!(bench.sender.try_send_all(&borrowed), model.send_all(&payloads));
+        }
+        Step::SendWith { payload_bytes, fill } => {
+            let payload = bytes(*payload_bytes, *fill);
+            let mut write = |place: &mut [u8]| place.copy_from_slice(&payload);
+            let sent = match bench.sender.send_plain_with(*payload_bytes, &mut write) {
+                true => Ok(()),
+                false => bench.sender.try_send_each(1, *payload_bytes, &mut |_, place| write(place)),
+            };
+            assert_eq!(sent, model.send(RecordHeader::default(), payload));
+        }
+        Step::SendEach { count, payload_bytes, fill } => {
+            let payload = |index: usize| bytes(*payload_bytes, fill.wrapping_add(index as u8));
+            let mut written = 0;
+            let sent = bench.sender.try_send_each(*count, *payload_bytes, &mut |index, place| {
+                assert_eq!(index, written, "in their order");
+                written += 1;
+                place.copy_from_slice(&payload(index));
+            });
+            assert_eq!(written, if sent.is_ok() { *count } else { 0 }, "all or none are asked for");
+            assert_eq!(sent, model.send_each(*payload_bytes, &(0..*count).map(payload).collect::<Vec<_>>()));
         }
         Step::Loan { payload_bytes, used_bytes, abandon } => {
             let header = RecordHeader { message_type: 7, flags: model.sent as u32 % 2, ticket: 0 };
@@ -303,7 +337,11 @@ fn receive_step(bench: &mut Bench, model: &mut Model, step: &Step) {
             let expected = Acknowledged { messages: model.taken, sent: model.sent };
             assert_eq!(bench.sender.acknowledged(), expected);
         }
-        Step::Send { .. } | Step::SendAll { .. } | Step::Loan { .. } => unreachable!("the sender's"),
+        Step::Send { .. }
+        | Step::SendAll { .. }
+        | Step::SendWith { .. }
+        | Step::SendEach { .. }
+        | Step::Loan { .. } => unreachable!("the sender's"),
     }
     assert_eq!(bench.receiver.taken(), model.taken);
 }
