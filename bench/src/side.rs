@@ -287,7 +287,7 @@ impl Side {
                 }
                 Ok(())
             };
-            port.receive_batch(self.scenario.batch, &mut take)?;
+            port.receive_batch(RECEIVE_MAX, &mut take)?;
             if warm.is_none() && seen - looked >= self.clock_stride() {
                 looked = seen;
                 if started.elapsed() >= self.warm_up() {
@@ -358,7 +358,7 @@ impl Side {
                 is_last = expected.take(number)?;
                 Ok(())
             };
-            port.receive_batch(self.scenario.batch, &mut take)?;
+            port.receive_batch(RECEIVE_MAX, &mut take)?;
         }
         Ok(())
     }
@@ -372,6 +372,9 @@ impl Side {
         if self.scenario.bytes >= 1 << 14 { 8 } else { 256 }
     }
 }
+
+/// The most messages that a receiver takes at once of those that have come, however they were sent.
+const RECEIVE_MAX: usize = 32;
 
 /// Where the answerers say by how much they have grown.
 const GROWN_LINE: usize = MEETING_LINE + 1;

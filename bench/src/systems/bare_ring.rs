@@ -76,6 +76,8 @@ struct Ring {
     other: u64,
     /// Up to where the consumer has given slots back.
     given_back: u64,
+    /// As many as are sent together are received together: to take more of those that are sent one by one is slower.
+    batch: usize,
 }
 
 impl Ring {
@@ -95,6 +97,7 @@ impl Ring {
             own: 0,
             other: 0,
             given_back: 0,
+            batch: side.scenario().batch.max(1),
         })
     }
 
@@ -190,7 +193,7 @@ impl Port for Ring {
 
     #[inline]
     fn receive_batch(&mut self, most: usize, take: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
-        for _ in 0..self.wait().min(most as u64) {
+        for _ in 0..self.wait().min(most.min(self.batch) as u64) {
             take(self.read()?)?;
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Keyway, used as any program would use it.
 //!
-//! One queue and one lane for each direction, found by name; `send` and `receive` with every default except how one
-//! waits where the scenario says so, and larger rings where a message would not fit; streams of large payloads through a pool. The broker is embedded in the first
+//! One queue and one lane for each direction, found by name. Messages are written in place (`send_with`, `send_each`) and received by
+//! `receive_ref`, or in streams by `receive_each`, with every default except how one waits where the scenario says so, and
+//! larger rings where a message would not fit; streams of large payloads go through a pool. The broker is embedded in the first
 //! answerer's process and so on that one's CPU: idle while messages pass, and a CPU away from the asker where it is what
 //! answers. So is the bridge.
 
@@ -137,8 +138,6 @@ struct Ports {
     senders: Vec<Sender>,
     queue: Queue,
     content: Content,
-    /// Room for a batch of messages.
-    buffer: Vec<u8>,
 }
 
 impl Ports {
@@ -149,8 +148,7 @@ impl Ports {
 
     fn over(side: &Side, senders: Vec<Sender>, queue: Queue) -> Self {
         let content = side.content();
-        let buffer = vec![0; content.bytes * side.scenario().batch.max(1)];
-        Self { senders, queue, content, buffer }
+        Self { senders, queue, content }
     }
 }
 
@@ -179,16 +177,12 @@ fn exchange(side: &Side, client: &Client, queue: &Queue) -> Result<Vec<Capabilit
     Ok(found)
 }
 
-/// The most messages of a batch.
-const BATCH_MAX: usize = 32;
-
 impl Port for Ports {
     #[inline]
     fn send(&mut self, number: u64) -> Result<()> {
-        let buffer = &mut self.buffer[..self.content.bytes];
-        self.content.fill(buffer, number);
+        let content = self.content;
         for sender in &mut self.senders {
-            sender.send(buffer)?;
+            sender.send_with(content.bytes, |payload| content.fill(payload, number))?;
         }
         Ok(())
     }
@@ -204,25 +198,17 @@ impl Port for Ports {
         if count == 1 {
             return self.send(numbers.start);
         }
-        let bytes = self.content.bytes;
-        for (number, payload) in numbers.zip(self.buffer.chunks_exact_mut(bytes)) {
-            self.content.fill(payload, number);
-        }
-        let mut payloads: [&[u8]; BATCH_MAX] = [&[]; BATCH_MAX];
-        for (place, payload) in payloads.iter_mut().zip(self.buffer.chunks_exact(bytes)) {
-            *place = payload;
-        }
+        let content = self.content;
         for sender in &mut self.senders {
-            sender.send_batch(&payloads[..count])?;
+            sender.send_each(count, content.bytes, |index, payload| {
+                content.fill(payload, numbers.start + index as u64);
+            })?;
         }
         Ok(())
     }
 
     #[inline]
     fn receive_batch(&mut self, most: usize, take: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
-        if most == 1 {
-            return take(self.receive()?);
-        }
         let content = self.content;
         let mut taken = Ok(());
         self.queue.receive_each(most, |received| {

@@ -1,7 +1,9 @@
 //! The sending end of a lane.
 //!
-//! Neighbours: `segments` (what is sent without being copied into the lane).
+//! Neighbours: `in_place` (what is written in the lane's own memory), `segments` (what is sent without being copied into the
+//! lane).
 
+mod in_place;
 mod segments;
 
 use std::{
@@ -180,7 +182,7 @@ impl Sender {
         }
         match self.inner.try_send(RecordHeader::default(), payload) {
             Ok(()) => self.wake_receiver(),
-            Err(error) => Err(why_not(&mut self.inner, error)),
+            Err(error) => Err(self.why_not(error)),
         }
     }
 
@@ -213,7 +215,7 @@ impl Sender {
     pub fn try_send_batch(&mut self, payloads: &[&[u8]]) -> Result<(), Error> {
         match self.inner.try_send_all(payloads) {
             Ok(()) => self.wake_receiver(),
-            Err(error) => Err(why_not(&mut self.inner, error)),
+            Err(error) => Err(self.why_not(error)),
         }
     }
 
@@ -379,7 +381,7 @@ impl Sender {
                 Err(SendError::Full { needed_bytes }) => needed_bytes,
                 sent => {
                     self.spinner.settle(asleep_since);
-                    return sent.map_err(|error| why_not(&mut self.inner, error));
+                    return sent.map_err(|error| self.why_not(error));
                 }
             };
             if self.spinner.spin() {
@@ -411,6 +413,10 @@ impl Sender {
             self.control.pump()?;
         }
         Ok(())
+    }
+
+    fn why_not(&mut self, error: SendError) -> Error {
+        why_not(&mut self.inner, error)
     }
 
     #[inline]
