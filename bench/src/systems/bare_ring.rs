@@ -7,8 +7,8 @@
 //!   copy of the other's, read again only when the ring looks full or empty. The producer publishes each batch once; the
 //!   consumer gives slots back in larger portions, and when it has nothing else to do.
 //! - For round trips, one slot in each direction with a sequence word of its own, so that nothing moves but the slot. A
-//!   message that fits into the word's line is there; a larger one begins in the next line, at which the reader looks
-//!   whenever it looks at the word, so that both lines are on their way at the same time.
+//!   message that fits into the word's line is there; a larger one begins in the next line, which the reader has fetched
+//!   whenever it has looked at the word in vain, so that both lines are on their way at the same time.
 //!
 //! ```text
 //! streams:      line 0: head (consumer)   line 2: tail (producer)   line 4 on: slots
@@ -16,7 +16,6 @@
 //! ```
 
 use std::{
-    hint,
     ops::Range,
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
@@ -264,11 +263,24 @@ impl Port for Slots {
     fn receive(&mut self) -> Result<u64> {
         // SYNC slot-publish: the sequence before the message.
         while self.incoming.sequence.load(Ordering::Acquire) == self.received {
-            hint::black_box(self.incoming.first.load(Ordering::Relaxed));
+            fetch(self.incoming.first);
         }
         self.received += 1;
         // SAFETY: 1. As in `send`. 2. The other side has written it (loop above), and writes again only after this side
         // has answered.
         unsafe { self.content.judge_at(self.incoming.message) }
     }
+}
+
+/// Has the processor fetch a line without waiting for it.
+#[inline]
+fn fetch(word: &AtomicU64) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: fetches a line that can be read, and changes nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(word.load(Ordering::Relaxed));
 }

@@ -429,8 +429,8 @@ impl LaneReceiver {
     /// Looks up to `looks` times, one after the other, until a message, or an end, may be there: for one who has nothing else to
     /// do, and then tries again.
     ///
-    /// Each look also touches the line behind the one that is waited for, so that both are on their way at the same time when
-    /// a message comes that lies in two.
+    /// After each look the line behind the one that is waited for is fetched, so that both are on their way at the same time
+    /// when a message comes that lies in two.
     ///
     /// Who has just taken several messages waits first until there are many again, or none is added: to look at each as it is
     /// written takes its line from the sender, and both are slower for it.
@@ -443,10 +443,10 @@ impl LaneReceiver {
         let at = self.tail.wrapping_add(self.peeked_bytes);
         let behind = at.wrapping_add(LINE_BYTES);
         for _ in 0..looks {
-            hint::black_box(self.records.peek(behind));
             if self.records.peek(at) != 0 || self.status.verdict() != Verdict::Live {
                 return;
             }
+            self.records.prefetch_to_read(behind);
         }
     }
 

@@ -502,7 +502,7 @@ impl LaneSender {
     fn commit(&mut self, first: u64, bytes: u32, messages: u64) {
         let end = self.head.wrapping_add(bytes);
         self.records.store(end, 0);
-        self.records.prefetch(end.wrapping_add(PREFETCH_BYTES));
+        self.records.prefetch_to_write(end.wrapping_add(PREFETCH_BYTES));
         self.records.publish(self.head, first);
         self.head = end;
         self.sent += messages;

@@ -140,6 +140,19 @@ pub(super) unsafe fn fetch_to_write(word: *const AtomicU64) {
     let _ = word;
 }
 
+/// Has the processor fetch a line to be read, without waiting for it. Changes no memory.
+#[inline(always)]
+pub(super) fn fetch_to_read(word: &AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: fetches a line that can be read.
+    #[allow(unsafe_code)]
+    unsafe {
+        core::arch::asm!("prefetcht0 [{word}]", word = in(reg) word, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    core::hint::black_box(word.load(core::sync::atomic::Ordering::Relaxed));
+}
+
 /// From so many words on, the string instruction is faster than pairs of words.
 #[cfg(all(target_arch = "x86_64", not(miri), not(keyway_plain_copies)))]
 const STRING_WORDS_MIN: usize = 64;

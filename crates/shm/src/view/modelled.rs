@@ -181,6 +181,9 @@ impl Records {
         self.word(position).commit.load(Ordering::Relaxed)
     }
 
+    /// There is nothing to fetch.
+    pub(crate) fn prefetch_to_read(&self, _position: u32) {}
+
     pub(crate) fn append(&self, position: u32, len: usize, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + len, 0);
@@ -263,8 +266,8 @@ impl OwnRecords {
         self.write(position, bytes);
     }
 
-    /// There is nothing to fetch.
-    pub(crate) fn prefetch(&mut self, _position: u32) {}
+    /// As above.
+    pub(crate) fn prefetch_to_write(&mut self, _position: u32) {}
 
     /// What is written in place is not modelled.
     pub(crate) fn slice(&self, _position: u32, _len: usize) -> Option<&[u8]> {

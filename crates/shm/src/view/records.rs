@@ -21,7 +21,7 @@ use keyway_abi::layout::RECORDS_OFFSET;
 
 use crate::view::{
     Access, View,
-    bytes::{copy_in, copy_new_in, copy_out, fetch_to_write},
+    bytes::{copy_in, copy_new_in, copy_out, fetch_to_read, fetch_to_write},
     order,
 };
 
@@ -83,6 +83,12 @@ impl Records {
     #[inline]
     pub(crate) fn peek(&self, position: u32) -> u64 {
         self.word(position).load(Ordering::Relaxed)
+    }
+
+    /// Has the processor fetch the line at `position`, to be read soon.
+    #[inline(always)]
+    pub(crate) fn prefetch_to_read(&self, position: u32) {
+        fetch_to_read(self.word(position));
     }
 
     /// Appends the `len` bytes from `position` on, at most a ring's worth, to `out`.
@@ -277,7 +283,7 @@ impl OwnRecords {
 
     /// Has the processor fetch the line at `position`, so that it can be written without a wait.
     #[inline(always)]
-    pub(crate) fn prefetch(&mut self, position: u32) {
+    pub(crate) fn prefetch_to_write(&mut self, position: u32) {
         // SAFETY: the place is valid for writes (check: `place`; type: invariant 1).
         #[allow(unsafe_code)]
         unsafe {
