@@ -7,7 +7,12 @@
 //! 1. `head - tail_seen <= ring bytes - RING_RESERVED_BYTES`, all multiples of the record alignment.
 //! 2. `acknowledged <= sent`.
 //! 3. The word at `head` is 0 in the ring.
-//! 4. After `state` has left `Open`, no memory is written except `waiting`, and `acknowledged` stays.
+//! 4. After `state` has left `Open` and `Stamping`, no memory is written except `waiting`, and `acknowledged` stays.
+//! 5. `state` is never `Open` where `clock` is there.
+//!
+//! Neighbours: `stamping` (what is different where messages say when they were sent).
+
+mod stamping;
 
 use core::{hint, sync::atomic::Ordering};
 
@@ -23,6 +28,8 @@ use crate::{
     status::{Status, Verdict},
     view::{Own, OwnRecords, View, Word},
 };
+
+pub use self::stamping::declare_clock;
 
 /// Pauses between two looks of [`LaneSender::watch`].
 const PAUSES: u32 = 4;
@@ -41,6 +48,8 @@ pub struct LaneSender {
     sent: u64,
     acknowledged: u64,
     state: State,
+    /// What tells the time, where messages are stamped with it.
+    clock: Option<fn() -> u64>,
 }
 
 impl LaneSender {
@@ -85,6 +94,7 @@ impl LaneSender {
             sent: 0,
             acknowledged: 0,
             state: State::Open,
+            clock: None,
         })
     }
 
@@ -142,7 +152,8 @@ impl LaneSender {
         let whole_bytes = self.check_size(header, payload_bytes)?;
         self.make_room(whole_bytes)?;
         self.put(self.head, header, parts);
-        self.commit(header.commit(payload_bytes as u32), whole_bytes, 1);
+        self.stamp(self.head, header);
+        self.commit(header.commit(self.carried_bytes(payload_bytes)), whole_bytes, 1);
         Ok(())
     }
 
@@ -153,6 +164,9 @@ impl LaneSender {
     /// [`SendError::TooLarge`] when they can never fit together, and as [`LaneSender::try_send`].
     #[inline]
     pub fn try_send_all(&mut self, payloads: &[&[u8]]) -> Result<(), SendError> {
+        if self.clock.is_some() {
+            return self.try_send_all_stamped(payloads);
+        }
         self.check_open()?;
         let ring_bytes = self.records.bytes() as usize;
         // LIMIT: what is counted stops above a ring, so that it cannot overflow.
@@ -192,7 +206,7 @@ impl LaneSender {
     /// [`SendError::Ended`] and [`SendError::Fault`], for ever.
     pub fn batch(&mut self) -> Result<Batch<'_>, SendError> {
         self.check_open()?;
-        Ok(Batch { first: 0, staged_bytes: 0, messages: 0, lane: self })
+        Ok(Batch::new(self))
     }
 
     /// Lends `payload_bytes` of the ring, to be written in place and then committed as one message. Their content is
@@ -218,7 +232,7 @@ impl LaneSender {
         if payload_bytes > bytes_max {
             return Err(SendError::TooLarge { asked_bytes: payload_bytes, bytes_max });
         }
-        let whole_bytes = record_bytes(header.bytes(), payload_bytes as u32);
+        let whole_bytes = record_bytes(header.bytes(), self.carried_bytes(payload_bytes));
         self.make_room(self.gap_before(whole_bytes) + whole_bytes)
     }
 
@@ -229,12 +243,12 @@ impl LaneSender {
     ///
     /// When there is no room.
     pub fn loan(&mut self, header: RecordHeader, payload_bytes: usize) -> Loan<'_> {
-        let whole_bytes = record_bytes(header.bytes(), payload_bytes as u32);
+        let whole_bytes = record_bytes(header.bytes(), self.carried_bytes(payload_bytes));
         let gap_bytes = self.gap_before(whole_bytes);
         let room = self.make_room(gap_bytes + whole_bytes);
         // INVARIANT loan-has-room: `check_loan` has said so, and the receiver only ever makes more.
-        assert!(room.is_ok() || !matches!(self.state, State::Open), "INVARIANT loan-has-room");
-        let mut batch = Batch { first: 0, staged_bytes: 0, messages: 0, lane: self };
+        assert!(room.is_ok() || !matches!(self.state, State::Open | State::Stamping), "INVARIANT loan-has-room");
+        let mut batch = Batch::new(self);
         if gap_bytes > 0 {
             batch.stage(padding(gap_bytes), gap_bytes);
         }
@@ -302,20 +316,20 @@ impl LaneSender {
 
     /// The largest payload that this lane carries.
     pub fn payload_bytes_max(&self) -> usize {
-        self.records.bytes() as usize - RING_RESERVED_BYTES - COMMIT_BYTES - EXTENSION_BYTES
+        self.records.bytes() as usize - RING_RESERVED_BYTES - COMMIT_BYTES - EXTENSION_BYTES - self.stamp_bytes()
     }
 
     /// The largest payload that [`LaneSender::try_loan`] lends.
     pub fn loan_bytes_max(&self) -> usize {
         // In the worst case as much again is passed over, so that it is in one piece.
-        self.records.bytes() as usize / 2 - COMMIT_BYTES - EXTENSION_BYTES
+        self.records.bytes() as usize / 2 - COMMIT_BYTES - EXTENSION_BYTES - self.stamp_bytes()
     }
 
     /// Why the lane is over, once that was seen.
     pub fn ending(&self) -> Option<Ending> {
         match self.state {
             State::Ended(ending) => Some(ending),
-            State::Open | State::Faulted(_) => None,
+            State::Open | State::Stamping | State::Faulted(_) => None,
         }
     }
 
@@ -323,7 +337,7 @@ impl LaneSender {
     pub fn fault(&self) -> Option<LaneFault> {
         match self.state {
             State::Faulted(fault) => Some(fault),
-            State::Open | State::Ended(_) => None,
+            State::Open | State::Stamping | State::Ended(_) => None,
         }
     }
 
@@ -350,7 +364,7 @@ impl LaneSender {
     #[cold]
     fn check_end(&mut self, verdict: Verdict) -> Result<(), SendError> {
         match self.state {
-            State::Open => {}
+            State::Open | State::Stamping => {}
             State::Ended(ending) => return Err(SendError::Ended(ending)),
             State::Faulted(fault) => return Err(SendError::Fault(fault)),
         }
@@ -372,7 +386,7 @@ impl LaneSender {
         if payload_bytes > bytes_max {
             return Err(SendError::TooLarge { asked_bytes: payload_bytes, bytes_max });
         }
-        Ok(record_bytes(header.bytes(), payload_bytes as u32))
+        Ok(record_bytes(header.bytes(), self.carried_bytes(payload_bytes)))
     }
 
     /// Sees to it that so many bytes can be committed, and the word behind them cleared.
@@ -395,7 +409,7 @@ impl LaneSender {
         if let Some(extension) = header.extension() {
             self.records.store(at.wrapping_add(COMMIT_BYTES as u32), extension);
         }
-        let mut at = at.wrapping_add(header.bytes());
+        let mut at = self.payload_at(at, header);
         for (index, part) in parts.iter().enumerate() {
             // INVARIANT parts-are-words: the caller's promise; else the next part would begin within a word.
             assert!(
@@ -483,9 +497,15 @@ pub struct Batch<'l> {
     first: u64,
     staged_bytes: u32,
     messages: u64,
+    /// The first message, padding aside, which is stamped when all are committed.
+    stamped: Option<(u32, RecordHeader)>,
 }
 
 impl<'l> Batch<'l> {
+    fn new(lane: &'l mut LaneSender) -> Self {
+        Batch { lane, first: 0, staged_bytes: 0, messages: 0, stamped: None }
+    }
+
     /// Adds a message, or says why not. What was added before stays.
     ///
     /// # Errors
@@ -501,8 +521,7 @@ impl<'l> Batch<'l> {
         }
         self.lane.make_room(all_bytes)?;
         self.lane.put(self.end(), header, &[payload]);
-        self.stage(header.commit(payload.len() as u32), whole_bytes);
-        self.messages += 1;
+        self.stage_message(header, payload.len(), whole_bytes);
         Ok(())
     }
 
@@ -521,6 +540,9 @@ impl<'l> Batch<'l> {
         // As with a single message: the word before the commit.
         let open = self.lane.check_open();
         if open.is_ok() && self.staged_bytes > 0 {
+            if let Some((at, header)) = self.stamped {
+                self.lane.stamp(at, header);
+            }
             self.lane.commit(self.first, self.staged_bytes, self.messages);
         }
         (self.lane, open)
@@ -528,6 +550,18 @@ impl<'l> Batch<'l> {
 
     fn end(&self) -> u32 {
         self.lane.head.wrapping_add(self.staged_bytes)
+    }
+
+    /// A message is where the batch ends: all of it but its first word and its stamp.
+    fn stage_message(&mut self, header: RecordHeader, payload_bytes: usize, whole_bytes: u32) {
+        let at = self.end();
+        if self.messages == 0 {
+            self.stamped = Some((at, header));
+        } else {
+            self.lane.stamp_as_before(at, header);
+        }
+        self.stage(header.commit(self.lane.carried_bytes(payload_bytes)), whole_bytes);
+        self.messages += 1;
     }
 
     /// Keeps the first word back, and stores those behind it: nobody looks there before.
@@ -553,7 +587,7 @@ pub struct Loan<'l> {
 impl<'l> Loan<'l> {
     /// What is lent, as it is now.
     pub fn payload(&self) -> &[u8] {
-        let at = self.at.wrapping_add(self.header.bytes());
+        let at = self.batch.lane.payload_at(self.at, self.header);
         let payload = self.batch.lane.records.slice(at, self.payload_bytes);
         // INVARIANT loan-in-one-piece: as below.
         payload.expect("INVARIANT loan-in-one-piece")
@@ -561,7 +595,7 @@ impl<'l> Loan<'l> {
 
     /// What is lent, to be written.
     pub fn payload_mut(&mut self) -> &mut [u8] {
-        let at = self.at.wrapping_add(self.header.bytes());
+        let at = self.batch.lane.payload_at(self.at, self.header);
         let payload = self.batch.lane.records.slice_mut(at, self.payload_bytes);
         // INVARIANT loan-in-one-piece: `loan` has passed over what would be in two.
         payload.expect("INVARIANT loan-in-one-piece")
@@ -580,9 +614,8 @@ impl<'l> Loan<'l> {
         if let Some(extension) = self.header.extension() {
             self.batch.lane.records.store(self.at.wrapping_add(COMMIT_BYTES as u32), extension);
         }
-        let whole_bytes = record_bytes(self.header.bytes(), payload_bytes as u32);
-        self.batch.stage(self.header.commit(payload_bytes as u32), whole_bytes);
-        self.batch.messages = 1;
+        let whole_bytes = record_bytes(self.header.bytes(), self.batch.lane.carried_bytes(payload_bytes));
+        self.batch.stage_message(self.header, payload_bytes, whole_bytes);
         self.batch.commit()
     }
 }
@@ -599,6 +632,8 @@ pub struct Acknowledged {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Open,
+    /// Open, and each message is stamped: not what `send_plain` sends.
+    Stamping,
     Ended(Ending),
     Faulted(LaneFault),
 }
