@@ -23,12 +23,14 @@
 //! It is an allegation, and judged once for each message, when that is the first of its lane. It counts as no more than now,
 //! and as no less than
 //! - the one before it on its lane;
-//! - a time before its lane was last looked at and empty, as what came later was committed later;
 //! - the time at which the receiver had not yet come to the place one ring before, as an honest sender had no room there.
 //!
-//! None of these moves the stamp of an honest sender past its commit. Of a hostile one they leave this: it gets before others
-//! by as much as fits into its ring twice, and then it is its turn like anyone's. Which it may be is bounded by the queue's
-//! `ring_bytes_max`.
+//! Neither moves the stamp of an honest sender past its commit. There is a third bound, which needs no number: a lane that was
+//! empty is looked at again only when nothing up to the horizon is left. So whoever says it was first is behind all that was
+//! known when its lane was empty.
+//!
+//! What this leaves to a hostile sender: it gets before others by as much as fits into its ring twice, and then it is its turn
+//! like anyone's. How much that may be is for the queue to say (`ring_bytes_max`).
 //!
 //! A sender in another time namespace has another clock, and says so in its ring; what it sends counts as sent when it is
 //! first seen. It may lie, and is clamped.
@@ -63,8 +65,8 @@ pub(super) struct Stamps {
     /// Its clock is the receiver's.
     is_same_clock: bool,
     ring_bytes: u32,
-    /// What the next stamp counts as at least; `None` before the first look.
-    floor_ns: Option<u64>,
+    /// What the next stamp counts as at least.
+    floor_ns: u64,
     /// A place that the receiver had not left at that time.
     mark: (u32, u64),
     head: Option<Head>,
@@ -80,20 +82,25 @@ struct Head {
 
 impl Stamps {
     pub(super) fn new(is_same_clock: bool, ring_bytes: u32) -> Self {
-        Stamps { is_same_clock, ring_bytes, floor_ns: None, mark: (0, 0), head: None }
+        Stamps { is_same_clock, ring_bytes, floor_ns: 0, mark: (0, 0), head: None }
     }
 
     fn raise(&mut self, to_ns: u64) -> u64 {
-        let floor_ns = self.floor_ns.map_or(to_ns, |floor_ns| floor_ns.max(to_ns));
-        self.floor_ns = Some(floor_ns);
-        floor_ns
+        self.floor_ns = self.floor_ns.max(to_ns);
+        self.floor_ns
     }
 
     fn head_after(&self, taken: u64) -> Option<Head> {
         self.head.filter(|head| head.taken == taken)
     }
 
-    /// Whether a stamp can be judged without knowing how late it is, given that it is later than this.
+    /// The lane's first message is not there any more though it was not taken.
+    fn withdraw(&mut self, now_ns: u64) {
+        self.head = None;
+        self.raise(now_ns);
+    }
+
+    /// Whether a stamp can be judged without reading the clock, which said this before.
     fn is_settled(&self, stamp: Stamp, horizon_ns: u64) -> bool {
         self.is_same_clock && stamp.alleged_ns <= horizon_ns && !self.is_ring_behind(stamp.position)
     }
@@ -152,8 +159,6 @@ struct Place {
 pub(super) struct ByArrival {
     /// What was committed before this is known, or behind what is known.
     horizon_ns: u64,
-    /// The horizon before that one.
-    before_ns: u64,
     /// The lanes' first messages, as far as they are known, and some that are not there any more.
     heads: BinaryHeap<Reverse<Place>>,
     /// How many were seen.
@@ -193,7 +198,6 @@ impl ByArrival {
     /// Reads the clock, and then looks at all lanes of which nothing is known.
     fn renew(&mut self, scene: &mut impl Scene) {
         // The order is the promise: the clock, then the lanes.
-        self.before_ns = self.horizon_ns;
         self.horizon_ns = scene.now_ns();
         scene.take_in_lanes();
         for slot in 0..scene.slots() {
@@ -203,22 +207,14 @@ impl ByArrival {
 
     /// Looks at a lane, unless its first message is known.
     fn look(&mut self, scene: &mut impl Scene, slot: usize) {
-        let before_ns = self.before_ns;
         let Some((stamps, taken)) = scene.lane(slot) else { return };
         if stamps.head_after(taken).is_some() {
             return;
         }
-        // A new lane was not there when the others were looked at last.
-        if stamps.floor_ns.is_none() {
-            stamps.raise(before_ns);
-        }
         let found = scene.look(slot);
         let Some((stamps, _)) = scene.lane(slot) else { return };
         let stamp_ns = match found {
-            Look::Nothing => {
-                stamps.raise(self.horizon_ns);
-                return;
-            }
+            Look::Nothing => return,
             // What is over is told at once.
             Look::Over => 0,
             Look::Message(stamp) if stamps.is_settled(stamp, self.horizon_ns) => {
@@ -311,8 +307,7 @@ impl Queue {
         if let Some((stamps, taken)) = self.lane(slot)
             && stamps.head_after(taken).is_some()
         {
-            stamps.head = None;
-            stamps.raise(clock::now_ns());
+            stamps.withdraw(clock::now_ns());
         }
     }
 
