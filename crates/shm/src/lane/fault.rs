@@ -61,7 +61,9 @@ pub enum LaneFault {
         bytes_to_end: u32,
     },
     /// A record of a lane whose messages are stamped is too short for its stamp.
-    #[error("a record with {carried_bytes} bytes behind its header where a stamp of {stamp_bytes} comes first")]
+    #[error(
+        "a record with {carried_bytes} bytes behind its header where a stamp of {stamp_bytes} comes first"
+    )]
     StampMissing {
         /// What it carries, by its own account.
         carried_bytes: usize,

@@ -247,7 +247,10 @@ impl LaneSender {
         let gap_bytes = self.gap_before(whole_bytes);
         let room = self.make_room(gap_bytes + whole_bytes);
         // INVARIANT loan-has-room: `check_loan` has said so, and the receiver only ever makes more.
-        assert!(room.is_ok() || !matches!(self.state, State::Open | State::Stamping), "INVARIANT loan-has-room");
+        assert!(
+            room.is_ok() || !matches!(self.state, State::Open | State::Stamping),
+            "INVARIANT loan-has-room"
+        );
         let mut batch = Batch::new(self);
         if gap_bytes > 0 {
             batch.stage(padding(gap_bytes), gap_bytes);
@@ -316,7 +319,11 @@ impl LaneSender {
 
     /// The largest payload that this lane carries.
     pub fn payload_bytes_max(&self) -> usize {
-        self.records.bytes() as usize - RING_RESERVED_BYTES - COMMIT_BYTES - EXTENSION_BYTES - self.stamp_bytes()
+        self.records.bytes() as usize
+            - RING_RESERVED_BYTES
+            - COMMIT_BYTES
+            - EXTENSION_BYTES
+            - self.stamp_bytes()
     }
 
     /// The largest payload that [`LaneSender::try_loan`] lends.
