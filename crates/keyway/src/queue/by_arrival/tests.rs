@@ -1,5 +1,7 @@
 //! Tests of the order by itself: lanes that are sent on between any two looks of the receiver, and senders that lie.
 
+#[cfg(feature = "embedded")]
+mod liars;
 mod scene;
 
 use proptest::prelude::*;
