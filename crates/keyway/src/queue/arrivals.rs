@@ -73,7 +73,7 @@ impl Queue {
         };
         let peer = Peer { lane, badge, bearer, priority, identity: Arc::new(peer) };
         self.told.push_back(Incoming::Opened(peer.clone()));
-        let receiver = if self.by_arrival.is_some() { receiver.stamped() } else { receiver };
+        let receiver = if self.lanes.go_by_arrival() { receiver.stamped() } else { receiver };
         let stamps = Stamps::new(clock.is_some() && clock == self.clock, ring_bytes);
         self.lanes.insert(Lane::new(peer, receiver, process, places, stamps));
     }

@@ -98,6 +98,11 @@ impl Lanes {
         self.by_id.len()
     }
 
+    /// Whether messages are stamped, and `by_arrival` says whose turn it is.
+    pub(super) fn go_by_arrival(&self) -> bool {
+        self.order == QueueOrder::Arrival
+    }
+
     /// Slots are numbers below this.
     pub(super) fn slots(&self) -> usize {
         self.slots.len()

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "embedded")]
 mod liars;
+#[cfg(feature = "embedded")]
+mod news;
 mod scene;
 
 use proptest::prelude::*;
