@@ -11,12 +11,14 @@
 //!  128  waiting: u32   sender awaits space    128  waiting: u32   receiver awaits a record
 //!  256  version: u32   LANE_LAYOUT_VERSION    256  version: u32   LANE_LAYOUT_VERSION
 //!  260  barrier: u32   how it goes to sleep   260  barrier: u32   how it goes to sleep
+//!  264  clock: u32     time namespace
 //!  384  releases: u32  sender awaits blocks   1024 releases: 512 u32, one for each slot of a segment
 //!  4096 records, a power of two bytes long    4096 end
 //!
 //!  a record, at a multiple of 8 bytes:
 //!  0  commit: u64      bits 0 to 29 the payload's size, 30 and 31 the kind (0: not committed), 32 to 63 the message type
 //!  8  flags, ticket    two u32, of an extended record only
+//!  stamp: u64          of a lane to a queue that goes by arrival only; counted as payload
 //!     payload          up to the next multiple of 8
 //!     the next record's commit, 0 until it is committed
 //!
@@ -33,7 +35,7 @@
 //! sender's position is there for those who sleep, and for people: no record is read because of it.
 
 /// The version of everything in this file; it is agreed on in the first frame.
-pub const LANE_LAYOUT_VERSION: u32 = 2;
+pub const LANE_LAYOUT_VERSION: u32 = 3;
 
 /// Bytes of a page on the machines that Keyway runs on, and the length of an acknowledgement memory and a broker page.
 pub const PAGE_BYTES: usize = 4096;
@@ -55,6 +57,11 @@ pub const BARRIER_OFFSET: usize = 260;
 pub const BARRIER_OWN: u32 = 0;
 /// It makes one on all sides by `membarrier(2)`; one that has registered for that needs none of its own.
 pub const BARRIER_ALL: u32 = 1;
+/// Offset of the word that says which time namespace the stamps in a ring are of, in ring memory: its number, or
+/// [`CLOCK_UNKNOWN`]. Written before the other side maps it, and then never again.
+pub const CLOCK_OFFSET: usize = 264;
+/// The sender does not know its time namespace, or does not stamp.
+pub const CLOCK_UNKNOWN: u32 = 0;
 /// Offset of the word that says that the sender awaits the release of a segment, in ring memory: 0 or 1. On a line pair of its
 /// own, because the receiver reads it after each release.
 pub const RELEASE_WAITING_OFFSET: usize = 384;
@@ -70,6 +77,9 @@ pub const RECORDS_OFFSET: usize = PAGE_BYTES;
 pub const COMMIT_BYTES: usize = 8;
 /// Bytes of what an extended record has besides: flags and ticket.
 pub const EXTENSION_BYTES: usize = 8;
+/// Bytes of a stamp, in front of the payload of each message to a queue that goes by arrival: the time by `CLOCK_MONOTONIC`, in
+/// nanoseconds, at which it was sent. One that is less than the stamp before it, such as 0, says as much as that.
+pub const STAMP_BYTES: usize = 8;
 /// Records begin at multiples of this many bytes.
 pub const RECORD_ALIGN_BYTES: usize = 8;
 /// Bytes of a ring that are never committed at the same time: the word after the last record, which is 0.

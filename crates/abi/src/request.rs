@@ -83,7 +83,7 @@ pub enum QueueOrder {
     Fair,
     /// Lanes of a higher priority first; those of one priority take turns.
     Priority,
-    /// As they were sent, as far as the senders' stamps say so.
+    /// As they were sent, as far as the senders' stamps say so, which are bounded by what the receiver has seen itself.
     Arrival,
 }
 

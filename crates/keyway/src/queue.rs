@@ -1,10 +1,11 @@
 //! A queue and its receiver: many lanes come in, messages go out in turn.
 //!
-//! Neighbours: `lanes` (which are looked at, whose turn it is), `arrivals` (lanes that come and go), `taking` (messages out
+//! Neighbours: `lanes` (which are looked at, whose turn it is), `by_arrival` (whose turn it is by when messages were sent), `arrivals` (lanes that come and go), `taking` (messages out
 //! of lanes), `waiting` (asleep and awake), `inbox` (messages received together), `segments` (what messages name instead of
 //! carrying it).
 
 mod arrivals;
+mod by_arrival;
 mod inbox;
 mod lanes;
 mod segments;
@@ -23,9 +24,9 @@ use keyway_abi::{
     limits::{ACKS_MAX, QUEUE_SENDERS_DEFAULT, STOCK_MAX},
     request,
 };
-use keyway_sys::memory::Mapping;
+use keyway_sys::{clock, memory::Mapping};
 
-use self::{lanes::Lanes, waiting::Alarm};
+use self::{by_arrival::ByArrival, lanes::Lanes, waiting::Alarm};
 use crate::{
     capability::Capability,
     control::Control,
@@ -50,8 +51,11 @@ pub struct QueueOptions {
     pub senders_max: u16,
     /// Lanes that can be opened before this process looks, 1 to 64; more than `senders_max` or 16 are never there.
     pub stock: u8,
-    /// In which order messages of several lanes are taken. [`QueueOrder::Arrival`] is kept and told to senders, but this library does
-    /// not stamp messages yet, and takes those of such a queue as fair shares.
+    /// In which order messages of several lanes are taken. With [`QueueOrder::Arrival`] a message that was committed before another
+    /// was sent is received first, among senders that say honestly when they sent: each message says so, in 8 bytes that only this
+    /// library sees. One that lies gets before others by twice what fits into its ring, so `ring_bytes_max` is worth choosing.
+    /// Senders in another time namespace count as having sent when the receiver looks. All lanes are looked at for it, also
+    /// those that have had nothing for a while.
     pub order: QueueOrder,
     /// How to wait for messages.
     pub wait: WaitStyle,
@@ -112,6 +116,10 @@ pub struct Queue {
     senders_max: u16,
     stock: u8,
     lanes: Lanes,
+    /// Whose turn it is, where that goes by arrival.
+    by_arrival: Option<Box<ByArrival>>,
+    /// The time namespace of this process, where stamps are compared.
+    clock: Option<u32>,
     /// What it sleeps on when it has many lanes.
     alarm: Option<Alarm>,
     /// Messages since the doorbells were last looked at.
@@ -138,6 +146,7 @@ impl Queue {
         let Reply::Queue { queue: created, object, first_ack } = reply else {
             return Err(Error::BrokerIncoherent { operation: "CreateQueue" });
         };
+        let is_by_arrival = order == QueueOrder::Arrival;
         let mut queue = Queue {
             control: Arc::clone(control),
             capability: Capability::adopted(control, created.handle, created.rights),
@@ -146,6 +155,8 @@ impl Queue {
             senders_max,
             stock,
             lanes: Lanes::new(order),
+            by_arrival: is_by_arrival.then(Box::default),
+            clock: if is_by_arrival { clock::namespace() } else { None },
             alarm: None,
             since_look: 0,
             events_seen: events_seen.wrapping_sub(1),
@@ -379,7 +390,9 @@ impl Queue {
         if let Some(news) = self.told.pop_front() {
             return Ok(Some(news));
         }
-        match (self.take_next(usize::MAX)?, lost) {
+        let incoming = self.take_next(usize::MAX)?;
+        // Lanes may have come while it was looked whose turn it is.
+        match (incoming.or_else(|| self.told.pop_front()), lost) {
             (None, Some(lost)) => Err(lost),
             (incoming, _) => Ok(incoming),
         }

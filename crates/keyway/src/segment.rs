@@ -266,10 +266,10 @@ impl Table {
         Ok((Table { regions: regions?, entries, is_payload }, needed_bytes))
     }
 
-    /// How long the payload is by the sender's account, where it comes as a segment.
+    /// How long the payload is: by the sender's account, where it comes as a segment, else what is behind the table.
     pub(crate) fn payload_bytes(bytes: &[u8]) -> Option<usize> {
-        let (table, _) = Self::decode(bytes).ok()?;
-        table.is_payload.then(|| table.entries[0].len as usize)
+        let (table, table_bytes) = Self::decode(bytes).ok()?;
+        Some(if table.is_payload { table.entries[0].len as usize } else { bytes.len() - table_bytes })
     }
 }
 

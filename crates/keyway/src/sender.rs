@@ -15,13 +15,13 @@ use std::{
 
 use keyway_abi::{
     CapabilityLimit, Denial, Handle, LaneId, ProcessNumber, Reply, Ticket,
-    layout::{PAGE_BYTES, RECORDS_OFFSET, RELEASE_WAITING_OFFSET, RING_BYTES_MIN},
+    layout::{CLOCK_UNKNOWN, PAGE_BYTES, RECORDS_OFFSET, RELEASE_WAITING_OFFSET, RING_BYTES_MIN},
     limits::{MESSAGE_CAPABILITIES_MAX, RING_BYTES_DEFAULT},
     request,
 };
-use keyway_shm::{Access, Acknowledged, LaneSender, RecordHeader, SendError, Wait, WakeBy};
+use keyway_shm::{Access, Acknowledged, LaneSender, RecordHeader, SendError, Wait, WakeBy, declare_clock};
 use keyway_sys::{
-    barrier,
+    barrier, clock,
     epoll::{Epoll, Interest, Ready},
     futex,
     memory::{Mapping, Populate},
@@ -72,19 +72,24 @@ impl Sender {
     pub(crate) fn open(control: &Arc<Control>, queue: Handle, options: SenderOptions) -> Result<Self, Error> {
         let (ring_bytes, (reply, descriptors)) = Self::ask_for_lane(control, queue, options)?;
         let incoherent = || Error::BrokerIncoherent { operation: "OpenLane" };
-        let Reply::LaneOpening { lane, word, peer, .. } = reply else { return Err(incoherent()) };
+        let Reply::LaneOpening { lane, word, peer, stamps } = reply else { return Err(incoherent()) };
         let map = || {
             let [ring, ack] = <[_; 2]>::try_from(descriptors).map_err(|_| incoherent())?;
             let ring_length = ring_bytes as usize + RECORDS_OFFSET;
             let ring = Mapping::own(ring, ring_length)?;
             barrier::own().declare(ring.view());
+            if stamps {
+                declare_clock(ring.view(), clock::namespace().unwrap_or(CLOCK_UNKNOWN));
+            }
             let waits = ring.view().word(RELEASE_WAITING_OFFSET).ok_or_else(incoherent)?;
             let ack = Mapping::new(ack, PAGE_BYTES, Access::Read, Populate::OnUse)?;
             control.ask(request::LaneMapped { lane })?;
             let status = control.status(word)?;
             let shares = Arc::new(Shares::new(ack.view(), waits, status.clone()));
             let inner = LaneSender::new(ring, &ack.view(), status, ring_bytes, barrier::own());
-            Ok((inner.map_err(|_| incoherent())?, Segments::new(shares, options.large)))
+            let inner = inner.map_err(|_| incoherent())?;
+            let inner = if stamps { inner.stamping(clock::now_ns) } else { inner };
+            Ok((inner, Segments::new(shares, options.large)))
         };
         match map() {
             Ok((inner, segments)) => Ok(Sender {

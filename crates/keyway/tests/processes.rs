@@ -9,6 +9,8 @@
 
 #[path = "processes/authority.rs"]
 mod authority;
+#[path = "processes/clocks.rs"]
+mod clocks;
 #[path = "processes/confinement.rs"]
 mod confinement;
 #[path = "processes/deaths.rs"]
@@ -53,6 +55,7 @@ fn the_other_process() {
         "refuser of actions" => signals::refuse_and_answer(),
         "waiter" => signals::wait_when_told(),
         "handler" => signals::handle(),
+        "stamper" => clocks::send_when_told(),
         "slow sender" => sleepers::send_when_told(),
         "slow receiver" => sleepers::receive_when_told(),
         role => panic!("no such role: {role}"),

@@ -405,3 +405,21 @@ proptest! {
         prop_assert_eq!(pool.try_loan(8 * PAGE).unwrap().len(), 8 * PAGE);
     }
 }
+
+/// What names segments beside its bytes needs room for those bytes, like any other message.
+#[test]
+fn a_buffer_too_small_for_the_bytes_beside_segments_leaves_the_message_where_it_is() {
+    let broker = Embedded::start().unwrap();
+    let client = client(&broker);
+    let (mut queue, mut sender) = lane(&client);
+    let block = filled(&pool(&client, PAGE), 100, 3);
+    sender.send_segments(&Outgoing::bytes(b"eleven byte"), &[block.whole()]).unwrap();
+    let mut buffer = [0; 11];
+    let too_small = queue.receive_into(&mut buffer[..10]);
+    assert!(
+        matches!(too_small, Err(Error::BufferTooSmall { needed_bytes: 11, given_bytes: 10 })),
+        "{too_small:?}"
+    );
+    assert_eq!(queue.receive_into(&mut buffer).unwrap(), 11);
+    assert_eq!(&buffer, b"eleven byte");
+}

@@ -33,9 +33,9 @@ use keyway_abi::layout;
 pub use self::{
     doorbell::{Barrier, SleepOn, Wait, WakeBy, own_barrier},
     fault::{Ending, LaneFault, LaneShapeError, ReceiveError, SendError},
-    receiver::LaneReceiver,
+    receiver::{LaneReceiver, Stamp, declared_clock},
     record::RecordHeader,
-    sender::{Acknowledged, Batch, LaneSender, Loan},
+    sender::{Acknowledged, Batch, LaneSender, Loan, declare_clock},
 };
 use crate::view::{Access, Records, View};
 

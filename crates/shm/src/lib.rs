@@ -39,7 +39,8 @@ pub use crate::view::{LINE_BYTES, Piece};
 pub use crate::{
     lane::{
         Acknowledged, Barrier, Batch, Ending, LaneFault, LaneReceiver, LaneSender, LaneShapeError, Loan,
-        ReceiveError, RecordHeader, SendError, SleepOn, Wait, WakeBy, own_barrier,
+        ReceiveError, RecordHeader, SendError, SleepOn, Stamp, Wait, WakeBy, declare_clock, declared_clock,
+        own_barrier,
     },
     status::{Status, Verdict},
     view::{Access, OutOfView, Own, View, Word},

@@ -2,7 +2,11 @@
 //!
 //! Both are nanoseconds since the machine was started (`clock_gettime(2)`), and both differ between time namespaces.
 
-use rustix::time::{self, ClockId, Timespec};
+use rustix::{
+    fs,
+    io::Errno,
+    time::{self, ClockId, Timespec},
+};
 
 /// Now by `CLOCK_MONOTONIC`, which stands still while the machine is suspended. Timeouts of calls count by it.
 pub fn now_ns() -> u64 {
@@ -13,6 +17,20 @@ pub fn now_ns() -> u64 {
 pub fn boot_ns() -> u64 {
     nanoseconds(time::clock_gettime(ClockId::Boottime))
 }
+
+/// The number of this process's time namespace (`time_namespaces(7)`): what two processes read from [`now_ns`] can be compared if
+/// it is the same for both. `None` when `/proc` does not say.
+pub fn namespace() -> Option<u32> {
+    match fs::stat("/proc/self/ns/time") {
+        Ok(stat) => u32::try_from(stat.st_ino).ok().filter(|&number| number != 0),
+        // Linux without time namespaces, if `/proc` is there at all.
+        Err(Errno::NOENT) => fs::stat("/proc/self/ns").is_ok().then_some(ONLY_NAMESPACE),
+        Err(_) => None,
+    }
+}
+
+/// What the one time namespace is called where Linux has no others.
+const ONLY_NAMESPACE: u32 = 1;
 
 /// A duration as Linux takes it; longer than it can say is as long as it can say.
 pub(crate) fn timespec(duration: core::time::Duration) -> Timespec {

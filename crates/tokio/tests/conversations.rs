@@ -6,8 +6,8 @@ use std::{pin::pin, time::Duration};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use keyway::{
-    Audience, Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, Queue, QueueOptions, Rights,
-    Sender, SenderOptions,
+    Audience, Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, Queue, QueueOptions, QueueOrder,
+    Rights, Sender, SenderOptions,
 };
 
 use keyway_tokio::{AsyncQueue, AsyncSender, Listener, Transport};
@@ -276,4 +276,36 @@ async fn a_service_that_answers_calls_is_no_listener() {
     let refused = Transport::<u32, u32>::connect(&two.there, "sums", SOON).await.unwrap_err();
     assert!(refused.to_string().contains("does not listen for conversations"), "{refused}");
     drop(answering.join().unwrap());
+}
+
+/// A task that awaits messages of a queue that goes by arrival has them as they were sent, without what the library put in front.
+#[tokio::test]
+async fn a_task_receives_by_arrival_what_several_have_sent() {
+    let two = Two::new();
+    let options = QueueOptions { order: QueueOrder::Arrival, ..QueueOptions::default() };
+    let queue = two.here.create_queue(options).unwrap();
+    let _name = two.here.publish("a", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let capability = two.there.lookup("a").unwrap();
+    let mut senders = [(); 4].map(|()| two.there.open_sender(&capability).unwrap());
+    let mut last = AsyncSender::new(two.there.open_sender(&capability).unwrap()).unwrap();
+    let mut queue = AsyncQueue::new(queue).unwrap();
+    let receiving = tokio::spawn(async move {
+        let mut got = Vec::new();
+        while got.len() < 300 {
+            let payload = queue.receive().await.unwrap().payload;
+            got.push(u32::from_le_bytes(payload.try_into().unwrap()));
+        }
+        got
+    });
+    for number in 0..300_u32 {
+        match (number.wrapping_mul(2_654_435_761) >> 20) as usize % 5 {
+            4 => last.send(&number.to_le_bytes()).await.unwrap(),
+            lane => senders[lane].send(&number.to_le_bytes()).unwrap(),
+        }
+        if number % 50 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let got = tokio::time::timeout(SOON, receiving).await.unwrap().unwrap();
+    assert_eq!(got, (0..300).collect::<Vec<_>>());
 }

@@ -135,9 +135,10 @@ impl Sending<'_> {
     fn send_each(&mut self, count: usize, len: usize) {
         let before = self.before();
         let mut write = |place: &mut [u8]| place.fill(0xA5);
-        let said = match count == 1 && self.lane.send_plain_with(len, &mut write) {
-            true => Ok(()),
-            false => self.lane.try_send_each(count, len, &mut |_, place| write(place)),
+        let said = if count == 1 && self.lane.send_plain_with(len, &mut write) {
+            Ok(())
+        } else {
+            self.lane.try_send_each(count, len, &mut |_, place| write(place))
         };
         self.sent(before, count as u64, said);
     }

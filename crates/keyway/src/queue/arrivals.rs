@@ -3,7 +3,7 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use keyway_abi::{Event, Reply, Rights, layout::PAGE_BYTES, limits::ACKS_MAX, request};
-use keyway_shm::{Access, LaneReceiver, ReceiveError};
+use keyway_shm::{Access, LaneReceiver, ReceiveError, declared_clock};
 use keyway_sys::{
     barrier,
     memory::{Mapping, Populate},
@@ -13,7 +13,7 @@ use crate::{
     capability::Capability,
     control::Arrival,
     error::Error,
-    queue::{Incoming, Peer, Queue, lanes::Lane, segments::Places},
+    queue::{Incoming, Peer, Queue, by_arrival::Stamps, lanes::Lane, segments::Places},
 };
 
 impl Queue {
@@ -59,20 +59,23 @@ impl Queue {
         let opened = match (arrival.ring, ack, status) {
             (Some(ring), Some(ack), Ok(status)) => {
                 let places = Places::new(&ring.view(), ack.view());
-                LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own())
-                    .ok()
-                    .zip(places)
+                let clock = declared_clock(&ring.view());
+                let receiver =
+                    LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own());
+                receiver.ok().zip(places).zip(Some(clock))
             }
             _ => None,
         };
-        let Some((receiver, places)) = opened else {
+        let Some(((receiver, places), clock)) = opened else {
             // What cannot be mapped is no lane for us; its sender learns of it.
             let _ = self.control.ask(request::CloseLane { lane });
             return;
         };
         let peer = Peer { lane, badge, bearer, priority, identity: Arc::new(peer) };
         self.told.push_back(Incoming::Opened(peer.clone()));
-        self.lanes.insert(Lane::new(peer, receiver, process, places));
+        let receiver = if self.lanes.go_by_arrival() { receiver.stamped() } else { receiver };
+        let stamps = Stamps::new(clock.is_some() && clock == self.clock, ring_bytes);
+        self.lanes.insert(Lane::new(peer, receiver, process, places, stamps));
     }
 
     /// Lays in what was used up, so that the next senders need not wait for us.

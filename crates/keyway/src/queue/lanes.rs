@@ -6,7 +6,7 @@
 //! # Whose turn it is
 //! Deficit round robin by bytes (Shreedhar and Varghese, 1995), among the lanes of the highest priority that has messages.
 //! A lane is taken from while it has credit; its turn gives it some, a large message leaves it in debt, and an empty lane
-//! saves nothing.
+//! saves nothing. Where messages go by arrival, `by_arrival` says whose turn it is.
 //!
 //! # Invariants
 //! 1. `hot` holds each hot lane once, and only slots that are taken.
@@ -19,7 +19,7 @@ use keyway_shm::LaneReceiver;
 
 use crate::{
     capability::Capability,
-    queue::{Peer, segments::Places},
+    queue::{Peer, by_arrival::Stamps, segments::Places},
     sender::Sender,
 };
 
@@ -35,15 +35,23 @@ pub(super) struct Lane {
     /// The regions that it has brought.
     pub(super) places: Places,
     pub(super) credit: Credit,
+    /// When its messages were sent, for a queue that goes by arrival.
+    pub(super) stamps: Stamps,
     /// Whether it has had a message since the idle ones were last looked for.
     pub(super) is_busy: bool,
     is_hot: bool,
 }
 
 impl Lane {
-    pub(super) fn new(peer: Peer, receiver: LaneReceiver, process: Capability, places: Places) -> Self {
+    pub(super) fn new(
+        peer: Peer,
+        receiver: LaneReceiver,
+        process: Capability,
+        places: Places,
+        stamps: Stamps,
+    ) -> Self {
         let credit = Credit(QUANTUM);
-        Lane { peer, receiver, process, replies: None, places, credit, is_busy: true, is_hot: true }
+        Lane { peer, receiver, process, replies: None, places, credit, stamps, is_busy: true, is_hot: true }
     }
 }
 
@@ -88,6 +96,16 @@ impl Lanes {
 
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Whether messages are stamped, and `by_arrival` says whose turn it is.
+    pub(super) fn go_by_arrival(&self) -> bool {
+        self.order == QueueOrder::Arrival
+    }
+
+    /// Slots are numbers below this.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     pub(super) fn insert(&mut self, lane: Lane) {
@@ -183,11 +201,11 @@ impl Lanes {
         }
     }
 
-    /// The one hot lane, if there is no other.
+    /// The one hot lane, if there is no other, and nothing else is to be looked at before it is taken from.
     #[inline]
     pub(super) fn only(&self) -> Option<usize> {
         match self.hot[..] {
-            [slot] => Some(slot),
+            [slot] if self.order != QueueOrder::Arrival => Some(slot),
             _ => None,
         }
     }
@@ -199,7 +217,7 @@ impl Lanes {
         if let Some(slot) = self.only() {
             return Some((slot, true));
         }
-        if self.order == QueueOrder::Priority {
+        if self.order != QueueOrder::Fair {
             return None;
         }
         let slot = *self.hot.get(self.turn)?;

@@ -142,11 +142,11 @@ impl Queue {
     /// Takes the next message into the queue's buffer, each lane in its turn.
     pub(super) fn take_ref(&mut self) -> Result<Option<Taken>, Error> {
         let lost = self.catch_up();
-        for _ in 0..=self.lanes.hot().len() {
-            let Some(slot) = self.lanes.next() else { break };
+        for _ in 0..=self.turns() {
+            let Some(slot) = self.next_lane() else { break };
             let Some(lane) = self.lanes.get_mut(slot) else { break };
             match lane.receiver.peek(&mut self.buffer) {
-                Ok(None) => {}
+                Ok(None) => self.found_nothing(slot),
                 Ok(Some(header)) => {
                     let (meaning, _) = self.understand(slot, header);
                     self.acknowledge(slot, self.buffer.len())?;
@@ -193,8 +193,12 @@ impl Queue {
 
     /// The next message of at most so many bytes, each lane in its turn; or the end of a lane.
     pub(super) fn take_next(&mut self, bytes_max: usize) -> Result<Option<Incoming>, Error> {
-        for _ in 0..=self.lanes.hot().len() {
-            let Some(slot) = self.lanes.next() else { break };
+        for _ in 0..=self.turns() {
+            let Some(slot) = self.next_lane() else { break };
+            // That a lane was opened is told before what came on it.
+            if !self.told.is_empty() {
+                break;
+            }
             if let Some(incoming) = self.take_from(slot, bytes_max)? {
                 return Ok(Some(incoming));
             }
@@ -206,7 +210,10 @@ impl Queue {
     fn take_from(&mut self, slot: usize, bytes_max: usize) -> Result<Option<Incoming>, Error> {
         let Some(lane) = self.lanes.get_mut(slot) else { return Ok(None) };
         let header = match lane.receiver.peek(&mut self.buffer) {
-            Ok(None) => return Ok(None),
+            Ok(None) => {
+                self.found_nothing(slot);
+                return Ok(None);
+            }
             Ok(Some(header)) => header,
             Err(error) => return Ok(self.end_lane(slot, error)),
         };
@@ -273,6 +280,8 @@ impl Queue {
         let lost = if self.is_caught_up() { None } else { self.catch_up() };
         if let Some(slot) = self.lanes.only() {
             self.fill_from(slot, inbox, max)?;
+        } else if self.by_arrival.is_some() {
+            self.fill_by_arrival(inbox, max)?;
         } else {
             // Each turn makes progress: a message, or the end of a lane.
             for _ in 0..=self.lanes.hot().len() + max {
@@ -292,7 +301,7 @@ impl Queue {
 
     /// Takes messages from one lane, as many as its credit is good for, and acknowledges them; or learns that it is over.
     #[inline]
-    fn fill_from(&mut self, slot: usize, inbox: &mut Inbox, max: usize) -> Result<(), Error> {
+    pub(super) fn fill_from(&mut self, slot: usize, inbox: &mut Inbox, max: usize) -> Result<(), Error> {
         let is_only = self.lanes.only().is_some();
         let Some(lane) = self.lanes.get_mut(slot) else { return Ok(()) };
         // A message that brings more than bytes is looked at before the next one.

@@ -17,7 +17,7 @@ fn a_table_is_read_as_it_was_written() {
     let (read, len) = Table::decode(&bytes[8..]).expect("it was written by us");
     assert_eq!(read, table);
     assert_eq!(&bytes[8 + len..], b"the rest");
-    assert_eq!(Table::payload_bytes(&bytes[8..]), None);
+    assert_eq!(Table::payload_bytes(&bytes[8..]), Some(b"the rest".len()));
 }
 
 #[test]

@@ -53,7 +53,11 @@ pub(crate) struct Player {
 impl Player {
     /// Starts one, which finds the broker by its environment.
     pub(crate) fn start(role: &str, argument: &str, socket: &str) -> Self {
-        let mut command = Command::new(env::current_exe().unwrap());
+        Self::start_by(Command::new(env::current_exe().unwrap()), role, argument, socket)
+    }
+
+    /// Starts one by a command that goes on as this test program.
+    pub(crate) fn start_by(mut command: Command, role: &str, argument: &str, socket: &str) -> Self {
         direct(&mut command, role, argument);
         command.env("KEYWAY_SOCKET", socket);
         confine::confine(&mut command, Vec::new(), Filter::None, ParentDeath::Kill).unwrap();

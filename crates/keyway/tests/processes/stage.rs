@@ -1,8 +1,9 @@
 //! A broker in a process of its own, and somebody who watches what it knows.
 
 use std::{
-    fs,
+    env, fs,
     path::PathBuf,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -51,6 +52,13 @@ impl Stage {
     /// Another process.
     pub(crate) fn player(&self, role: &str, argument: &str) -> Player {
         Player::start(role, argument, self.path.to_str().unwrap())
+    }
+
+    /// Another process, in a time namespace of its own whose monotonic clock goes by so many seconds differently.
+    pub(crate) fn player_by_another_clock(&self, role: &str, offset_seconds: i64) -> Player {
+        let mut command = Command::new("unshare");
+        command.args(["--time", &format!("--monotonic={offset_seconds}")]).arg(env::current_exe().unwrap());
+        Player::start_by(command, role, "", self.path.to_str().unwrap())
     }
 
     /// Whether the broker has a session of a process with this pid.

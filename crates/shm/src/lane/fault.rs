@@ -60,6 +60,16 @@ pub enum LaneFault {
         /// Bytes up to the ring's end.
         bytes_to_end: u32,
     },
+    /// A record of a lane whose messages are stamped is too short for its stamp.
+    #[error(
+        "a record with {carried_bytes} bytes behind its header where a stamp of {stamp_bytes} comes first"
+    )]
+    StampMissing {
+        /// What it carries, by its own account.
+        carried_bytes: usize,
+        /// What a stamp takes.
+        stamp_bytes: usize,
+    },
     /// What a dead sender had committed is not committed any more: a process that it forked wrote there.
     #[error(
         "a record is gone of the {committed_bytes} bytes that were still committed at the sender's death"

@@ -16,6 +16,11 @@
 //! 1. `peeked_bytes <= ring bytes - RING_RESERVED_BYTES`, a multiple of the record alignment.
 //! 2. In `Draining`, nothing at or behind `last` is read.
 //! 3. `peeked_messages` records lie in the `peeked_bytes` from `tail` on, each judged.
+//! 4. `state` is never `Open` where the lane is stamped.
+//!
+//! Neighbours: `stamped` (when a message says that it was sent).
+
+mod stamped;
 
 use alloc::vec::Vec;
 use core::{hint, ops::ControlFlow, sync::atomic::Ordering};
@@ -32,6 +37,8 @@ use crate::{
     status::{Status, Verdict},
     view::{Appender, Records, View, Word},
 };
+
+pub use self::stamped::{Stamp, declared_clock};
 
 /// So many small messages, of so many bytes together, are copied out before the first of them is read: a processor that reads what it
 /// has just stored in another width waits, and lines that are fetched together come sooner.
@@ -65,6 +72,8 @@ pub struct LaneReceiver {
     peeked_bytes: u32,
     peeked_messages: u64,
     state: State,
+    /// Each payload has a stamp in front, which is not handed out with it.
+    is_stamped: bool,
 }
 
 impl LaneReceiver {
@@ -110,6 +119,7 @@ impl LaneReceiver {
             peeked_bytes: 0,
             peeked_messages: 0,
             state: State::Open,
+            is_stamped: false,
         })
     }
 
@@ -421,7 +431,7 @@ impl LaneReceiver {
     #[inline]
     pub fn is_ready(&self) -> bool {
         let at = self.tail.wrapping_add(self.peeked_bytes);
-        !matches!(self.state, State::Open)
+        !matches!(self.state, State::Open | State::Stamped)
             || self.records.peek(at) != 0
             || self.status.verdict() != Verdict::Live
     }
@@ -476,7 +486,7 @@ impl LaneReceiver {
     pub fn ending(&self) -> Option<Ending> {
         match self.state {
             State::Ended(ending) => Some(ending),
-            State::Open | State::Draining { .. } | State::Faulted(_) => None,
+            State::Open | State::Stamped | State::Draining { .. } | State::Faulted(_) => None,
         }
     }
 
@@ -484,7 +494,7 @@ impl LaneReceiver {
     pub fn fault(&self) -> Option<LaneFault> {
         match self.state {
             State::Faulted(fault) => Some(fault),
-            State::Open | State::Draining { .. } | State::Ended(_) => None,
+            State::Open | State::Stamped | State::Draining { .. } | State::Ended(_) => None,
         }
     }
 
@@ -496,7 +506,7 @@ impl LaneReceiver {
 
     /// What to sleep on, or `None` if there is a reason not to.
     fn wait_for(&mut self) -> Option<SleepOn> {
-        if !matches!(self.state, State::Open) {
+        if !matches!(self.state, State::Open | State::Stamped) {
             return None;
         }
         let at = self.tail.wrapping_add(self.peeked_bytes);
@@ -556,7 +566,7 @@ impl LaneReceiver {
         // after the word, so whoever loads it sees the word. Swapped, such a record passes.
         let word = self.records.load(at);
         let verdict = self.status.verdict();
-        if !matches!((self.state, verdict), (State::Open, Verdict::Live)) {
+        if !matches!((self.state, verdict), (State::Open | State::Stamped, Verdict::Live)) {
             return self.next_record_at_end(verdict);
         }
         if word == 0 {
@@ -588,7 +598,7 @@ impl LaneReceiver {
         match self.state {
             State::Ended(ending) => return Err(ReceiveError::Ended(ending)),
             State::Faulted(fault) => return Err(ReceiveError::Fault(fault)),
-            State::Open | State::Draining { .. } => {}
+            State::Open | State::Stamped | State::Draining { .. } => {}
         }
         // A lane whose sender is dead can still be revoked.
         if verdict == Verdict::Revoked {
@@ -667,12 +677,16 @@ impl LaneReceiver {
             Kind::Extended => self.records.peek(at.wrapping_add(COMMIT_BYTES as u32)),
             Kind::Padding => return self.judge_padding(at, record_bytes),
         };
-        Ok(Kinded::Message(Record {
+        let mut record = Record {
             header: commit.header(extension),
             payload_at: at.wrapping_add(commit.header_bytes()),
             payload_bytes: commit.payload_bytes as usize,
             whole_bytes: record_bytes,
-        }))
+        };
+        if self.is_stamped {
+            record.pass_over_stamp()?;
+        }
+        Ok(Kinded::Message(record))
     }
 
     #[cold]
@@ -734,6 +748,8 @@ struct Record {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Open,
+    /// Open, and each payload has a stamp in front: no record is of the ordinary case.
+    Stamped,
     /// The sender is dead: `last` is where what it committed ends, and `after` what was wrong there.
     Draining {
         last: u32,

@@ -7,7 +7,12 @@
 //! 1. `head - tail_seen <= ring bytes - RING_RESERVED_BYTES`, all multiples of the record alignment.
 //! 2. `acknowledged <= sent`.
 //! 3. The word at `head` is 0 in the ring.
-//! 4. After `state` has left `Open`, no memory is written except `waiting`, and `acknowledged` stays.
+//! 4. After `state` has left `Open` and `Stamping`, no memory is written except `waiting`, and `acknowledged` stays.
+//! 5. `state` is never `Open` where `clock` is there.
+//!
+//! Neighbours: `stamping` (what is different where messages say when they were sent).
+
+mod stamping;
 
 use alloc::vec::Vec;
 use core::{hint, sync::atomic::Ordering};
@@ -24,6 +29,8 @@ use crate::{
     status::{Status, Verdict},
     view::{Own, OwnRecords, View, Word},
 };
+
+pub use self::stamping::declare_clock;
 
 /// So far ahead of what is written the next line is fetched: of the receiver, which has read it.
 const PREFETCH_BYTES: u32 = 256;
@@ -46,6 +53,8 @@ pub struct LaneSender {
     /// For what is written in place and would meet the ring's end.
     around: Vec<u8>,
     state: State,
+    /// What tells the time, where messages are stamped with it.
+    clock: Option<fn() -> u64>,
 }
 
 impl LaneSender {
@@ -91,6 +100,7 @@ impl LaneSender {
             acknowledged: 0,
             around: Vec::new(),
             state: State::Open,
+            clock: None,
         })
     }
 
@@ -130,7 +140,7 @@ impl LaneSender {
         // What is longer than the ring does not fit either.
         let whole_bytes = self.plain_bytes(payload_bytes.min(self.records.bytes() as usize));
         let Some(whole_bytes) = whole_bytes else { return false };
-        self.fill(self.head, payload_bytes, fill);
+        self.fill(self.head.wrapping_add(COMMIT_BYTES as u32), payload_bytes, fill);
         // Whatever `fill` did took its time.
         if !self.status.glance().is_live() {
             return false;
@@ -169,7 +179,8 @@ impl LaneSender {
         let whole_bytes = self.check_size(header, payload_bytes)?;
         self.make_room(whole_bytes)?;
         self.put(self.head, header, parts);
-        self.commit(header.commit(payload_bytes as u32), whole_bytes, 1);
+        self.stamp(self.head, header);
+        self.commit(header.commit(self.carried_bytes(payload_bytes)), whole_bytes, 1);
         Ok(())
     }
 
@@ -180,6 +191,9 @@ impl LaneSender {
     /// [`SendError::TooLarge`] when they can never fit together, and as [`LaneSender::try_send`].
     #[inline]
     pub fn try_send_all(&mut self, payloads: &[&[u8]]) -> Result<(), SendError> {
+        if self.clock.is_some() {
+            return self.try_send_all_stamped(payloads);
+        }
         self.check_open()?;
         let ring_bytes = self.records.bytes() as usize;
         // LIMIT: what is counted stops above a ring, so that it cannot overflow.
@@ -233,12 +247,14 @@ impl LaneSender {
             return Err(SendError::TooLarge { asked_bytes: all_bytes, bytes_max });
         }
         self.make_room(all_bytes as u32)?;
-        let word = header.commit_plain(payload_bytes as u32);
+        let word = header.commit_plain(self.carried_bytes(payload_bytes));
         let mut at = self.head;
         for index in 0..count {
-            self.fill(at, payload_bytes, &mut |payload: &mut [u8]| fill(index, payload));
+            let payload_at = self.payload_at(at, header);
+            self.fill(payload_at, payload_bytes, &mut |payload: &mut [u8]| fill(index, payload));
             // The first word is kept back, as above.
             if index > 0 {
+                self.stamp_as_before(at, header);
                 self.records.store(at, word);
             }
             at = at.wrapping_add(whole_bytes);
@@ -246,6 +262,7 @@ impl LaneSender {
         // Whatever `fill` did took its time.
         self.check_open()?;
         if count > 0 {
+            self.stamp(self.head, header);
             self.commit(word, all_bytes as u32, count as u64);
         }
         Ok(())
@@ -258,7 +275,7 @@ impl LaneSender {
     /// [`SendError::Ended`] and [`SendError::Fault`], for ever.
     pub fn batch(&mut self) -> Result<Batch<'_>, SendError> {
         self.check_open()?;
-        Ok(Batch { first: 0, staged_bytes: 0, messages: 0, lane: self })
+        Ok(Batch::new(self))
     }
 
     /// Lends `payload_bytes` of the ring, to be written in place and then committed as one message. Their content is
@@ -284,7 +301,7 @@ impl LaneSender {
         if payload_bytes > bytes_max {
             return Err(SendError::TooLarge { asked_bytes: payload_bytes, bytes_max });
         }
-        let whole_bytes = record_bytes(header.bytes(), payload_bytes as u32);
+        let whole_bytes = record_bytes(header.bytes(), self.carried_bytes(payload_bytes));
         self.make_room(self.gap_before(whole_bytes) + whole_bytes)
     }
 
@@ -295,12 +312,15 @@ impl LaneSender {
     ///
     /// When there is no room.
     pub fn loan(&mut self, header: RecordHeader, payload_bytes: usize) -> Loan<'_> {
-        let whole_bytes = record_bytes(header.bytes(), payload_bytes as u32);
+        let whole_bytes = record_bytes(header.bytes(), self.carried_bytes(payload_bytes));
         let gap_bytes = self.gap_before(whole_bytes);
         let room = self.make_room(gap_bytes + whole_bytes);
         // INVARIANT loan-has-room: `check_loan` has said so, and the receiver only ever makes more.
-        assert!(room.is_ok() || !matches!(self.state, State::Open), "INVARIANT loan-has-room");
-        let mut batch = Batch { first: 0, staged_bytes: 0, messages: 0, lane: self };
+        assert!(
+            room.is_ok() || !matches!(self.state, State::Open | State::Stamping),
+            "INVARIANT loan-has-room"
+        );
+        let mut batch = Batch::new(self);
         if gap_bytes > 0 {
             batch.stage(padding(gap_bytes), gap_bytes);
         }
@@ -368,20 +388,24 @@ impl LaneSender {
 
     /// The largest payload that this lane carries.
     pub fn payload_bytes_max(&self) -> usize {
-        self.records.bytes() as usize - RING_RESERVED_BYTES - COMMIT_BYTES - EXTENSION_BYTES
+        self.records.bytes() as usize
+            - RING_RESERVED_BYTES
+            - COMMIT_BYTES
+            - EXTENSION_BYTES
+            - self.stamp_bytes()
     }
 
     /// The largest payload that [`LaneSender::try_loan`] lends.
     pub fn loan_bytes_max(&self) -> usize {
         // In the worst case as much again is passed over, so that it is in one piece.
-        self.records.bytes() as usize / 2 - COMMIT_BYTES - EXTENSION_BYTES
+        self.records.bytes() as usize / 2 - COMMIT_BYTES - EXTENSION_BYTES - self.stamp_bytes()
     }
 
     /// Why the lane is over, once that was seen.
     pub fn ending(&self) -> Option<Ending> {
         match self.state {
             State::Ended(ending) => Some(ending),
-            State::Open | State::Faulted(_) => None,
+            State::Open | State::Stamping | State::Faulted(_) => None,
         }
     }
 
@@ -389,7 +413,7 @@ impl LaneSender {
     pub fn fault(&self) -> Option<LaneFault> {
         match self.state {
             State::Faulted(fault) => Some(fault),
-            State::Open | State::Ended(_) => None,
+            State::Open | State::Stamping | State::Ended(_) => None,
         }
     }
 
@@ -416,7 +440,7 @@ impl LaneSender {
     #[cold]
     fn check_end(&mut self, verdict: Verdict) -> Result<(), SendError> {
         match self.state {
-            State::Open => {}
+            State::Open | State::Stamping => {}
             State::Ended(ending) => return Err(SendError::Ended(ending)),
             State::Faulted(fault) => return Err(SendError::Fault(fault)),
         }
@@ -438,7 +462,7 @@ impl LaneSender {
         if payload_bytes > bytes_max {
             return Err(SendError::TooLarge { asked_bytes: payload_bytes, bytes_max });
         }
-        Ok(record_bytes(header.bytes(), payload_bytes as u32))
+        Ok(record_bytes(header.bytes(), self.carried_bytes(payload_bytes)))
     }
 
     /// Sees to it that so many bytes can be committed, and the word behind them cleared.
@@ -461,7 +485,7 @@ impl LaneSender {
         if let Some(extension) = header.extension() {
             self.records.store(at.wrapping_add(COMMIT_BYTES as u32), extension);
         }
-        let mut at = at.wrapping_add(header.bytes());
+        let mut at = self.payload_at(at, header);
         for (index, part) in parts.iter().enumerate() {
             // INVARIANT parts-are-words: the caller's promise; else the next part would begin within a word.
             assert!(
@@ -475,8 +499,7 @@ impl LaneSender {
 
     /// Has a plain record's payload written in place.
     #[inline(always)]
-    fn fill(&mut self, at: u32, payload_bytes: usize, fill: &mut impl FnMut(&mut [u8])) {
-        let payload_at = at.wrapping_add(COMMIT_BYTES as u32);
+    fn fill(&mut self, payload_at: u32, payload_bytes: usize, fill: &mut impl FnMut(&mut [u8])) {
         if !payload_bytes.is_multiple_of(layout::RECORD_ALIGN_BYTES) {
             // Nothing of an earlier record stays in the padding.
             let last = payload_bytes - payload_bytes % layout::RECORD_ALIGN_BYTES;
@@ -574,9 +597,15 @@ pub struct Batch<'l> {
     first: u64,
     staged_bytes: u32,
     messages: u64,
+    /// The first message, padding aside, which is stamped when all are committed.
+    stamped: Option<(u32, RecordHeader)>,
 }
 
 impl<'l> Batch<'l> {
+    fn new(lane: &'l mut LaneSender) -> Self {
+        Batch { lane, first: 0, staged_bytes: 0, messages: 0, stamped: None }
+    }
+
     /// Adds a message, or says why not. What was added before stays.
     ///
     /// # Errors
@@ -592,8 +621,7 @@ impl<'l> Batch<'l> {
         }
         self.lane.make_room(all_bytes)?;
         self.lane.put(self.end(), header, &[payload]);
-        self.stage(header.commit(payload.len() as u32), whole_bytes);
-        self.messages += 1;
+        self.stage_message(header, payload.len(), whole_bytes);
         Ok(())
     }
 
@@ -612,6 +640,9 @@ impl<'l> Batch<'l> {
         // As with a single message: the word before the commit.
         let open = self.lane.check_open();
         if open.is_ok() && self.staged_bytes > 0 {
+            if let Some((at, header)) = self.stamped {
+                self.lane.stamp(at, header);
+            }
             self.lane.commit(self.first, self.staged_bytes, self.messages);
         }
         (self.lane, open)
@@ -619,6 +650,18 @@ impl<'l> Batch<'l> {
 
     fn end(&self) -> u32 {
         self.lane.head.wrapping_add(self.staged_bytes)
+    }
+
+    /// A message is where the batch ends: all of it but its first word and its stamp.
+    fn stage_message(&mut self, header: RecordHeader, payload_bytes: usize, whole_bytes: u32) {
+        let at = self.end();
+        if self.messages == 0 {
+            self.stamped = Some((at, header));
+        } else {
+            self.lane.stamp_as_before(at, header);
+        }
+        self.stage(header.commit(self.lane.carried_bytes(payload_bytes)), whole_bytes);
+        self.messages += 1;
     }
 
     /// Keeps the first word back, and stores those behind it: nobody looks there before.
@@ -644,7 +687,7 @@ pub struct Loan<'l> {
 impl<'l> Loan<'l> {
     /// What is lent, as it is now.
     pub fn payload(&self) -> &[u8] {
-        let at = self.at.wrapping_add(self.header.bytes());
+        let at = self.batch.lane.payload_at(self.at, self.header);
         let payload = self.batch.lane.records.slice(at, self.payload_bytes);
         // INVARIANT loan-in-one-piece: as below.
         payload.expect("INVARIANT loan-in-one-piece")
@@ -652,7 +695,7 @@ impl<'l> Loan<'l> {
 
     /// What is lent, to be written.
     pub fn payload_mut(&mut self) -> &mut [u8] {
-        let at = self.at.wrapping_add(self.header.bytes());
+        let at = self.batch.lane.payload_at(self.at, self.header);
         let payload = self.batch.lane.records.slice_mut(at, self.payload_bytes);
         // INVARIANT loan-in-one-piece: `loan` has passed over what would be in two.
         payload.expect("INVARIANT loan-in-one-piece")
@@ -671,9 +714,8 @@ impl<'l> Loan<'l> {
         if let Some(extension) = self.header.extension() {
             self.batch.lane.records.store(self.at.wrapping_add(COMMIT_BYTES as u32), extension);
         }
-        let whole_bytes = record_bytes(self.header.bytes(), payload_bytes as u32);
-        self.batch.stage(self.header.commit(payload_bytes as u32), whole_bytes);
-        self.batch.messages = 1;
+        let whole_bytes = record_bytes(self.header.bytes(), self.batch.lane.carried_bytes(payload_bytes));
+        self.batch.stage_message(self.header, payload_bytes, whole_bytes);
         self.batch.commit()
     }
 }
@@ -690,6 +732,8 @@ pub struct Acknowledged {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Open,
+    /// Open, and each message is stamped: not what `send_plain` sends.
+    Stamping,
     Ended(Ending),
     Faulted(LaneFault),
 }

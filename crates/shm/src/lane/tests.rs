@@ -3,6 +3,7 @@
 mod hostile;
 mod model;
 mod refusals;
+mod stamps;
 
 use alloc::{vec, vec::Vec};
 use core::{ops::ControlFlow, sync::atomic::Ordering};

@@ -178,12 +178,11 @@ fn send_in_parts(bench: &mut Bench, step: &Step) {
         }
         Step::SendEach { count, payload_bytes } => {
             let fill = |place: &mut [u8]| place.fill(0x5D);
-            match *count == 1 && bench.sender.send_plain_with(*payload_bytes, &mut { fill }) {
-                true => Ok(1),
-                false => bench
-                    .sender
-                    .try_send_each(*count, *payload_bytes, &mut |_, place| fill(place))
-                    .map(|()| *count as u64),
+            if *count == 1 && bench.sender.send_plain_with(*payload_bytes, &mut { fill }) {
+                Ok(1)
+            } else {
+                let sent = bench.sender.try_send_each(*count, *payload_bytes, &mut |_, place| fill(place));
+                sent.map(|()| *count as u64)
             }
         }
         Step::Batch { sizes, is_committed } => bench.sender.batch().and_then(|mut batch| {

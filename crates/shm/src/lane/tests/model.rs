@@ -215,9 +215,10 @@ fn send_step(bench: &mut Bench, model: &mut Model, step: &Step) {
         Step::SendWith { payload_bytes, fill } => {
             let payload = bytes(*payload_bytes, *fill);
             let mut write = |place: &mut [u8]| place.copy_from_slice(&payload);
-            let sent = match bench.sender.send_plain_with(*payload_bytes, &mut write) {
-                true => Ok(()),
-                false => bench.sender.try_send_each(1, *payload_bytes, &mut |_, place| write(place)),
+            let sent = if bench.sender.send_plain_with(*payload_bytes, &mut write) {
+                Ok(())
+            } else {
+                bench.sender.try_send_each(1, *payload_bytes, &mut |_, place| write(place))
             };
             assert_eq!(sent, model.send(RecordHeader::default(), payload));
         }

@@ -332,3 +332,35 @@ fn a_dead_senders_records_in_a_circle_are_walked_once() {
     let fault = LaneFault::RecordOverruns { record_bytes: RING_BYTES / 2, bytes_max: RING_BYTES / 2 - 8 };
     assert_eq!(bench.receive(), Err(ReceiveError::Fault(fault)));
 }
+
+#[test]
+fn a_record_too_short_for_its_stamp_is_a_fault_on_a_stamped_lane_only() {
+    for carried_bytes in 0..8 {
+        let mut bench = Bench::new();
+        bench.receiver = bench.receiver.stamped();
+        bench.forge_commit(plain(carried_bytes));
+        let fault = LaneFault::StampMissing { carried_bytes: carried_bytes as usize, stamp_bytes: 8 };
+        assert_eq!(bench.receiver.next_stamp(), Err(ReceiveError::Fault(fault)));
+        receiver_faults(&mut bench, fault);
+        let mut bench = Bench::new();
+        bench.forge_commit(plain(carried_bytes));
+        assert_eq!(bench.receive().map(|got| got.map(|bytes| bytes.len())), Ok(Some(carried_bytes as usize)));
+    }
+    let mut bench = Bench::new();
+    bench.receiver = bench.receiver.stamped();
+    bench.forge_commit(plain(8));
+    assert_eq!(bench.receive(), Ok(Some(vec![])));
+}
+
+#[test]
+fn a_record_too_short_for_its_stamp_ends_what_a_dead_sender_had_sent() {
+    let mut bench = Bench::new();
+    bench.receiver = bench.receiver.stamped();
+    bench.send(b"a stamp!and more");
+    bench.send(b"none");
+    bench.set_status(layout::WORD_DEAD);
+    assert_eq!(bench.receive(), Ok(Some(b"and more".to_vec())));
+    let fault = LaneFault::StampMissing { carried_bytes: 4, stamp_bytes: 8 };
+    assert_eq!(bench.receiver.next_stamp(), Err(ReceiveError::Fault(fault)));
+    assert_eq!(bench.receive(), Err(ReceiveError::Fault(fault)));
+}
