@@ -282,7 +282,7 @@ async fn a_service_that_answers_calls_is_no_listener() {
 #[tokio::test]
 async fn a_task_receives_by_arrival_what_several_have_sent() {
     let two = Two::new();
-    let options = QueueOptions { order: QueueOrder::Arrival, ..QueueOptions::default() };
+    let options = QueueOptions { order: QueueOrder::Arrival, stock: 8, ..QueueOptions::default() };
     let queue = two.here.create_queue(options).unwrap();
     let _name = two.here.publish("a", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
     let capability = two.there.lookup("a").unwrap();
