@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::fd::OwnedFd,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -51,6 +52,11 @@ impl Stage {
     /// Another process.
     pub(crate) fn player(&self, role: &str, argument: &str) -> Player {
         Player::start(role, argument, self.path.to_str().unwrap())
+    }
+
+    /// Another process that inherits something: see `Player::start_with`.
+    pub(crate) fn player_with(&self, role: &str, argument: &str, inherit: OwnedFd) -> Player {
+        Player::start_with(role, argument, self.path.to_str().unwrap(), vec![inherit])
     }
 
     /// Whether the broker has a session of a process with this pid.
