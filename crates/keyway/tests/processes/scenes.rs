@@ -4,6 +4,7 @@
 
 use std::{
     os::fd::OwnedFd,
+    panic,
     sync::{
         OnceLock,
         atomic::{Ordering, compiler_fence},
@@ -111,10 +112,9 @@ impl Scene {
             _ if is_from_birth => 15_000,
             0 => 300,
             1 => 4_000,
-            _ => 60_000,
+            _ => 150_000,
         };
         let delay = Duration::from_micros(dice.below(delay_us));
-        let peers = (sender_waits, receiver_waits);
         Scene {
             seed,
             victim,
@@ -122,8 +122,8 @@ impl Scene {
             takes,
             pace,
             ring_bytes,
-            sender_waits: peers.0,
-            receiver_waits: peers.1,
+            sender_waits,
+            receiver_waits,
             delay,
             is_from_birth,
             lengths,
@@ -163,11 +163,11 @@ impl Scene {
         let is_large = self.sends == Sends::Large && mixed & 0x700 == 0;
         8 + (mixed % if is_large { 30_000 } else { self.lengths }) as usize
     }
+}
 
-    /// How long the part of a pool is that goes with it.
-    pub(crate) fn part_bytes(&self, number: u64) -> usize {
-        8 + (mixed(number) >> 16) as usize % 9_000
-    }
+/// How long the part of a pool is that goes with a message.
+pub(crate) fn part_bytes(number: u64) -> usize {
+    8 + (mixed(number) >> 16) as usize % 9_000
 }
 
 fn mixed(number: u64) -> u64 {
@@ -209,6 +209,8 @@ pub(crate) struct Notes {
 /// Apart from each other, for the sake of the processor.
 const SURELY: usize = 0;
 const AT_MOST: usize = 128;
+/// Not zero once it has panicked: it may be killed before that is seen otherwise.
+const PANICKED: usize = 256;
 const NOTES_BYTES: usize = 4096;
 
 impl Notes {
@@ -249,8 +251,18 @@ impl Notes {
         compiler_fence(Ordering::SeqCst);
     }
 
+    /// Notes it if this process panics.
+    pub(crate) fn note_panics(&self) {
+        let (page, before) = (self.page.clone(), panic::take_hook());
+        panic::set_hook(Box::new(move |info| {
+            page.store_u32(PANICKED, 1, Ordering::Release);
+            before(info);
+        }));
+    }
+
     /// How far it surely was, and at most. To be asked once it is dead.
     pub(crate) fn read(&self) -> (u64, u64) {
+        assert_eq!(self.page.load_u32(PANICKED, Ordering::Acquire), 0, "the victim found a fault");
         let [surely, at_most] = [SURELY, AT_MOST].map(|at| self.page.load_u32(at, Ordering::Acquire));
         (surely.into(), at_most.into())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keyway::{Client, Error, Inbox, Incoming, Message, Outgoing, Pool, PoolOptions, Queue, Segment, Sender};
 
 use crate::{
-    players::{self, Part},
+    players::{self, PATIENCE, Part},
     scenes::{self, MANY, Notes, Scene, Sends, Takes},
     stage::publish,
 };
@@ -43,7 +43,7 @@ impl Sending {
             }
             Sends::Segments => {
                 let pool = self.pool.as_ref().unwrap();
-                let mut block = pool.loan(self.scene.part_bytes(number))?;
+                let mut block = pool.loan(scenes::part_bytes(number))?;
                 scenes::write(number, &mut block);
                 let block = block.share();
                 let payload = self.written(number);
@@ -98,7 +98,7 @@ impl Taking {
         assert!(is_whole, "{scene:?}: not message {number}: {payload:?}");
         if scene.sends == Sends::Segments {
             assert_eq!(segments.len(), 1, "{scene:?}: message {number}");
-            let is_whole = scenes::is_whole(number, scene.part_bytes(number), &segments[0].to_vec());
+            let is_whole = scenes::is_whole(number, scenes::part_bytes(number), &segments[0].to_vec());
             assert!(is_whole, "{scene:?}: not the part of message {number}");
         }
         self.taken += 1;
@@ -170,7 +170,9 @@ impl Taking {
 /// The scene that a victim plays, and where it notes its progress.
 fn scene_of(part: &Part) -> (Scene, Notes) {
     let (seed, number) = part.argument.split_once(' ').unwrap();
-    (Scene::of(seed.parse().unwrap()), Notes::inherited(number))
+    let notes = Notes::inherited(number);
+    notes.note_panics();
+    (Scene::of(seed.parse().unwrap()), notes)
 }
 
 /// Sends as the scene says until it is killed.
@@ -202,17 +204,18 @@ pub(crate) fn take_until_killed(part: &Part) {
     players::stay();
 }
 
+/// So long a survivor waits for a lane that may never come, or may have ended unheard.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// What a survivor hears of a lane: a message, which is judged, or its end.
-pub(crate) fn hear(
-    taking: &mut Taking,
-    queue: &mut Queue,
-    timeout: Duration,
-) -> Result<Option<Incoming>, Error> {
+pub(crate) fn hear(taking: &mut Taking, queue: &mut Queue) -> Result<Option<Incoming>, Error> {
     match taking.take_now(queue) {
         Err(Error::WouldBlock) => {}
         taken => return taken.map(|()| None),
     }
-    match queue.next_timeout(timeout)? {
+    // The end of a lane that is there is told without being asked for.
+    let patience = if queue.peers().next().is_some() { PATIENCE } else { LOOK };
+    match queue.next_timeout(patience)? {
         Incoming::Message(message) => taking.judge_message(&message),
         news => return Ok(Some(news)),
     }
