@@ -78,6 +78,7 @@ pub(crate) fn survive() {
         }
     }
     tally.tell(first);
+    players::say(format!("no time was taken in {} scenes, as the survivor stood still", run.stopped));
     let (before, after) = (before.unwrap(), run.possessions());
     players::say(format!("the survivor has {:?}, had {:?}", after.0, before.0));
     players::say(format!("the broker has {:?}, had {:?}", after.1, before.1));
@@ -103,6 +104,8 @@ struct Run {
     sink: Queue,
     _name: Capability,
     clock: Heart,
+    /// Scenes in which the clock stopped.
+    stopped: u64,
 }
 
 impl Run {
@@ -110,7 +113,7 @@ impl Run {
         let stage = Stage::begin();
         let client = stage.client();
         let (sink, name) = open_inbox(&client, "sink");
-        Run { stage, client, sink, _name: name, clock: Heart::begin() }
+        Run { stage, client, sink, _name: name, clock: Heart::begin(), stopped: 0 }
     }
 
     fn play(&mut self, scene: Scene) -> Outcome {
@@ -121,6 +124,7 @@ impl Run {
         };
         if self.clock.has_stopped() {
             outcome.told_after = None;
+            self.stopped += 1;
         }
         outcome
     }
