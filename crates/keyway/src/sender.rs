@@ -324,7 +324,13 @@ impl Sender {
             return Err(Error::MessageTooLarge { asked_bytes, bytes_max });
         }
         let mut tickets = Vec::new();
-        let put = self.put_capabilities(message, &mut tickets);
+        let put = match self.put_capabilities(message, &mut tickets) {
+            // The broker knew it first.
+            Err(error @ Error::Denied { denial: Denial::LaneEnded { .. }, .. }) => {
+                Err(self.ending().unwrap_or(error))
+            }
+            put => put,
+        };
         let header = RecordHeader {
             message_type: message.message_type,
             flags: u32::from(message.flags) | extra_flags | (asked as u32) << flags::CAPABILITIES_SHIFT,

@@ -131,8 +131,8 @@ fn send(stage: &mut Stage, lane: usize, way: usize, number: u64, len: usize) -> 
         7 => sender.send_batch_timeout(&[&bytes], Duration::ZERO)?,
         // Through a pool.
         8 => sender.send_timeout(&bytes_of(number, 20_000), Duration::ZERO)?,
-        9 => sender.try_send_with(bytes.len(), |place| place.copy_from_slice(&bytes))?,
-        10 => {
+        10 => sender.try_send_with(bytes.len(), |place| place.copy_from_slice(&bytes))?,
+        11 => {
             let write = |index, place: &mut [u8]| place.copy_from_slice(&bytes_of(number + index as u64, 24));
             sender.try_send_each(4, 24, write)?;
             return Ok(number + 4);

@@ -21,12 +21,18 @@ mod kills;
 mod players;
 #[path = "processes/readers.rs"]
 mod readers;
+#[path = "processes/scenes.rs"]
+mod scenes;
 #[path = "processes/signals.rs"]
 mod signals;
 #[path = "processes/sleepers.rs"]
 mod sleepers;
 #[path = "processes/stage.rs"]
 mod stage;
+#[path = "processes/toll.rs"]
+mod toll;
+#[path = "processes/victims.rs"]
+mod victims;
 
 /// Plays the other process when this file is started by one of its tests, and is nothing otherwise.
 #[test]
@@ -58,6 +64,9 @@ fn the_other_process() {
         "stamper" => clocks::send_when_told(),
         "slow sender" => sleepers::send_when_told(),
         "slow receiver" => sleepers::receive_when_told(),
+        "survivor" => toll::survive(),
+        "victim that sends" => victims::send_until_killed(&part),
+        "victim that takes" => victims::take_until_killed(&part),
         role => panic!("no such role: {role}"),
     }
     std::process::exit(0);

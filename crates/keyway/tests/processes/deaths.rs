@@ -141,9 +141,15 @@ fn a_capability_moved_to_a_receiver_that_dies_is_gone_and_its_sender_is_told() {
     });
     let stale = client.open_sender(&moved).unwrap_err();
     assert!(matches!(stale.denial(), Some(Denial::StaleHandle { .. })), "{stale}");
-    match sender.send(b"anyone?") {
-        Err(Error::LaneEnded { ending: Ending::PeerDead, acknowledged: 0, sent: 1 }) => {}
-        other => panic!("nobody is there: {other:?}"),
+    // Of what carries a capability the broker hears first.
+    let kept = own.sender_capability(None).unwrap();
+    let carried = [Carried::Copy(&kept, Rights::SEND)];
+    let outgoing = [&carried[..], &[]].map(|capabilities| Outgoing { capabilities, ..Outgoing::default() });
+    for outgoing in &outgoing {
+        match sender.send_message(outgoing) {
+            Err(Error::LaneEnded { ending: Ending::PeerDead, acknowledged: 0, sent: 1 }) => {}
+            other => panic!("nobody is there: {other:?}"),
+        }
     }
     drop(sender);
     stage.forgets(player.pid());

@@ -67,7 +67,7 @@ fn receive_to_the_end(stage: &Stage, sink: &mut Queue, player: &Player, seed: u6
             Err(Error::TimedOut(_)) => {
                 // It may have died before it had opened a lane.
                 let lanes = stage.witness.lanes().unwrap();
-                if expected == 0 && lanes.is_empty() && !stage.knows(player.pid()) && is_dead(player) {
+                if expected == 0 && lanes.is_empty() && !stage.knows(player.pid()) && !player.is_alive() {
                     return 0;
                 }
             }
@@ -75,11 +75,6 @@ fn receive_to_the_end(stage: &Stage, sink: &mut Queue, player: &Player, seed: u6
         }
         assert!(Instant::now() < deadline, "seed {seed}: no end after {expected}");
     }
-}
-
-fn is_dead(player: &Player) -> bool {
-    let pidfd = keyway_sys::process::pidfd_open(player.pid()).unwrap();
-    !keyway_sys::process::is_alive(pidfd).unwrap()
 }
 
 #[test]
@@ -268,7 +263,7 @@ fn a_server_is_never_held_up_by_a_killed_caller() {
                     }
                 }
                 Ok(Incoming::Ended { .. }) => break,
-                Err(Error::TimedOut(_)) if is_dead(&player) && !stage.knows(player.pid()) => break,
+                Err(Error::TimedOut(_)) if !player.is_alive() && !stage.knows(player.pid()) => break,
                 Ok(Incoming::Opened(_)) | Err(Error::TimedOut(_)) => {}
                 Err(error) => panic!("seed {seed}: {error}"),
             }

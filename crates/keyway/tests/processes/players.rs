@@ -5,8 +5,9 @@
 use std::{
     env,
     io::{BufRead, BufReader, Write},
+    os::fd::OwnedFd,
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -53,14 +54,24 @@ pub(crate) struct Player {
 impl Player {
     /// Starts one, which finds the broker by its environment.
     pub(crate) fn start(role: &str, argument: &str, socket: &str) -> Self {
-        Self::start_by(Command::new(env::current_exe().unwrap()), role, argument, socket)
+        Self::run(Command::new(env::current_exe().unwrap()), role, argument, socket, Vec::new())
     }
 
     /// Starts one by a command that goes on as this test program.
-    pub(crate) fn start_by(mut command: Command, role: &str, argument: &str, socket: &str) -> Self {
-        direct(&mut command, role, argument);
+    pub(crate) fn start_by(command: Command, role: &str, argument: &str, socket: &str) -> Self {
+        Self::run(command, role, argument, socket, Vec::new())
+    }
+
+    /// As `start`. The numbers of what it inherits follow its argument.
+    pub(crate) fn start_with(role: &str, argument: &str, socket: &str, inherit: Vec<OwnedFd>) -> Self {
+        Self::run(Command::new(env::current_exe().unwrap()), role, argument, socket, inherit)
+    }
+
+    fn run(mut command: Command, role: &str, argument: &str, socket: &str, inherit: Vec<OwnedFd>) -> Self {
+        let numbers = confine::confine(&mut command, inherit, Filter::None, ParentDeath::Kill).unwrap();
+        let argument = numbers.iter().fold(argument.to_owned(), |text, number| format!("{text} {number}"));
+        direct(&mut command, role, &argument);
         command.env("KEYWAY_SOCKET", socket);
-        confine::confine(&mut command, Vec::new(), Filter::None, ParentDeath::Kill).unwrap();
         Self::of(command.spawn().unwrap())
     }
 
@@ -82,7 +93,23 @@ impl Player {
 
     /// The next thing that it says.
     pub(crate) fn hear(&mut self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("it ended or hung without a word")
+        self.hear_within(PATIENCE)
+    }
+
+    /// As `hear`, with another patience.
+    pub(crate) fn hear_within(&mut self, patience: Duration) -> String {
+        self.lines.recv_timeout(patience).expect("it ended or hung without a word")
+    }
+
+    /// Hears all that it says until it ends.
+    pub(crate) fn listen(&mut self, patience: Duration, mut each: impl FnMut(String)) {
+        loop {
+            match self.lines.recv_timeout(patience) {
+                Ok(line) => each(line),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => panic!("it hangs"),
+            }
+        }
     }
 
     /// Says a line to it.
@@ -101,13 +128,19 @@ impl Player {
         self.child.wait().unwrap();
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn is_alive(&self) -> bool {
+        process::is_alive(process::pidfd_open(self.pid()).unwrap()).unwrap()
+    }
+
     /// Kills it from another thread after a while. The handle says when that was.
     pub(crate) fn kill_after(&self, delay: Duration) -> thread::JoinHandle<Instant> {
         let pidfd = process::pidfd_open(self.pid()).unwrap();
         thread::spawn(move || {
             thread::sleep(delay);
+            let now = Instant::now();
             process::kill(pidfd, Signal::Kill).unwrap();
-            Instant::now()
+            now
         })
     }
 

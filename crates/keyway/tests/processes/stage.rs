@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    os::fd::OwnedFd,
     path::PathBuf,
     process::Command,
     thread,
@@ -59,6 +60,11 @@ impl Stage {
         let mut command = Command::new("unshare");
         command.args(["--time", &format!("--monotonic={offset_seconds}")]).arg(env::current_exe().unwrap());
         Player::start_by(command, role, "", self.path.to_str().unwrap())
+    }
+
+    /// Another process that inherits something: see `Player::start_with`.
+    pub(crate) fn player_with(&self, role: &str, argument: &str, inherit: OwnedFd) -> Player {
+        Player::start_with(role, argument, self.path.to_str().unwrap(), vec![inherit])
     }
 
     /// Whether the broker has a session of a process with this pid.
