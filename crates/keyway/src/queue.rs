@@ -333,7 +333,7 @@ impl Queue {
     /// receive many: each message is copied out of the lane once, into the queue's own memory, and gone with the next.
     ///
     /// What they bring besides bytes is dropped, as by [`Queue::receive_ref`], and that lanes came or ended is not told. Those of a
-    /// lane are acknowledged together, so what was handed on last is received again if `each` panics.
+    /// lane are acknowledged together, so what was handed on last may be received again if `each` panics.
     ///
     /// # Errors
     /// As [`Queue::receive`].
@@ -478,7 +478,7 @@ impl Queue {
     fn reply_sender(&mut self, lane: LaneId) -> Result<&mut Sender, Error> {
         let slot = self.lanes.slot(lane);
         let open = slot.and_then(|slot| self.lanes.get_mut(slot));
-        open.and_then(|open| open.replies.as_mut()).ok_or(Error::NoReplyExpected)
+        open.and_then(|open| open.replies.as_deref_mut()).ok_or(Error::NoReplyExpected)
     }
 }
 

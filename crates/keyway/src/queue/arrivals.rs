@@ -130,7 +130,7 @@ impl Queue {
         Some(Incoming::Ended { lane: lane.peer.lane, peer: lane.peer, why })
     }
 
-    pub(super) fn remove_lane(&mut self, slot: usize) -> Option<Lane> {
+    pub(super) fn remove_lane(&mut self, slot: usize) -> Option<Box<Lane>> {
         let lane = self.lanes.remove(slot)?;
         self.listen_no_more(lane.peer.lane);
         // The broker may be gone.

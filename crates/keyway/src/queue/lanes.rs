@@ -31,7 +31,7 @@ pub(super) struct Lane {
     /// A capability to watch the sender; given up with the lane.
     pub(super) process: Capability,
     /// Where its calls are answered.
-    pub(super) replies: Option<Sender>,
+    pub(super) replies: Option<Box<Sender>>,
     /// The regions that it has brought.
     pub(super) places: Places,
     pub(super) credit: Credit,
@@ -80,7 +80,8 @@ const MESSAGE_COST: i64 = 64;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    slots: Vec<Option<Lane>>,
+    /// Each in memory of its own: a lane is much larger than what says where it is.
+    slots: Vec<Option<Box<Lane>>>,
     free: Vec<usize>,
     by_id: BTreeMap<LaneId, usize>,
     hot: Vec<usize>,
@@ -114,12 +115,12 @@ impl Lanes {
         if slot == self.slots.len() {
             self.slots.push(None);
         }
-        self.slots[slot] = Some(lane);
+        self.slots[slot] = Some(Box::new(lane));
         self.by_id.insert(id, slot);
         self.hot.push(slot);
     }
 
-    pub(super) fn remove(&mut self, slot: usize) -> Option<Lane> {
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Box<Lane>> {
         let lane = self.slots.get_mut(slot)?.take()?;
         self.free.push(slot);
         self.by_id.remove(&lane.peer.lane);
@@ -135,16 +136,16 @@ impl Lanes {
 
     #[inline]
     pub(super) fn get(&self, slot: usize) -> Option<&Lane> {
-        self.slots.get(slot)?.as_ref()
+        self.slots.get(slot)?.as_deref()
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Lane> {
-        self.slots.get_mut(slot)?.as_mut()
+        self.slots.get_mut(slot)?.as_deref_mut()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
-        self.slots.iter().flatten()
+        self.slots.iter().flatten().map(Box::as_ref)
     }
 
     /// The slots of the lanes that are looked at.

@@ -404,7 +404,8 @@ impl Queue {
                 && lane.replies.is_none()
             {
                 // A queue that cannot be opened is the caller's fault; its calls then go unanswered.
-                lane.replies = Sender::open(&self.control, queue.handle(), SenderOptions::default()).ok();
+                let opened = Sender::open(&self.control, queue.handle(), SenderOptions::default());
+                lane.replies = opened.ok().map(Box::new);
             }
             return Meaning::Nothing;
         }

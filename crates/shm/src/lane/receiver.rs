@@ -306,19 +306,20 @@ impl LaneReceiver {
             return 0;
         }
         let bytes_max = self.bytes_max();
-        let portion_bytes = self.records.bytes() / 4;
+        // So much may still lie behind a full portion.
+        let portion_left = bytes_max - self.records.bytes() / 4;
         let Self { records, status, own, tail, taken, .. } = self;
         if out.len() < GROUP_BYTES {
             out.resize(GROUP_BYTES, 0);
         }
         // All in registers, whatever `each` does and whatever is copied.
         let (reader, status, mut scratch) = (records.reader(), status.glance(), out.as_mut_slice());
-        let (mut at, mut messages, mut left) = (*tail, 0, max);
+        let (mut at, mut bytes_left) = (*tail, bytes_max);
+        let (mut messages, mut left) = (0, max);
         let mut group = [(0, 0); GROUP_MESSAGES];
         while left > 0 {
             let (mut count, mut next, mut used) = (0, at, 0);
-            let mut bytes_left = bytes_max - at.wrapping_sub(*tail);
-            while count < left.min(GROUP_MESSAGES) {
+            while count < left.min(GROUP_MESSAGES) && bytes_left > portion_left {
                 // The order is the promise, as in `next_record`.
                 let word = reader.load(next);
                 if !status.is_live() {
@@ -339,24 +340,24 @@ impl LaneReceiver {
                 bytes_left -= record.whole_bytes;
                 count += 1;
             }
-            let (mut start, mut flow) = (0, ControlFlow::Continue(()));
+            let (mut handed, mut start, mut flow) = (0, 0, ControlFlow::Continue(()));
             for &(message_type, payload_bytes) in &group[..count] {
-                let word_bytes = aligned(payload_bytes);
-                at = at.wrapping_add((COMMIT_BYTES + word_bytes) as u32);
-                messages += 1;
-                left -= 1;
+                handed += 1;
                 flow = each(message_type, &scratch[start..start + payload_bytes]);
-                if at.wrapping_sub(*tail) >= portion_bytes {
-                    advance(own, (tail, at), (taken, messages));
-                    messages = 0;
-                }
+                start += aligned(payload_bytes);
                 if flow.is_break() {
                     break;
                 }
-                start += word_bytes;
             }
+            at = at.wrapping_add((start + handed * COMMIT_BYTES) as u32);
+            messages += handed as u64;
+            left -= handed;
             if count == 0 || flow.is_break() {
                 break;
+            }
+            if bytes_left <= portion_left {
+                advance(own, (tail, at), (taken, messages));
+                (bytes_left, messages) = (bytes_max, 0);
             }
         }
         if messages > 0 {

@@ -248,13 +248,16 @@ impl LaneSender {
         }
         self.make_room(all_bytes as u32)?;
         let word = header.commit_plain(self.carried_bytes(payload_bytes));
-        let mut at = self.head;
+        let is_stamped = self.stamp_bytes() > 0;
+        let (mut at, before_bytes) = (self.head, COMMIT_BYTES + self.stamp_bytes());
         for index in 0..count {
-            let payload_at = self.payload_at(at, header);
+            let payload_at = at.wrapping_add(before_bytes as u32);
             self.fill(payload_at, payload_bytes, &mut |payload: &mut [u8]| fill(index, payload));
             // The first word is kept back, as above.
             if index > 0 {
-                self.stamp_as_before(at, header);
+                if is_stamped {
+                    self.stamp_as_before(at, header);
+                }
                 self.records.store(at, word);
             }
             at = at.wrapping_add(whole_bytes);

@@ -235,7 +235,7 @@ impl View {
     /// The word at `offset`, if one that can be slept on lies there.
     pub(super) fn place(&self, offset: usize) -> Option<Place> {
         let has_word = offset.is_multiple_of(4) && offset < self.len_bytes.min(WORDS_END);
-        has_word.then(|| Place { word: NonNull::from(&self.narrow(offset, 1)[0]), _keep: self.clone() })
+        has_word.then(|| Place { word: NonNull::from(&self.narrow(offset, 1)[0]), _keep: self._keep.clone() })
     }
 
     fn assert_writable(&self) {
@@ -300,10 +300,10 @@ impl View {
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     word: NonNull<AtomicU32>,
-    _keep: View,
+    _keep: Arc<dyn Any + Send + Sync>,
 }
 
-// SAFETY: as for `View`, whose memory it is; the word is accessed by atomics alone.
+// SAFETY: as for `View`, whose memory and `_keep` it has; the word is accessed by atomics alone.
 #[allow(unsafe_code)]
 unsafe impl Send for Place {}
 
