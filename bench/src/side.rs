@@ -200,7 +200,7 @@ impl Side {
             (Kind::FanIn(_), Role::Asker) => self.measure_rate::<SENDERS_MAX>(&mut port),
             (Kind::OneWay | Kind::Bulk(_) | Kind::FanIn(_), Role::Answerer) => self.pour(&mut port),
             (Kind::FanOut(_), Role::Asker) => return self.measure_deliveries(&mut port),
-            (Kind::FanOut(_), Role::Answerer) => self.drain(&mut port),
+            (Kind::FanOut(_), Role::Answerer) => Self::drain(&mut port),
             (_, Role::Asker) => {
                 self.measure_trips(|sequence| ask(&mut port, sequence))?;
                 ask(&mut port, LAST)
@@ -350,7 +350,7 @@ impl Side {
     }
 
     /// Receives until the last message, each one expected and whole.
-    fn drain(&self, port: &mut impl Port) -> Result<()> {
+    fn drain(port: &mut impl Port) -> Result<()> {
         let mut expected = Expected::default();
         let mut is_last = false;
         while !is_last {
