@@ -45,11 +45,11 @@ pub struct View {
     base: NonNull<u8>,
     len_bytes: usize,
     access: Access,
-    _keep: Arc<dyn Any + Send + Sync>,
+    keep: Arc<dyn Any + Send + Sync>,
 }
 
 // SAFETY:
-// 1. `base` stays valid whichever thread holds the view, as `_keep` is owned and itself `Send` (type: field).
+// 1. `base` stays valid whichever thread holds the view, as `keep` is owned and itself `Send` (type: field).
 // 2. All accesses through it are atomic (type: invariant 3).
 #[allow(unsafe_code)]
 unsafe impl Send for View {}
@@ -78,7 +78,7 @@ impl View {
     ) -> Option<View> {
         let aligned = base.cast::<u64>().is_aligned() && len_bytes.is_multiple_of(8);
         let representable = isize::try_from(len_bytes).is_ok();
-        (aligned && representable).then_some(View { base, len_bytes, access, _keep: keep })
+        (aligned && representable).then_some(View { base, len_bytes, access, keep })
     }
 
     /// How long the view is.
@@ -235,7 +235,8 @@ impl View {
     /// The word at `offset`, if one that can be slept on lies there.
     pub(super) fn place(&self, offset: usize) -> Option<Place> {
         let has_word = offset.is_multiple_of(4) && offset < self.len_bytes.min(WORDS_END);
-        has_word.then(|| Place { word: NonNull::from(&self.narrow(offset, 1)[0]), _keep: self._keep.clone() })
+        has_word
+            .then(|| Place { word: NonNull::from(&self.narrow(offset, 1)[0]), _keep: Arc::clone(&self.keep) })
     }
 
     fn assert_writable(&self) {
@@ -258,7 +259,7 @@ impl View {
         let first = unsafe { self.base.add(offset) };
         // SAFETY:
         // 1. `offset + 4 * count <= self.len_bytes` (check, above); those bytes are valid for reads while `self` holds
-        //    `_keep`, and the slice lives no longer than `self` (type: invariant 1).
+        //    `keep`, and the slice lives no longer than `self` (type: invariant 1).
         // 2. The address is a multiple of 4 (type: invariant 2; check, above).
         // 3. `AtomicU32` has the size, the alignment and the valid values of `u32`; any bytes are one (core).
         // 4. The bytes are written meanwhile only atomically within this process (type: invariant 3; caller of `new`,
@@ -285,7 +286,7 @@ impl View {
         let first = unsafe { self.base.add(offset) };
         // SAFETY:
         // 1. `offset + 8 * count <= self.len_bytes` (check, above); those bytes are valid for reads while `self` holds
-        //    `_keep`, and the slice lives no longer than `self` (type: invariant 1).
+        //    `keep`, and the slice lives no longer than `self` (type: invariant 1).
         // 2. The address is a multiple of 8 (type: invariant 2; check, above).
         // 3. `AtomicU64` has the size, on 64-bit machines the alignment, and the valid values of `u64` (core).
         // 4. As in `narrow`, 4.
