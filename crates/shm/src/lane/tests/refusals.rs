@@ -364,3 +364,24 @@ fn a_record_too_short_for_its_stamp_ends_what_a_dead_sender_had_sent() {
     assert_eq!(bench.receiver.next_stamp(), Err(ReceiveError::Fault(fault)));
     assert_eq!(bench.receive(), Err(ReceiveError::Fault(fault)));
 }
+
+#[test]
+fn what_a_side_says_of_itself_it_never_reads_back() {
+    let mut bench = Bench::new();
+    let payload_bytes = bench.sender.payload_bytes_max() / 2;
+    bench.send(&vec![1; payload_bytes]);
+    // Whoever else has got at the memories says that nothing was sent, and that all was taken.
+    for (memory, position, messages) in [(&bench.ring, 0, 0), (&bench.ack, RING_BYTES - 8, 7)] {
+        memory.writer.store_u32(layout::POSITION_OFFSET, position, Ordering::Release);
+        memory.writer.store_u32(layout::MESSAGES_OFFSET, messages, Ordering::Release);
+    }
+    assert_eq!(bench.receive(), Ok(Some(vec![1; payload_bytes])));
+    assert_eq!(bench.receiver.taken(), 1);
+    assert_eq!(bench.sender.acknowledged(), Acknowledged { messages: 1, sent: 1 });
+    bench.send(&vec![2; payload_bytes]);
+    bench.forge_head(0);
+    let full = bench.sender.try_send(RecordHeader::default(), &vec![3; payload_bytes + 100]);
+    assert!(matches!(full, Err(SendError::Full { .. })), "{full:?} over what is untaken");
+    bench.forge_tail(0);
+    assert_eq!(bench.receive(), Ok(Some(vec![2; payload_bytes])));
+}
