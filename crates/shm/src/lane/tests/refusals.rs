@@ -312,15 +312,32 @@ fn forge_plain(bench: &Bench, payloads: &[u32]) {
 
 #[test]
 fn a_record_over_what_was_just_handed_on_is_not_handed_on() {
+    // The second meets the ring's end, or ends with it and finds room beside the first in what is copied to.
+    for (second, out_bytes) in [(RING_BYTES - 16, 0), (RING_BYTES - 24, 2 * RING_BYTES as usize)] {
+        let mut bench = Bench::new();
+        forge_plain(&bench, &[8, second]);
+        let mut count = 0;
+        let each = |_, _: &[u8]| {
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        assert_eq!(bench.receiver.take_each(&mut vec![0; out_bytes], 2, each), 1);
+        assert_eq!(count, 1);
+    }
+}
+
+#[test]
+fn a_record_over_what_was_just_peeked_is_a_fault() {
     let mut bench = Bench::new();
-    forge_plain(&bench, &[8, RING_BYTES - 16]);
+    forge_plain(&bench, &[8, RING_BYTES - 24]);
     let mut count = 0;
-    let each = |_, _: &[u8]| {
+    let peeked = bench.receiver.peek_many(&mut Vec::new(), 2, |_, _, _| {
         count += 1;
         ControlFlow::Continue(())
-    };
-    assert_eq!(bench.receiver.take_each(&mut Vec::new(), 2, each), 1);
-    assert_eq!(count, 1);
+    });
+    let bytes_max = COMMITTED_MAX - 16;
+    let fault = LaneFault::RecordOverruns { record_bytes: RING_BYTES - 16, bytes_max };
+    assert_eq!((peeked, count), (Err(ReceiveError::Fault(fault)), 1));
 }
 
 #[test]
