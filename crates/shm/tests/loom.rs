@@ -45,13 +45,20 @@ fn bench() -> Bench {
 }
 
 fn bench_of(ring_bytes: u32) -> Bench {
+    forked_bench_of(ring_bytes).0
+}
+
+/// One lane, and a second sender of the same ring, as a hostile sender has one that forks.
+fn forked_bench_of(ring_bytes: u32) -> (Bench, LaneSender) {
     let (ring, ring_reader) = View::modelled(layout::RECORDS_OFFSET + ring_bytes as usize);
     let (ack, ack_reader) = View::modelled(layout::PAGE_BYTES);
     let ((broker, status), (sender_broker, sender_status)) = (status(), status());
-    let (own, barrier) = (Own::of(ring), Barrier::Own);
-    let sender = LaneSender::new(own, &ack_reader, sender_status, ring_bytes, barrier).expect("a lane");
-    let receiver = LaneReceiver::new(&ring_reader, &ack, status, ring_bytes, barrier).expect("a lane");
-    Bench { sender, receiver, broker, sender_broker }
+    let sender_of =
+        |ring, status| LaneSender::new(Own::of(ring), &ack_reader, status, ring_bytes, Barrier::Own);
+    let child = sender_of(ring.clone(), sender_status.clone()).expect("a lane");
+    let sender = sender_of(ring, sender_status).expect("a lane");
+    let receiver = LaneReceiver::new(&ring_reader, &ack, status, ring_bytes, Barrier::Own).expect("a lane");
+    (Bench { sender, receiver, broker, sender_broker }, child)
 }
 
 /// A broker page, and the status that its word tells.
@@ -205,17 +212,23 @@ fn take(receiver: &mut LaneReceiver, way: Way, out: &mut Vec<u8>) -> Result<Opti
 #[test]
 fn a_commit_brings_the_record_with_it() {
     for way in WAYS {
-        model(move || {
-            let Bench { mut sender, mut receiver, .. } = bench();
-            let sending = thread::spawn(move || {
-                sender.try_send(header(1), &[0x11; 7]).expect("space");
+        for is_in_place in [false, true] {
+            model(move || {
+                let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES);
+                let sending = thread::spawn(move || {
+                    if is_in_place {
+                        assert!(sender.send_plain_with(7, &mut |place: &mut [u8]| place.fill(0x11)));
+                    } else {
+                        sender.try_send(header(0), &[0x11; 7]).expect("space");
+                    }
+                });
+                let mut out = Vec::new();
+                if let Some(number) = take(&mut receiver, way, &mut out).expect("an honest lane") {
+                    assert_eq!((number, out.as_slice()), (0, &[0x11; 7][..]), "{way:?}");
+                }
+                sending.join().expect("no panic");
             });
-            let mut out = Vec::new();
-            if let Some(number) = take(&mut receiver, way, &mut out).expect("an honest lane") {
-                assert_eq!((number, out.as_slice()), (1, &[0x11; 7][..]), "{way:?}");
-            }
-            sending.join().expect("no panic");
-        });
+        }
     }
 }
 
@@ -237,19 +250,19 @@ fn a_commit_brings_the_extension_with_it() {
 /// Breaks when a batch's first record is committed before the others, or its commit has no release.
 #[test]
 fn a_batch_is_seen_whole() {
-    for at_once in [false, true] {
+    let in_batch = |sender: &mut LaneSender| {
+        let mut batch = sender.batch().expect("a live lane");
+        batch.push(header(0), &[0x22; 8]).expect("space");
+        batch.push(header(0), &[0x22; 8]).expect("space");
+        batch.commit().1
+    };
+    let all = |sender: &mut LaneSender| sender.try_send_all(&[&[0x22; 8], &[0x22; 8]]);
+    let each = |sender: &mut LaneSender| sender.try_send_each(2, 8, &mut |_, place| place.fill(0x22));
+    let ways: [fn(&mut LaneSender) -> Result<(), SendError>; 3] = [in_batch, all, each];
+    for way in ways {
         model(move || {
-            let Bench { mut sender, mut receiver, .. } = bench();
-            let sending = thread::spawn(move || {
-                if at_once {
-                    sender.try_send_all(&[&[], &[0x22; 8]]).expect("space");
-                    return;
-                }
-                let mut batch = sender.batch().expect("a live lane");
-                batch.push(header(0), &[]).expect("space");
-                batch.push(header(0), &[0x22; 8]).expect("space");
-                batch.commit().1.expect("a live lane");
-            });
+            let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES);
+            let sending = thread::spawn(move || way(&mut sender).expect("space"));
             let mut out = Vec::new();
             if receiver.try_receive(&mut out).expect("an honest lane").is_some() {
                 assert_eq!(receiver.try_receive(&mut out), Ok(Some(header(0))), "one without the other");
@@ -463,6 +476,81 @@ fn nothing_committed_after_a_revocation_is_delivered() {
             assert_eq!(receiver.try_receive(&mut out), Err(ReceiveError::Ended(Ending::Revoked)));
         });
     }
+}
+
+/// Breaks when the broker's word is looked at once for several records.
+#[test]
+fn nor_behind_one_that_was_committed_before() {
+    for at_once in [false, true] {
+        model(move || {
+            let Bench { mut sender, mut receiver, broker, .. } = bench();
+            sender.try_send(header(1), &[]).expect("space");
+            let sending = thread::spawn(move || {
+                broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+                sender.try_send(header(2), &[]).expect("space");
+            });
+            let (mut out, mut got) = (Vec::new(), Vec::new());
+            if at_once {
+                receiver.take_each(&mut out, 2, |number, _| {
+                    got.push(number);
+                    ControlFlow::Continue(())
+                });
+            } else {
+                let _ = receiver.peek_many(&mut out, 2, |_, _, header| {
+                    got.push(header.message_type);
+                    ControlFlow::Continue(())
+                });
+            }
+            assert!(got.is_empty() || got == [1], "committed after the revocation: {got:?}");
+            sending.join().expect("no panic");
+        });
+    }
+}
+
+/// Breaks when the word that commits a record is loaded once to be judged and once more to be used: a hostile sender, here one
+/// whose child commits another record at the same place, then says two things.
+#[test]
+fn what_was_judged_is_what_is_delivered() {
+    for way in WAYS {
+        for is_revoked in [false, true] {
+            model(move || {
+                let (Bench { mut sender, mut receiver, broker, .. }, mut child) =
+                    forked_bench_of(WIDE_RING_BYTES);
+                let sending = thread::spawn(move || {
+                    sender.try_send(header(1), &[0x11; 8]).expect("space");
+                    if is_revoked {
+                        broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+                    }
+                    child.try_send(header(2), &[]).expect("space");
+                });
+                let mut out = Vec::new();
+                if let Ok(Some(number)) = take(&mut receiver, way, &mut out) {
+                    let to = receiver.sender_wakes_on().load(Ordering::Relaxed);
+                    let second = (2, 0, 8);
+                    let got = (number, out.len(), to);
+                    assert!(got == (1, 8, 16) || got == second && !is_revoked, "{got:?} by {way:?}");
+                }
+                sending.join().expect("no panic");
+            });
+        }
+    }
+}
+
+/// Breaks when the word behind the commit is loaded once for the flags and once more for the ticket.
+#[test]
+fn flags_and_ticket_are_of_one_word() {
+    model(|| {
+        let (Bench { mut sender, mut receiver, .. }, mut child) = forked_bench_of(WIDE_RING_BYTES);
+        let extended = |number| RecordHeader { message_type: 1, flags: number, ticket: number };
+        let sending = thread::spawn(move || {
+            sender.try_send(extended(2), &[]).expect("space");
+            child.try_send(extended(3), &[]).expect("space");
+        });
+        if let Some(got) = receiver.try_receive(&mut Vec::new()).expect("a live lane") {
+            assert!(got == extended(2) || got == extended(3), "{got:?}");
+        }
+        sending.join().expect("no panic");
+    });
 }
 
 /// Breaks when the commits are not looked at once more after the death was seen.

@@ -312,15 +312,32 @@ fn forge_plain(bench: &Bench, payloads: &[u32]) {
 
 #[test]
 fn a_record_over_what_was_just_handed_on_is_not_handed_on() {
+    // The second meets the ring's end, or ends with it and finds room beside the first in what is copied to.
+    for (second, out_bytes) in [(RING_BYTES - 16, 0), (RING_BYTES - 24, 2 * RING_BYTES as usize)] {
+        let mut bench = Bench::new();
+        forge_plain(&bench, &[8, second]);
+        let mut count = 0;
+        let each = |_, _: &[u8]| {
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        assert_eq!(bench.receiver.take_each(&mut vec![0; out_bytes], 2, each), 1);
+        assert_eq!(count, 1);
+    }
+}
+
+#[test]
+fn a_record_over_what_was_just_peeked_is_a_fault() {
     let mut bench = Bench::new();
-    forge_plain(&bench, &[8, RING_BYTES - 16]);
+    forge_plain(&bench, &[8, RING_BYTES - 24]);
     let mut count = 0;
-    let each = |_, _: &[u8]| {
+    let peeked = bench.receiver.peek_many(&mut Vec::new(), 2, |_, _, _| {
         count += 1;
         ControlFlow::Continue(())
-    };
-    assert_eq!(bench.receiver.take_each(&mut Vec::new(), 2, each), 1);
-    assert_eq!(count, 1);
+    });
+    let bytes_max = COMMITTED_MAX - 16;
+    let fault = LaneFault::RecordOverruns { record_bytes: RING_BYTES - 16, bytes_max };
+    assert_eq!((peeked, count), (Err(ReceiveError::Fault(fault)), 1));
 }
 
 #[test]
@@ -363,4 +380,25 @@ fn a_record_too_short_for_its_stamp_ends_what_a_dead_sender_had_sent() {
     let fault = LaneFault::StampMissing { carried_bytes: 4, stamp_bytes: 8 };
     assert_eq!(bench.receiver.next_stamp(), Err(ReceiveError::Fault(fault)));
     assert_eq!(bench.receive(), Err(ReceiveError::Fault(fault)));
+}
+
+#[test]
+fn what_a_side_says_of_itself_it_never_reads_back() {
+    let mut bench = Bench::new();
+    let payload_bytes = bench.sender.payload_bytes_max() / 2;
+    bench.send(&vec![1; payload_bytes]);
+    // Whoever else has got at the memories says that nothing was sent, and that all was taken.
+    for (memory, position, messages) in [(&bench.ring, 0, 0), (&bench.ack, RING_BYTES - 8, 7)] {
+        memory.writer.store_u32(layout::POSITION_OFFSET, position, Ordering::Release);
+        memory.writer.store_u32(layout::MESSAGES_OFFSET, messages, Ordering::Release);
+    }
+    assert_eq!(bench.receive(), Ok(Some(vec![1; payload_bytes])));
+    assert_eq!(bench.receiver.taken(), 1);
+    assert_eq!(bench.sender.acknowledged(), Acknowledged { messages: 1, sent: 1 });
+    bench.send(&vec![2; payload_bytes]);
+    bench.forge_head(0);
+    let full = bench.sender.try_send(RecordHeader::default(), &vec![3; payload_bytes + 100]);
+    assert!(matches!(full, Err(SendError::Full { .. })), "{full:?} over what is untaken");
+    bench.forge_tail(0);
+    assert_eq!(bench.receive(), Ok(Some(vec![2; payload_bytes])));
 }

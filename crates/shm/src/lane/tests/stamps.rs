@@ -119,6 +119,22 @@ fn a_stamp_takes_its_bytes_from_the_largest_message() {
 }
 
 #[test]
+fn what_is_stamped_and_sent_together_may_fill_the_ring_and_waits_for_room_for_all() {
+    let mut bench = Bench::stamped_at(0);
+    let (first, second) = (vec![1; 2000], vec![2; RING_BYTES as usize - 8 - 2016 - 16]);
+    let all: [&[u8]; 2] = [&first, &second];
+    // So much that there is not even room for the first.
+    bench.send(&[0; 2200]);
+    assert_eq!(bench.sender.try_send_all(&all), Err(SendError::Full { needed_bytes: RING_BYTES }));
+    bench.receive().unwrap().unwrap();
+    assert_eq!(bench.sender.try_send_all(&all), Ok(()));
+    assert_eq!((bench.receive(), bench.receive()), (Ok(Some(first.clone())), Ok(Some(second.clone()))));
+    let bytes_max = bench.sender.payload_bytes_max();
+    let refused = Err(SendError::TooLarge { asked_bytes: RING_BYTES as usize, bytes_max });
+    assert_eq!(bench.sender.try_send_all(&[&first, &[&second[..], b"1"].concat()]), refused);
+}
+
+#[test]
 fn the_ordinary_ways_send_and_take_nothing_on_a_stamped_lane() {
     let mut bench = Bench::stamped_at(0);
     assert!(!bench.sender.send_plain(0, b"unstamped"));
