@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use keyway_shm::SendError;
-
 use crate::{
     error::Error,
     message::Outgoing,
@@ -107,12 +105,9 @@ impl Sender {
         payload_bytes: usize,
         mut fill: impl FnMut(usize, &mut [u8]),
     ) -> Result<(), Error> {
-        match self.inner.try_send_each(count, payload_bytes, &mut fill) {
-            Ok(()) => self.wake_receiver(),
-            Err(SendError::Full { .. }) => {
-                self.send_each_until(count, payload_bytes, &mut fill, Until::Forever)
-            }
-            Err(error) => Err(self.why_not(error)),
+        match self.try_send_each(count, payload_bytes, &mut fill) {
+            Err(Error::WouldBlock) => self.send_each_until(count, payload_bytes, &mut fill, Until::Forever),
+            sent => sent,
         }
     }
 
