@@ -183,7 +183,7 @@ impl World {
         let grant = request::Grant { from: queue, to: child.process, terms: Terms::rights(rights) };
         let queue = self.made(self.hub, grant)?;
         let Reply::LaneOpening { lane, .. } =
-            self.ask(child.number, request::OpenLane { queue, ring_bytes: 4096, priority: 0 })?
+            self.ask(child.number, request::OpenLane { queue, ring_bytes: 4096, priority: 0, huge: false })?
         else {
             return Err("no lane".into());
         };

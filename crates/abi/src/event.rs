@@ -66,6 +66,8 @@ pub enum Event {
         ack: u32,
         /// Bytes of its ring.
         ring_bytes: u32,
+        /// Whether its memory is rounded up to huge pages: [`lane_bytes`](crate::layout::lane_bytes).
+        huge: bool,
         /// Its priority: 0, the lowest, to [`PRIORITY_MAX`](crate::limits::PRIORITY_MAX).
         priority: u8,
         /// The badge of the capability through which it was opened.

@@ -98,6 +98,19 @@ pub const RING_BYTES_MIN: u32 = 1 << 12;
 /// See [`RING_BYTES_MIN`].
 pub const RING_BYTES_MAX: u32 = 1 << 30;
 
+/// Bytes of the memory of a lane whose ring has so many: the first page and the records, and as whole huge pages where
+/// [`OpenLane`](crate::request::OpenLane) asks for those.
+///
+/// ```
+/// # use keyway_abi::layout::lane_bytes;
+/// assert_eq!(lane_bytes(1 << 16, false), 4096 + (1 << 16));
+/// assert_eq!(lane_bytes(2 << 20, true), 4 << 20, "the first page is in the first huge one");
+/// ```
+pub const fn lane_bytes(ring_bytes: u32, huge: bool) -> u64 {
+    let bytes = RECORDS_OFFSET as u64 + ring_bytes as u64;
+    if huge { bytes.next_multiple_of(crate::limits::HUGE_PAGE_BYTES) } else { bytes }
+}
+
 /// A broker word of a lane or mapping that was revoked: nothing more is accepted.
 pub const WORD_REVOKED: u32 = 0;
 /// A broker word of a lane or mapping whose other side is dead: the position is loaded once more and is the last.

@@ -290,6 +290,8 @@ requests! {
         /// The lane's priority: 0, the lowest, to [`PRIORITY_MAX`](crate::limits::PRIORITY_MAX), and no more than the capability
         /// allows. It counts where the receiver takes messages by it.
         priority: u8,
+        /// Its memory is to be of huge pages, if there are any, and is rounded up to such: [`lane_bytes`](crate::layout::lane_bytes).
+        huge: bool,
     }
     14 CloseLane
     /// Closes one's end of a lane. What a sender had committed can still be received. Reply: `Done`.

@@ -107,6 +107,7 @@ impl Memories {
         };
         let seals = match seals {
             SealUse::Ring => memory::SealUse::Lane,
+            SealUse::HugeRing => memory::SealUse::HugeLane,
             SealUse::Acknowledgement => memory::SealUse::Acknowledgement,
             SealUse::LiveRegion => memory::SealUse::LiveRegion,
             SealUse::FreezableRegion => memory::SealUse::FreezableRegion,

@@ -334,7 +334,7 @@ impl Kernel {
         for lane in self.lanes.values() {
             add(lane.sender_account, Lane::SENDER_CHARGE);
             if lane.charged {
-                add(lane.sender_account, Lane::memory_charge(lane.ring_bytes));
+                add(lane.sender_account, Lane::memory_charge(lane.memory_bytes()));
                 add(lane.receiver_account, Lane::RECEIVER_CHARGE.plus(Lane::ack_charge(1)));
             }
             lane.escrow.values().for_each(|_| add(lane.sender_account, Charge::HANDLE));

@@ -74,6 +74,8 @@ pub struct Call {
 pub enum SealUse {
     /// A lane's ring.
     Ring,
+    /// A lane's ring of huge pages; every page must be there.
+    HugeRing,
     /// An acknowledgement memory.
     Acknowledgement,
     /// A region that its one writer goes on writing; every page must be there.

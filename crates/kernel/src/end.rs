@@ -473,10 +473,10 @@ impl Kernel {
         let (queue, ack, told) = (lane.queue, lane.ack, lane.opening == Opening::Open);
         let (receiver, word) = (lane.receiver, lane.receiver_word);
         let (sender_account, receiver_account) = (lane.sender_account, lane.receiver_account);
-        let (ring, ack_token, ring_bytes) = (lane.ring, lane.ack_token, lane.ring_bytes);
+        let (ring, ack_token, bytes) = (lane.ring, lane.ack_token, lane.memory_bytes());
         self.effects.push(Effect::DropMemory { token: ring });
         self.effects.push(Effect::DropMemory { token: ack_token });
-        self.accounts.release(sender_account, Lane::memory_charge(ring_bytes));
+        self.accounts.release(sender_account, Lane::memory_charge(bytes));
         self.accounts.release(receiver_account, Lane::RECEIVER_CHARGE.plus(Lane::ack_charge(1)));
         if let Some(process) = self.processes.get_mut(&receiver) {
             process.receiving.remove(&id);

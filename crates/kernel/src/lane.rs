@@ -9,7 +9,10 @@
 
 use alloc::collections::BTreeMap;
 
-use keyway_abi::{LaneEnd, MappingId, ProcessNumber, Ticket, WordPlace, layout::PAGE_BYTES};
+use keyway_abi::{
+    LaneEnd, MappingId, ProcessNumber, Ticket, WordPlace,
+    layout::{PAGE_BYTES, lane_bytes},
+};
 
 use crate::{
     account::AccountId,
@@ -48,6 +51,8 @@ pub(crate) struct Lane {
     pub(crate) capability: Option<CapabilityId>,
     pub(crate) ring: Token,
     pub(crate) ring_bytes: u32,
+    /// Whether its memory is of huge pages, or at least as large as if it were.
+    pub(crate) huge: bool,
     pub(crate) priority: u8,
     pub(crate) ack: u32,
     pub(crate) ack_token: Token,
@@ -69,10 +74,14 @@ impl Lane {
     /// What a lane's place costs its sender, until neither end has it any more.
     pub(crate) const SENDER_CHARGE: Charge = Charge { lanes: 1, ..Charge::NOTHING };
 
-    /// What a lane's ring costs its sender, until the receiver has left.
-    pub(crate) fn memory_charge(ring_bytes: u32) -> Charge {
-        let bytes = u64::from(ring_bytes) + PAGE_BYTES as u64;
+    /// What a lane's memory of so many bytes costs its sender, until the receiver has left.
+    pub(crate) fn memory_charge(bytes: u64) -> Charge {
         Charge { descriptors: 1, bytes, ..Charge::NOTHING }
+    }
+
+    /// Bytes of its memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        lane_bytes(self.ring_bytes, self.huge)
     }
 
     /// What a lane costs its receiver until it has left, besides the acknowledgement memory that was paid for when it

@@ -13,7 +13,7 @@ use std::{
 use keyway_abi::{
     DefaultActions, Denial, Event, Farewell, Handle, LaneEnd, LaneId, Name, PROTOCOL_VERSION, ProcessNumber,
     Reply, Request, SessionStart, WordPlace,
-    layout::{EVENT_WORD, PAGE_BYTES, RECORDS_OFFSET},
+    layout::{EVENT_WORD, PAGE_BYTES, lane_bytes},
     limits::{FRAME_BYTES_MAX, FRAME_DESCRIPTORS_MAX},
     request,
 };
@@ -389,8 +389,8 @@ impl Control {
 
     fn sort_out(&self, event: Event, mut descriptors: Vec<OwnedFd>) {
         match &event {
-            Event::LaneOpened { queue, ring_bytes, .. } => {
-                let bytes = *ring_bytes as usize + RECORDS_OFFSET;
+            Event::LaneOpened { queue, ring_bytes, huge, .. } => {
+                let bytes = lane_bytes(*ring_bytes, *huge) as usize;
                 let ring = descriptors.pop();
                 let ring = ring.and_then(|fd| Mapping::new(fd, bytes, Access::Read, Populate::OnUse).ok());
                 let queue = *queue;

@@ -15,7 +15,7 @@ use std::{
 
 use keyway_abi::{
     CapabilityLimit, Denial, Handle, LaneId, ProcessNumber, Reply, Ticket,
-    layout::{CLOCK_UNKNOWN, PAGE_BYTES, RECORDS_OFFSET, RELEASE_WAITING_OFFSET, RING_BYTES_MIN},
+    layout::{CLOCK_UNKNOWN, PAGE_BYTES, RELEASE_WAITING_OFFSET, RING_BYTES_MIN, lane_bytes},
     limits::{MESSAGE_CAPABILITIES_MAX, RING_BYTES_DEFAULT},
     request,
 };
@@ -45,6 +45,10 @@ pub struct SenderOptions {
     /// Bytes of the ring: a power of two, 4 KiB to 1 GiB, within the queue's bound and the capability's. `None`: 64 KiB, or what
     /// is within both.
     pub ring_bytes: Option<u32>,
+    /// Whether the lane's memory is to be of pages of 2 MiB, where the administrator has reserved enough of them
+    /// (`/proc/sys/vm/nr_hugepages`), else of ordinary ones. It is rounded up to whole ones (a ring of 2 MiB takes 4), and all of it is
+    /// put in place when the lane is opened. For rings of megabytes that carry large messages.
+    pub huge: bool,
     /// The lane's priority: 0, the lowest, to 7, and no more than the capability allows. It counts at queues that take messages by
     /// priority.
     pub priority: u8,
@@ -75,8 +79,10 @@ impl Sender {
         let Reply::LaneOpening { lane, word, peer, stamps } = reply else { return Err(incoherent()) };
         let map = || {
             let [ring, ack] = <[_; 2]>::try_from(descriptors).map_err(|_| incoherent())?;
-            let ring_length = ring_bytes as usize + RECORDS_OFFSET;
-            let ring = Mapping::own(ring, ring_length)?;
+            let ring_length = lane_bytes(ring_bytes, options.huge) as usize;
+            // Huge pages are there at once, or not at all; others come as they are used.
+            let populate = if options.huge { Populate::Now } else { Populate::OnUse };
+            let ring = Mapping::own(ring, ring_length, populate)?;
             barrier::own().declare(ring.view());
             if stamps {
                 declare_clock(ring.view(), clock::namespace().unwrap_or(CLOCK_UNKNOWN));
@@ -114,11 +120,11 @@ impl Sender {
     fn ask_for_lane(
         control: &Control,
         queue: Handle,
-        SenderOptions { ring_bytes: chosen, priority, .. }: SenderOptions,
+        SenderOptions { ring_bytes: chosen, priority, huge, .. }: SenderOptions,
     ) -> Result<(u32, (Reply, Vec<OwnedFd>)), Error> {
         let mut ring_bytes = chosen.unwrap_or(RING_BYTES_DEFAULT);
         loop {
-            let asked = control.request(request::OpenLane { queue, ring_bytes, priority });
+            let asked = control.request(request::OpenLane { queue, ring_bytes, priority, huge });
             let Err(Error::Denied {
                 denial:
                     Denial::InvalidSize { max, .. }

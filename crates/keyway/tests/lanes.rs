@@ -360,3 +360,17 @@ fn what_was_being_handed_on_when_it_panicked_is_received_again() {
     stage.queue.receive_each_timeout(8, SOON, |received| got.push(received.payload.to_vec())).unwrap();
     assert_eq!(got, [&b"one"[..], b"two", b"three"]);
 }
+
+#[test]
+fn a_lane_of_huge_pages_carries_messages_round_its_ring_whether_or_not_there_are_any() {
+    let mut stage = Stage::new(many(WaitStyle::default()));
+    let capability = stage.queue.capability().derive(Rights::SEND, None).unwrap();
+    let options = SenderOptions { ring_bytes: Some(4 << 20), huge: true, ..SenderOptions::default() };
+    let mut sender = stage.client.open_sender_with(&capability, options).unwrap();
+    // Twice round.
+    for number in 0..20_u8 {
+        sender.send(&vec![number; 500_000]).unwrap();
+        let message = stage.queue.receive_timeout(SOON).unwrap();
+        assert!(message.payload == vec![number; 500_000]);
+    }
+}

@@ -347,7 +347,7 @@ fn a_sender_that_writes_what_no_honest_one_writes_ends_its_lane_by_name() {
     let (found, _) = hostile.ask(request::Lookup { directory, name, on_behalf_of: None });
     let Reply::Capability(found) = found else { panic!("{found:?}") };
     let (opening, memories) =
-        hostile.ask(request::OpenLane { queue: found.handle, ring_bytes: 4096, priority: 0 });
+        hostile.ask(request::OpenLane { queue: found.handle, ring_bytes: 4096, priority: 0, huge: false });
     let Reply::LaneOpening { lane, .. } = opening else { panic!("{opening:?}") };
     let ring = Mapping::new(&memories[0], RECORDS_OFFSET + 4096, Access::Write, Populate::Now).unwrap();
     assert_eq!(hostile.ask(request::LaneMapped { lane }).0, Reply::Done);

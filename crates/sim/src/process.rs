@@ -316,7 +316,8 @@ impl Process {
         let queue = self.find(random, Kind::Queue, Rights::SEND);
         if let Some(queue) = queue.filter(|queue| own || !self.queues.contains(queue)) {
             let priority = random.below(9) as u8;
-            self.send(request::OpenLane { queue, ring_bytes: RING_BYTES, priority });
+            let huge = random.once_in(16);
+            self.send(request::OpenLane { queue, ring_bytes: RING_BYTES, priority, huge });
         }
     }
 
@@ -514,7 +515,12 @@ impl Process {
         match random.below(15) {
             0 => self.send(request::Delete { handle }),
             1 => self.send(request::Revoke { handle }),
-            2 => self.send(request::OpenLane { queue: handle, ring_bytes: RING_BYTES, priority: 0 }),
+            2 => self.send(request::OpenLane {
+                queue: handle,
+                ring_bytes: RING_BYTES,
+                priority: 0,
+                huge: false,
+            }),
             3 => self.send(request::LaneMapped { lane }),
             4 => self.send(request::CloseLane { lane }),
             5 => self.send(request::EscrowTake { lane, ticket }),

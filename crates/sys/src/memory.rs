@@ -40,6 +40,8 @@ pub use rustix::fs::SealFlags as Seals;
 pub enum SealUse {
     /// The ring of a lane, written by its sender.
     Lane,
+    /// The same of huge pages, all of which must be in place: whoever touches one that cannot be had is killed.
+    HugeLane,
     /// The acknowledgement page of a lane, written by its receiver.
     Acknowledgement,
     /// A page of words that the broker writes and one process reads.
@@ -60,7 +62,7 @@ impl SealUse {
     pub fn seals(self) -> Seals {
         let size = Seals::SHRINK | Seals::GROW | Seals::EXEC;
         match self {
-            Self::Lane | Self::Acknowledgement | Self::BrokerPage | Self::LiveRegion => {
+            Self::Lane | Self::HugeLane | Self::Acknowledgement | Self::BrokerPage | Self::LiveRegion => {
                 size | Seals::FUTURE_WRITE | Seals::SEAL
             }
             Self::FreezableRegion => size | Seals::FUTURE_WRITE,
@@ -73,7 +75,11 @@ impl SealUse {
     fn is_populated(self) -> bool {
         match self {
             Self::Lane | Self::Acknowledgement | Self::BrokerPage => false,
-            Self::LiveRegion | Self::FreezableRegion | Self::FrozenRegion | Self::SharedRegion => true,
+            Self::HugeLane
+            | Self::LiveRegion
+            | Self::FreezableRegion
+            | Self::FrozenRegion
+            | Self::SharedRegion => true,
         }
     }
 }
@@ -371,8 +377,8 @@ impl Mapping {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn own(fd: impl AsFd, bytes: usize) -> Result<Own, MapError> {
-        let mapping = Self::new(fd, bytes, Access::Write, Populate::OnUse)?;
+    pub fn own(fd: impl AsFd, bytes: usize, populate: Populate) -> Result<Own, MapError> {
+        let mapping = Self::new(fd, bytes, Access::Write, populate)?;
         let addresses = mapping.addresses;
         let (base, bytes) = (addresses.base, addresses.bytes);
         // SAFETY:

@@ -73,7 +73,7 @@ fn memory(bytes: usize) -> (Mapping, Mapping) {
 fn lane() -> (LaneSender, LaneReceiver) {
     let ring_len = PAGE_BYTES + RING_BYTES as usize;
     let ring = create_memory("barrier-test-ring", ring_len).expect("a memory");
-    let own = Mapping::own(&ring, ring_len).expect("a mapping");
+    let own = Mapping::own(&ring, ring_len, Populate::OnUse).expect("a mapping");
     let reader = Mapping::new(&ring, ring_len, Access::Read, Populate::Now).expect("a mapping").view();
     let (ack, ack_reader) = memory(PAGE_BYTES);
     let (page, page_reader) = memory(PAGE_BYTES);

@@ -15,7 +15,7 @@ pub fn send(bytes: &[u8]) {
         let barrier =
             if bytes.byte().is_some_and(|byte| byte % 2 == 1) { Barrier::All } else { Barrier::Own };
         memories.clean(barrier);
-        let own = Mapping::own(&memories.ring_fd, RING_LEN).expect("memory to map");
+        let own = Mapping::own(&memories.ring_fd, RING_LEN, Populate::OnUse).expect("memory to map");
         let lane = LaneSender::new(own, &memories.ack_reader, memories.status(), RING_BYTES, barrier);
         let mut end =
             Sending { memories, lane: lane.expect("sizes fit"), bound: 0, acknowledged: 0, last: None };

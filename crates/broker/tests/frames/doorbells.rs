@@ -51,7 +51,8 @@ fn open(sender: &mut Session, receiver: &mut Session, queue: Handle) -> LaneId {
     receiver.create(publish);
     let lookup = request::Lookup { directory: sender.directory(), name, on_behalf_of: None };
     let (queue, _) = sender.create(lookup);
-    let (reply, descriptors) = sender.ask(request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 });
+    let (reply, descriptors) =
+        sender.ask(request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false });
     let Reply::LaneOpening { lane, peer, .. } = reply else { panic!("no lane: {reply:?}") };
     assert_eq!(peer, receiver.number());
     let _mapped = map(&descriptors[0]);
@@ -149,7 +150,7 @@ fn a_process_that_sends_to_itself_gets_both_ends() {
     let queue = faults::queue(session);
     let (own, _) = session.create(request::Derive { from: queue, terms: Terms::rights(Rights::SEND) });
     let (reply, descriptors) =
-        session.ask(request::OpenLane { queue: own, ring_bytes: RING_BYTES, priority: 0 });
+        session.ask(request::OpenLane { queue: own, ring_bytes: RING_BYTES, priority: 0, huge: false });
     let Reply::LaneOpening { lane, peer, .. } = reply else { panic!("no lane: {reply:?}") };
     assert_eq!(peer, session.number());
     let (refused, _) = session.ask(request::Doorbell { lane });

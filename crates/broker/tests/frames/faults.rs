@@ -107,7 +107,8 @@ fn a_ring_with_foreign_seals_is_never_handed_on() {
     for seals in [SealUse::SharedRegion, SealUse::FrozenRegion] {
         let mut offender = scene.offender();
         let queue = queue(&mut offender);
-        let (reply, descriptors) = offender.ask(request::OpenLane { queue, ring_bytes: 4096, priority: 0 });
+        let (reply, descriptors) =
+            offender.ask(request::OpenLane { queue, ring_bytes: 4096, priority: 0, huge: false });
         let Reply::LaneOpening { lane, .. } = reply else { panic!("no lane: {reply:?}") };
         memory::seal(&descriptors[0], seals).unwrap();
         let bytes = offender.frame(request::LaneMapped { lane });
@@ -166,6 +167,20 @@ fn a_region_whose_pages_its_reader_would_pay_for_is_never_handed_on() {
     let bytes = offender.frame(request::RegionMapped { mapping });
     offender.send(&bytes);
     scene.ends_by_fault(offender, Fault::MemoryWrong { found_bytes: 4096, expected_bytes: 16_384 });
+}
+
+#[test]
+fn nor_is_a_lane_of_huge_pages() {
+    let mut scene = Scene::begin();
+    let mut offender = scene.offender();
+    let queue = queue(&mut offender);
+    let open = request::OpenLane { queue, ring_bytes: 4096, priority: 0, huge: true };
+    let (reply, descriptors) = offender.ask(open);
+    let Reply::LaneOpening { lane, .. } = reply else { panic!("no lane: {reply:?}") };
+    let _mapped = Mapping::new(&descriptors[0], 2 << 20, Access::Write, Populate::OnUse).unwrap();
+    let bytes = offender.frame(request::LaneMapped { lane });
+    offender.send(&bytes);
+    scene.ends_by_fault(offender, Fault::MemoryWrong { found_bytes: 0, expected_bytes: 2 << 20 });
 }
 
 #[test]

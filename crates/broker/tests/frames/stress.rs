@@ -46,7 +46,7 @@ fn attack(path: &Path, dice: &mut Dice) -> Session {
     let queue = if let Reply::Capability(created) = reply { created.handle } else { Handle::NONE };
     for _ in 0..dice.below(4) {
         if let (Reply::LaneOpening { lane, .. }, _) =
-            session.ask(request::OpenLane { queue, ring_bytes: 4096, priority: 0 })
+            session.ask(request::OpenLane { queue, ring_bytes: 4096, priority: 0, huge: false })
         {
             session.ask(request::LaneMapped { lane });
         }
@@ -68,7 +68,7 @@ fn attack(path: &Path, dice: &mut Dice) -> Session {
             1 => request::CreateRegion { bytes: bytes << dice.below(9), flags }.into(),
             2 => request::MapRegion { region: handle, access: request::MapAccess::Write }.into(),
             3 => request::RegionMapped { mapping: MappingId(number) }.into(),
-            4 => request::OpenLane { queue, ring_bytes: 4096, priority: 0 }.into(),
+            4 => request::OpenLane { queue, ring_bytes: 4096, priority: 0, huge: false }.into(),
             5 => request::LaneMapped { lane: LaneId(number) }.into(),
             6 => request::Derive { from: handle, terms: Terms::rights(Rights::MAP | Rights::SEND) }.into(),
             7 => request::Revoke { handle }.into(),

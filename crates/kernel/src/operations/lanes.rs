@@ -5,7 +5,7 @@ use alloc::{collections::BTreeMap, vec};
 use keyway_abi::{
     BadgeBearer, CapabilityLimit, Denial, Event, Handle, Kind, LaneEnd, LaneId, PeerIdentity, Quota, Reply,
     Rights, Sharer, Terms,
-    layout::PAGE_BYTES,
+    layout::lane_bytes,
     limits::{PRIORITY_MAX, QUEUE_SHARE_MIN},
     request::{self, QueueOrder},
 };
@@ -45,13 +45,13 @@ impl Kernel {
             let (asked, max) = (request.priority.into(), priority_max.into());
             return Err(Denial::LimitReached { handle, limit, asked, used: 0, max });
         }
-        let ack = self.check_open_lane(caller, queue, request.ring_bytes)?;
+        let ack = self.check_open_lane(caller, queue, request)?;
         self.check_request(caller.process)?;
         let lane = self.commit_lane(caller, through, queue, ack, request);
         let ring = self.lanes[&lane].ring;
         let task = self.wait_for(Some(caller), Waiting::Ring(lane));
-        let bytes = u64::from(request.ring_bytes) + PAGE_BYTES as u64;
-        self.effects.push(Effect::CreateMemory { task, first: ring, count: 1, bytes, huge: false });
+        let (bytes, huge) = (lane_bytes(request.ring_bytes, request.huge), request.huge);
+        self.effects.push(Effect::CreateMemory { task, first: ring, count: 1, bytes, huge });
         Ok(Outcome::Later)
     }
 
@@ -68,10 +68,11 @@ impl Kernel {
             Opening::Creating | Opening::Sealing | Opening::Open => return Err(Denial::AlreadyMapped),
         }
         self.check_request(caller.process)?;
-        let (ring, bytes) = (lane.ring, u64::from(lane.ring_bytes) + PAGE_BYTES as u64);
+        let (ring, bytes) = (lane.ring, lane.memory_bytes());
+        let seals = if lane.huge { SealUse::HugeRing } else { SealUse::Ring };
         self.lane_mut(id).opening = Opening::Sealing;
         let task = self.wait_for(Some(caller), Waiting::RingSeal(id));
-        self.effects.push(Effect::SealMemory { task, tokens: vec![ring], seals: SealUse::Ring, bytes });
+        self.effects.push(Effect::SealMemory { task, tokens: vec![ring], seals, bytes });
         Ok(Outcome::Later)
     }
 
@@ -175,7 +176,13 @@ impl Kernel {
     }
 
     /// Returns the acknowledgement memory that the lane will use.
-    fn check_open_lane(&self, caller: Caller, queue: ObjectId, ring_bytes: u32) -> Result<u32, Denial> {
+    fn check_open_lane(
+        &self,
+        caller: Caller,
+        queue: ObjectId,
+        request: &request::OpenLane,
+    ) -> Result<u32, Denial> {
+        let request::OpenLane { ring_bytes, huge, .. } = *request;
         let found = self.queue(queue);
         let receiver = self.process(found.receiver);
         check_ring_bytes(ring_bytes, found.ring_bytes_max)?;
@@ -184,7 +191,7 @@ impl Kernel {
         }
         self.check_share(caller, found)?;
         let sender = self.process(caller.process);
-        let asked = Lane::SENDER_CHARGE.plus(Lane::memory_charge(ring_bytes));
+        let asked = Lane::SENDER_CHARGE.plus(Lane::memory_charge(lane_bytes(ring_bytes, huge)));
         let (payer, other) = ((sender.account, asked), (receiver.account, Lane::RECEIVER_CHARGE));
         let lanes = self.accounts.check_both(payer, other)?;
         sender.pages.check_word()?;
@@ -232,7 +239,7 @@ impl Kernel {
         ack: u32,
         request: &request::OpenLane,
     ) -> LaneId {
-        let request::OpenLane { ring_bytes, priority, .. } = *request;
+        let request::OpenLane { ring_bytes, priority, huge, .. } = *request;
         let id = LaneId(self.next_number());
         let ring = Token(self.next_number());
         let (sender, receiver) = (caller.process, self.receiver(queue));
@@ -252,7 +259,10 @@ impl Kernel {
         let uid = self.accounts.uid(sender_account);
         self.queue_mut(queue).shares.add(sender_account, uid);
         let receiver_account = self.process(receiver).account;
-        self.accounts.charge(sender_account, Lane::SENDER_CHARGE.plus(Lane::memory_charge(ring_bytes)));
+        self.accounts.charge(
+            sender_account,
+            Lane::SENDER_CHARGE.plus(Lane::memory_charge(lane_bytes(ring_bytes, huge))),
+        );
         self.accounts.charge(receiver_account, Lane::RECEIVER_CHARGE);
         self.process_mut(sender).sending.insert(id);
         self.process_mut(receiver).receiving.insert(id);
@@ -266,6 +276,7 @@ impl Kernel {
             capability: Some(capability),
             ring,
             ring_bytes,
+            huge,
             priority,
             ack,
             ack_token,
@@ -306,6 +317,7 @@ impl Kernel {
             lane: id,
             ack: lane.ack,
             ring_bytes: lane.ring_bytes,
+            huge: lane.huge,
             priority: lane.priority,
             badge,
             bearer,

@@ -43,7 +43,7 @@ fn permitted(driver: &mut Driver, who: Who, object: Handle) -> Rights {
 }
 
 fn open(queue: Handle) -> request::OpenLane {
-    request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 }
+    request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false }
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_revoked_capability_is_refused_whatever_is_asked_with_it() {
     assert_eq!(driver.ask(a.number, request::Revoke { handle: queue }), Reply::Revoked { count: 1 });
     let stale = Denial::StaleHandle { handle };
     assert_eq!(driver.denied(b.number, derive(handle, Rights::SEND)), stale);
-    let open = request::OpenLane { queue: handle, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue: handle, ring_bytes: RING_BYTES, priority: 0, huge: false };
     assert_eq!(driver.denied(b.number, open), stale);
     let rights = Rights::SEND;
     let grant = request::Grant { from: handle, to, terms: Terms::rights(rights) };

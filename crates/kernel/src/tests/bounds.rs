@@ -338,7 +338,7 @@ fn what_a_child_was_given_is_paid_by_its_starter_until_it_has_spoken() {
     driver.bind(number, identity);
     let paid = driver.kernel.accounts.used(account).minus(before);
     assert_eq!(paid, Charge { handles: 1, derivations: 1, ..Charge::NOTHING });
-    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false };
     assert!(matches!(driver.ask(a.number, open), Reply::LaneOpening { .. }));
     driver.finish();
 }

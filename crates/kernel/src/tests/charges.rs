@@ -49,6 +49,20 @@ fn what_a_process_makes_is_charged_to_it() {
 }
 
 #[test]
+fn a_lane_of_huge_pages_costs_whole_ones() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(b, 1);
+    let send = driver.give(b, queue, a, Rights::SEND);
+    let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0, huge: true };
+    let (_, paid) = cost(&mut driver, [a, b], |driver| driver.ask(a.number, open));
+    let sender = Charge { lanes: 1, descriptors: 1, bytes: 2 << 20, ..NOTHING };
+    let receiver = Charge { lanes: 1, ..NOTHING };
+    assert_eq!(paid, [sender, receiver]);
+    driver.finish();
+}
+
+#[test]
 fn both_ends_pay_for_a_lane_and_the_sender_for_what_it_sends() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());

@@ -139,7 +139,7 @@ fn what_is_shared_out_is_no_more_than_what_the_receiver_can_take() {
     for _ in 0..10 {
         driver.open(sender, send);
     }
-    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false };
     let denial = Denial::ShareExceeded { who: Sharer::Process, share: 10, senders_max: 1000 };
     assert_eq!(driver.denied(sender.number, open), denial, "a quarter of 40");
     driver.finish();

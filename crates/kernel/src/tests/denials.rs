@@ -46,7 +46,7 @@ fn a_capability_of_another_kind_is_refused() {
     let region = driver.region(a);
     let cases: Vec<(Request, Handle, Kind, Kind)> = alloc::vec![
         (
-            request::OpenLane { queue: region, ring_bytes: RING_BYTES, priority: 0 }.into(),
+            request::OpenLane { queue: region, ring_bytes: RING_BYTES, priority: 0, huge: false }.into(),
             region,
             Kind::Queue,
             Kind::Region
@@ -75,7 +75,7 @@ fn a_capability_without_the_right_is_refused() {
     let bare = driver.made(a.number, derive(queue, Rights::empty())).handle;
     let held = Rights::empty();
     let missing = |handle, needed| Denial::MissingRights { handle, needed, held };
-    let open = request::OpenLane { queue: bare, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue: bare, ring_bytes: RING_BYTES, priority: 0, huge: false };
     assert_eq!(driver.denied(a.number, open), missing(bare, Rights::SEND));
     let top_up = request::TopUp { queue: bare, count: 1 };
     assert_eq!(driver.denied(a.number, top_up), missing(bare, Rights::RECEIVE));
@@ -251,7 +251,7 @@ fn absurd_sizes_are_refused() {
     }
     let queue = driver.queue(a, 1);
     for ring_bytes in [0, 4095, 1 << 17] {
-        let open = request::OpenLane { queue, ring_bytes, priority: 0 };
+        let open = request::OpenLane { queue, ring_bytes, priority: 0, huge: false };
         let denial = Denial::InvalidSize { asked: ring_bytes.into(), min: 4096, max: 1 << 16 };
         assert_eq!(driver.denied(a.number, open), denial);
     }
@@ -350,12 +350,12 @@ fn no_process_and_no_user_takes_all_lanes_of_anothers_queue() {
         for _ in 0..10 {
             driver.open(hog, send);
         }
-        let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0 };
+        let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0, huge: false };
         assert_eq!(driver.denied(hog.number, open), share(Sharer::Process, 10));
     }
     let fourth = driver.connect_uid(2);
     let send = driver.give(receiver, queue.handle, fourth, Rights::SEND);
-    let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0 };
+    let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0, huge: false };
     assert_eq!(driver.denied(fourth.number, open), share(Sharer::User, 30));
     let other = driver.connect_uid(3);
     let send = driver.give(receiver, queue.handle, other, Rights::SEND);
@@ -364,7 +364,7 @@ fn no_process_and_no_user_takes_all_lanes_of_anothers_queue() {
     for _ in 0..9 {
         driver.open(receiver, queue.handle);
     }
-    let open = request::OpenLane { queue: queue.handle, ring_bytes: 4096, priority: 0 };
+    let open = request::OpenLane { queue: queue.handle, ring_bytes: 4096, priority: 0, huge: false };
     assert_eq!(driver.denied(receiver.number, open), Denial::SendersExceeded { senders_max: 40 });
     driver.finish();
 }
@@ -381,7 +381,7 @@ fn a_queue_takes_as_many_senders_as_it_may_and_as_its_stock_lasts() {
     };
     let Reply::Queue { queue, .. } = driver.ask(b.number, create) else { panic!("a queue") };
     let send = driver.give(b, queue.handle, a, Rights::SEND);
-    let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0 };
+    let open = request::OpenLane { queue: send, ring_bytes: 4096, priority: 0, huge: false };
     assert_eq!(driver.denied(a.number, open.clone()), Denial::StockEmpty, "nothing is mapped yet");
     driver.done(b.number, request::AcksMapped { queue: queue.handle, first: 0, count: 3 });
     let (lane, _) = driver.open(a, send);
@@ -404,7 +404,7 @@ fn a_used_up_stock_is_empty_until_topped_up() {
     let (a, b) = (driver.connect(), driver.connect());
     let joined = driver.lane(a, b);
     driver.open(a, joined.send);
-    let open = request::OpenLane { queue: joined.send, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue: joined.send, ring_bytes: RING_BYTES, priority: 0, huge: false };
     assert_eq!(driver.denied(a.number, open), Denial::StockEmpty);
     let reply = driver.ask(b.number, request::TopUp { queue: joined.queue, count: 1 });
     assert_eq!(reply, Reply::Acks { first_ack: 2 });

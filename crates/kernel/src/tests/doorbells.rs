@@ -51,7 +51,8 @@ fn an_opening_lane_names_the_session_that_its_doorbell_will_lead_to() {
     let (a, b) = (driver.connect(), driver.connect());
     let queue = driver.queue(b, 1);
     let send = driver.give(b, queue, a, Rights::SEND);
-    let reply = driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+    let reply = driver
+        .ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false });
     let Reply::LaneOpening { lane, peer, .. } = reply else { panic!("a lane: {reply:?}") };
     assert_eq!(peer, b.number);
     let denial = driver.denied(a.number, ask(lane));

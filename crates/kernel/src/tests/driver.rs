@@ -464,7 +464,10 @@ impl Driver {
     }
 
     pub(super) fn open(&mut self, sender: Who, queue: Handle) -> (LaneId, WordPlace) {
-        let reply = self.ask(sender.number, request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 });
+        let reply = self.ask(
+            sender.number,
+            request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false },
+        );
         let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane: {reply:?}") };
         self.done(sender.number, request::LaneMapped { lane });
         (lane, word)

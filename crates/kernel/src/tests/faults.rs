@@ -80,8 +80,10 @@ fn wrong_seals_end_the_session_that_declared_the_memory_mapped() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let joined = driver.lane(a, b);
-    let opening =
-        driver.ask(a.number, request::OpenLane { queue: joined.send, ring_bytes: RING_BYTES, priority: 0 });
+    let opening = driver.ask(
+        a.number,
+        request::OpenLane { queue: joined.send, ring_bytes: RING_BYTES, priority: 0, huge: false },
+    );
     let Reply::LaneOpening { lane, .. } = opening else { panic!("a lane: {opening:?}") };
     driver.hold = true;
     let call = driver.post(a.number, request::LaneMapped { lane });

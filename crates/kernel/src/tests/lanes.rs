@@ -33,8 +33,10 @@ fn the_ring_goes_to_the_sender_writable_and_sealed_to_the_receiver() {
     let (a, b) = (driver.connect(), driver.connect());
     let queue = driver.queue(b, 1);
     let send = driver.give(b, queue, a, Rights::SEND);
-    let (reply, descriptors) =
-        driver.ask_all(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+    let (reply, descriptors) = driver.ask_all(
+        a.number,
+        request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false },
+    );
     let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane") };
     assert!(matches!(descriptors[..], [Descriptor::Writable(_), Descriptor::Readable(_)]));
     assert_eq!(driver.word(a.number, word), 0, "not usable before it is sealed");
@@ -49,6 +51,30 @@ fn the_ring_goes_to_the_sender_writable_and_sealed_to_the_receiver() {
     driver.answer_next(Ok(()));
     assert_eq!(driver.reply_to(a.number, call), Some(Reply::Done));
     driver.opened(b);
+    driver.finish();
+}
+
+#[test]
+fn a_ring_of_huge_pages_is_whole_ones_that_must_all_be_there() {
+    let mut driver = Driver::new();
+    let (a, b) = (driver.connect(), driver.connect());
+    let queue = driver.queue(b, 1);
+    let send = driver.give(b, queue, a, Rights::SEND);
+    driver.hold = true;
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: true };
+    let call = driver.post(a.number, open);
+    let [Effect::CreateMemory { bytes, huge, .. }] = driver.effects[..] else { panic!("memory") };
+    assert_eq!((bytes, huge), (2 << 20, true), "the first page and the records are in one");
+    driver.answer_next(Ok(()));
+    let Some(Reply::LaneOpening { lane, .. }) = driver.reply_to(a.number, call) else { panic!("a lane") };
+    driver.post(a.number, request::LaneMapped { lane });
+    let [Effect::SealMemory { seals: SealUse::HugeRing, bytes, .. }] = driver.effects[..] else {
+        panic!("sealed")
+    };
+    assert_eq!(bytes, 2 << 20);
+    driver.answer_next(Ok(()));
+    let Event::LaneOpened { ring_bytes, huge, .. } = driver.opened(b) else { panic!("opened") };
+    assert_eq!((ring_bytes, huge), (RING_BYTES, true));
     driver.finish();
 }
 
@@ -160,7 +186,7 @@ fn a_sender_that_leaves_before_its_lane_is_open_uses_up_one_acknowledgement_memo
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { queue, send, .. } = driver.lane(a, b);
-    driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+    driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false });
     driver.end(a.number);
     let events = driver.events(b.number);
     assert!(events.contains(&ack_dropped(queue, 1)), "{events:?}");
@@ -172,7 +198,8 @@ fn a_lane_that_ends_while_it_is_sealed_is_denied_and_waits_to_be_closed() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { queue, send, .. } = driver.lane(a, b);
-    let reply = driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+    let reply = driver
+        .ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false });
     let Reply::LaneOpening { lane, word, .. } = reply else { panic!("a lane") };
     driver.hold = true;
     let call = driver.post(a.number, request::LaneMapped { lane });
@@ -191,8 +218,10 @@ fn a_lane_that_its_sender_closes_while_it_opens_is_denied_and_gone() {
         let (a, b) = (driver.connect(), driver.connect());
         let Joined { queue, send, .. } = driver.lane(a, b);
         driver.hold = true;
-        let mut call =
-            driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+        let mut call = driver.post(
+            a.number,
+            request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false },
+        );
         let lane = *driver.kernel.lanes.keys().next_back().expect("the lane that opens");
         if sealing {
             driver.answer_next(Ok(()));
@@ -238,7 +267,7 @@ fn the_order_of_a_queue_is_listed_and_senders_stamp_where_it_is_by_arrival() {
         let Reply::Queue { queue, .. } = driver.ask(b.number, create) else { panic!("a queue") };
         driver.done(b.number, request::AcksMapped { queue: queue.handle, first: 0, count: 1 });
         let send = driver.give(b, queue.handle, a, Rights::SEND);
-        let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 };
+        let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false };
         let Reply::LaneOpening { stamps, .. } = driver.ask(a.number, open) else { panic!("a lane") };
         assert_eq!(stamps, order == QueueOrder::Arrival);
     }

@@ -26,7 +26,7 @@ fn full(handle: Handle, used: u64, max: u64) -> Denial {
 }
 
 fn open(queue: Handle) -> request::OpenLane {
-    request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 }
+    request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false }
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_ring_is_no_larger_than_its_capability_allows() {
         used: 0,
         max: RING_BYTES.into(),
     };
-    let large = request::OpenLane { queue: of_b, ring_bytes: RING_BYTES * 2, priority: 0 };
+    let large = request::OpenLane { queue: of_b, ring_bytes: RING_BYTES * 2, priority: 0, huge: false };
     assert_eq!(driver.denied(b.number, large), denial);
     driver.open(b, of_b);
     driver.finish();
@@ -110,7 +110,7 @@ fn a_lane_has_no_higher_priority_than_its_capability_allows() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let queue = driver.queue(a, 4);
-    let ask = |queue, priority| request::OpenLane { queue, ring_bytes: RING_BYTES, priority };
+    let ask = |queue, priority| request::OpenLane { queue, ring_bytes: RING_BYTES, priority, huge: false };
     let too_high = |handle, asked, max| {
         let limit = CapabilityLimit::Priority;
         Denial::LimitReached { handle, limit, asked, used: 0, max }

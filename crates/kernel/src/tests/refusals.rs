@@ -71,15 +71,15 @@ fn a_full_receiver_takes_no_lane() {
     let mut driver = Driver::new();
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { send, .. } = driver.lane(a, b);
-    let opening =
-        driver.ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+    let opening = driver
+        .ask(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false });
     let Reply::LaneOpening { lane, .. } = opening else { panic!("a lane: {opening:?}") };
     let last = fill_handles(&mut driver, b);
     // It was not full when the lane was asked for; it is when the lane is ready.
     let reply = driver.ask(a.number, request::LaneMapped { lane });
     assert_eq!(reply, Reply::Denied(Denial::ReceiverFull { quota: Quota::Handles }));
     assert!(matches!(driver.events(b.number)[..], [Event::AcksDropped { .. }]));
-    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false };
     assert_eq!(driver.denied(a.number, open), Denial::ReceiverFull { quota: Quota::Handles });
     driver.done(b.number, request::Delete { handle: last });
     driver.audits = false;
@@ -226,7 +226,7 @@ fn lanes_are_bounded_also_those_to_oneself() {
     driver.audits = true;
     let queue = driver.queue(a, 1);
     let max = LANES_MAX.into();
-    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false };
     let (quota, of) = (Quota::Lanes, Payer::Process);
     let denial = Denial::QuotaExceeded { quota, of, asked: 2, used: max, max };
     assert_eq!(driver.denied(a.number, open), denial);
@@ -308,7 +308,7 @@ fn a_process_without_a_broker_word_opens_nothing_until_a_page_comes() {
     let map = request::MapRegion { region, access: MapAccess::Read };
     let denial = exhaust(&mut driver, |driver| driver.ask(a.number, map.clone()));
     assert!(matches!(denial, Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, .. }), "{denial:?}");
-    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false };
     assert!(matches!(
         driver.denied(a.number, open.clone()),
         Denial::QuotaExceeded { quota: Quota::Pages, asked: 1, .. }
@@ -336,7 +336,7 @@ fn a_lane_to_oneself_takes_two_broker_words_and_one_from_another_takes_one() {
             driver.map(a, region, MapAccess::Read);
         }
         driver.audits = true;
-        let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
+        let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false };
         if to_itself {
             driver.post(a.number, open);
         } else {
@@ -431,7 +431,7 @@ fn refused_stock_is_no_stock() {
     let call = driver.post(a.number, request::AcksMapped { queue, first: 2, count: 1 });
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
     assert_eq!(driver.reply_to(a.number, call), refused);
-    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue, ring_bytes: RING_BYTES, priority: 0, huge: false };
     assert_eq!(driver.denied(a.number, open), Denial::StockEmpty);
     assert_eq!(driver.memories.len(), 1, "what was refused its seals is gone");
     driver.finish();
@@ -443,7 +443,7 @@ fn a_refused_ring_ends_the_lane_and_drops_its_acknowledgement_memory() {
     let (a, b) = (driver.connect(), driver.connect());
     let Joined { send, queue, .. } = driver.lane(a, b);
     let refused = Some(Reply::Denied(Denial::SystemRefused { errno: NO_MEMORY }));
-    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false };
     driver.hold = true;
     let call = driver.post(a.number, open.clone());
     driver.answer_next(Err(Refusal::System(NO_MEMORY)));
@@ -557,7 +557,10 @@ fn answers_that_come_after_the_process_ended_change_nothing() {
         let region = driver.region(a);
         let (mapping, _) = driver.map(a, region, MapAccess::Write);
         driver.hold = true;
-        driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+        driver.post(
+            a.number,
+            request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false },
+        );
         driver.post(a.number, request::RegionMapped { mapping });
         driver.post(a.number, request::CreateRegion { bytes: 4096, flags: request::RegionFlags::empty() });
         let create = request::CreateQueue {
@@ -588,7 +591,8 @@ fn answers_about_what_has_ended_are_denials() {
     let region = driver.region(a);
     let (mapping, _) = driver.map(a, region, MapAccess::Write);
     driver.hold = true;
-    let ring = driver.post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0 });
+    let ring = driver
+        .post(a.number, request::OpenLane { queue: send, ring_bytes: RING_BYTES, priority: 0, huge: false });
     let seal = driver.post(a.number, request::RegionMapped { mapping });
     let stock = driver.post(b.number, request::TopUp { queue, count: 1 });
     driver.done(b.number, request::Delete { handle: queue });

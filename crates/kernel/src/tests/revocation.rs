@@ -150,7 +150,12 @@ fn what_is_being_revoked_opens_no_lane_publishes_nothing_and_does_not_travel() {
     };
     let lane = joined.lane;
     for denied in [
-        keyway_abi::Request::from(request::OpenLane { queue: held, ring_bytes: RING_BYTES, priority: 0 }),
+        keyway_abi::Request::from(request::OpenLane {
+            queue: held,
+            ring_bytes: RING_BYTES,
+            priority: 0,
+            huge: false,
+        }),
         publish.into(),
         request::EscrowPut { lane, from: held, how: EscrowHow::Move }.into(),
         request::EscrowPut { lane, from: held, how: EscrowHow::Copy(Terms::rights(ALL)) }.into(),
@@ -228,7 +233,7 @@ fn a_large_queue_ends_in_steps_and_is_closed_at_once() {
     driver.audits = true;
     driver.done(a.number, request::Delete { handle: queue });
     assert!(driver.kernel.is_sweeping());
-    let open = request::OpenLane { queue: held, ring_bytes: RING_BYTES, priority: 0 };
+    let open = request::OpenLane { queue: held, ring_bytes: RING_BYTES, priority: 0, huge: false };
     assert_eq!(driver.denied(b.number, open), Denial::StaleHandle { handle: held });
     let name = super::driver::name("service");
     let lookup = request::Lookup { directory: b.directory, name: name.clone(), on_behalf_of: None };

@@ -80,7 +80,7 @@ impl LaneReceiver {
     /// The receiving end of a fresh lane: `ack` is this process's own memory, and zero but for what
     /// [`Barrier::declare`] wrote.
     ///
-    /// `ring` is the sender's memory of exactly [`RECORDS_OFFSET`](layout::RECORDS_OFFSET)` + ring_bytes` bytes, and
+    /// `ring` is the sender's memory of at least [`RECORDS_OFFSET`](layout::RECORDS_OFFSET)` + ring_bytes` bytes, and
     /// `ring_bytes` comes from the broker, not from the memory. `barrier` is what this process has declared.
     ///
     /// # Errors

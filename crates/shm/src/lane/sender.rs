@@ -60,7 +60,7 @@ pub struct LaneSender {
 impl LaneSender {
     /// The sending end of a fresh lane: both memories are zero but for what [`Barrier::declare`] wrote.
     ///
-    /// `ring` is this process's own memory of exactly [`RECORDS_OFFSET`](layout::RECORDS_OFFSET)` + ring_bytes` bytes,
+    /// `ring` is this process's own memory of at least [`RECORDS_OFFSET`](layout::RECORDS_OFFSET)` + ring_bytes` bytes,
     /// `ack` the receiver's, and `ring_bytes` comes from the broker, not from either memory. `barrier` is what this
     /// process has declared.
     ///

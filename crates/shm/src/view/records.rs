@@ -46,10 +46,10 @@ unsafe impl Send for Records {}
 unsafe impl Sync for Records {}
 
 impl Records {
-    /// The records behind the first page of a ring's memory. `None` when that is not exactly `ring_bytes` long, or
+    /// The records behind the first page of a ring's memory. `None` when that is shorter than `ring_bytes`, or
     /// those are no power of two from 8 on.
     pub(crate) fn new(view: &View, ring_bytes: u32) -> Option<Self> {
-        let fits = view.len_bytes() == RECORDS_OFFSET + ring_bytes as usize;
+        let fits = view.len_bytes() >= RECORDS_OFFSET + ring_bytes as usize;
         if !fits || !ring_bytes.is_power_of_two() || (ring_bytes as usize) < WORD {
             return None;
         }

@@ -78,7 +78,7 @@ impl Duel {
             self.oracle.affords(self.oracle.account(process), &[&REQUEST])?;
             Ok((id, object))
         });
-        let request = request::OpenLane { queue, ring_bytes: RING_BYTES, priority };
+        let request = request::OpenLane { queue, ring_bytes: RING_BYTES, priority, huge: false };
         let Some(((id, object), reply)) = self.ask(process, request, plan) else { return false };
         let Reply::LaneOpening { lane, stamps: true, .. } = reply else { panic!("a lane: {reply:?}") };
         let Body::Queue { receiver, stock, .. } = &mut self.oracle.objects[object] else { panic!("a queue") };
