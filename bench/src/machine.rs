@@ -3,12 +3,33 @@
 use std::{fs, thread::available_parallelism};
 
 use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
     system,
     thread::{CpuSet, sched_getaffinity},
 };
 use serde_json::{Value, json};
 
 use crate::Result;
+
+/// Descriptors that a process can be given where that is allowed: enough for ten thousand lanes.
+const DESCRIPTORS: u64 = 1 << 16;
+
+/// Lets this process, and those that it starts, have as many descriptors as it can.
+pub(crate) fn raise_descriptors() {
+    let found = getrlimit(Resource::Nofile).maximum;
+    let more = found.map(|found| found.max(DESCRIPTORS));
+    // More than the hard limit is for root; as much as that for everyone.
+    for maximum in [more, found] {
+        if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Descriptors that this process can have.
+pub(crate) fn descriptors() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
 
 pub(crate) struct Machine {
     cpu_model: String,

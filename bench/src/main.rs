@@ -113,6 +113,7 @@ fn main() -> ExitCode {
 }
 
 fn control(arguments: &Arguments) -> Result<ExitCode> {
+    machine::raise_descriptors();
     let machine = Machine::describe()?;
     let claim = Place::claim()?;
     let effort = if arguments.quick { Effort::Quick } else { Effort::Full };

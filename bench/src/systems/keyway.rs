@@ -19,7 +19,7 @@ use keyway::{
 
 use self::frames::{FRAME_BYTES_MIN, Frames};
 use crate::{
-    Result,
+    Result, machine,
     payload::Content,
     place::Place,
     scenario::{Kind, Scenario, Waiting},
@@ -28,9 +28,6 @@ use crate::{
 };
 
 pub(crate) struct Keyway;
-
-/// The most lanes that one process may have on one queue: a quarter of what a queue takes.
-const LANES_MAX: usize = 4096;
 
 impl System for Keyway {
     fn name(&self) -> &'static str {
@@ -43,7 +40,7 @@ impl System for Keyway {
 
     fn offers(&self, scenario: Scenario) -> bool {
         match scenario.kind {
-            Kind::Lanes(lanes) => lanes <= LANES_MAX,
+            Kind::Lanes(count) => machine::descriptors() >= descriptors(count),
             _ => true,
         }
     }
@@ -77,6 +74,11 @@ impl System for Keyway {
         drop(broker);
         Ok(())
     }
+}
+
+/// The descriptors that the broker's process needs for so many lanes: two for each, and room for what else it has.
+fn descriptors(lanes: usize) -> u64 {
+    2 * lanes as u64 + 2000
 }
 
 /// The built-in limits, and room for the lanes of a scenario that is about many.

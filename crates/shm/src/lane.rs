@@ -37,7 +37,7 @@ pub use self::{
     record::RecordHeader,
     sender::{Acknowledged, Batch, LaneSender, Loan, declare_clock},
 };
-use crate::view::{Access, Records, View};
+use crate::view::{Records, View};
 
 /// Loom pays for each word, so its rings are as small as two records.
 const RING_BYTES_MIN: u32 = if cfg!(loom) { 32 } else { layout::RING_BYTES_MIN };
@@ -59,14 +59,6 @@ fn check_shape(ring: &View, ack: &View, ring_bytes: u32) -> Result<Records, Lane
     let needed_bytes = layout::RECORDS_OFFSET + ring_bytes as usize;
     Records::new(ring, ring_bytes)
         .ok_or(LaneShapeError::RingMemory { len_bytes: ring.len_bytes(), needed_bytes })
-}
-
-/// Refuses a view that its side of the lane must write and cannot.
-fn check_writable(view: &View) -> Result<(), LaneShapeError> {
-    match view.access() {
-        Access::Write => Ok(()),
-        Access::Read => Err(LaneShapeError::NotWritable),
-    }
 }
 
 #[cfg(all(test, not(loom)))]

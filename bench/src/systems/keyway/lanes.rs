@@ -4,6 +4,7 @@ use std::{path::Path, thread, time::Duration};
 
 use keyway::{
     Audience, Capability, Client, Denial, Error, Queue, QueueOptions, Rights, Sender, SenderOptions,
+    abi::limits::QUEUE_SENDERS_MAX,
 };
 
 use crate::{
@@ -65,11 +66,16 @@ pub(super) fn leave_idle(side: &Side, client: &Client) -> Result<()> {
 pub(super) fn talk_beside_idle(side: &Side, client: &Client, count: usize) -> Result<()> {
     let options = sender_options(side.scenario());
     let usual = QueueOptions { stock: STOCK, ..queue_options(side.scenario()) };
-    let senders_max = usual.senders_max.max(4 * count as u16);
+    let senders_max = usual.senders_max.max((4 * count).min(usize::from(QUEUE_SENDERS_MAX)) as u16);
     let mut queue = client.create_queue(QueueOptions { senders_max, ..usual })?;
     let found = exchange(side, client, &queue)?;
+    let foreign = count.min(FOREIGN_LANES_MAX);
+    let _own = match side.role() {
+        Role::Asker => None,
+        Role::Answerer => Some(open_to_oneself(client, &mut queue, count - foreign)?),
+    };
     let mut lanes = match side.role() {
-        Role::Asker => open_many(client, &found[0], count, options)?,
+        Role::Asker => open_many(client, &found[0], foreign, options)?,
         Role::Answerer => {
             take_lanes(side, &mut queue)?;
             vec![client.open_sender_with(&found[0], options)?]
@@ -78,6 +84,25 @@ pub(super) fn talk_beside_idle(side: &Side, client: &Client, count: usize) -> Re
     side.meet()?;
     let active = lanes.pop().ok_or("no lane to talk on")?;
     side.talk(Ports::over(side, vec![active], queue))
+}
+
+/// The most lanes that a process may have on another's queue: a quarter of what a queue takes.
+const FOREIGN_LANES_MAX: usize = 4096;
+
+/// Lanes to the process's own queue, of which it may have all, with as small a ring as there is: they stay idle.
+fn open_to_oneself(client: &Client, queue: &mut Queue, count: usize) -> Result<(Capability, Vec<Sender>)> {
+    let capability = queue.capability().derive(Rights::SEND, None)?;
+    let options = SenderOptions { ring_bytes: Some(4096), ..SenderOptions::default() };
+    let mut lanes = Vec::with_capacity(count);
+    while lanes.len() < count {
+        match client.open_sender_with(&capability, options) {
+            // Looking makes more of what a lane needs.
+            Err(Error::Denied { denial: Denial::StockEmpty, .. }) => drop(queue.try_next()?),
+            opened => lanes.push(opened?),
+        }
+    }
+    // They are taken back with the capability.
+    Ok((capability, lanes))
 }
 
 /// As many as the asker's process may have of one queue, and a round number.

@@ -30,7 +30,7 @@ use keyway_abi::layout::{self, COMMIT_BYTES, RING_RESERVED_BYTES};
 use crate::{
     lane::{
         Barrier, Ending, LaneFault, LaneShapeError, ReceiveError, RecordHeader, SleepOn, Wait, WakeBy,
-        check_shape, check_writable,
+        check_shape,
         doorbell::{Desk, OwnDesk},
         record::{Commit, Kind, Plain, aligned},
     },
@@ -105,7 +105,6 @@ impl LaneReceiver {
         ring_bytes: u32,
         barrier: Barrier,
     ) -> Result<Self, LaneShapeError> {
-        check_writable(ack)?;
         Ok(Self {
             records: check_shape(ring, ack, ring_bytes)?,
             own: OwnDesk::new(ack)?,

@@ -22,7 +22,7 @@ use keyway_abi::layout::{self, COMMIT_BYTES, EXTENSION_BYTES, RING_RESERVED_BYTE
 use crate::{
     lane::{
         Barrier, Ending, LaneFault, LaneShapeError, RecordHeader, SendError, SleepOn, Wait, WakeBy,
-        check_shape, check_writable,
+        check_shape,
         doorbell::{Desk, OwnDesk},
         record::{aligned, padding, record_bytes},
     },
@@ -86,7 +86,6 @@ impl LaneSender {
         ring_bytes: u32,
         barrier: Barrier,
     ) -> Result<Self, LaneShapeError> {
-        check_writable(ring.view())?;
         let records = check_shape(ring.all(), ack, ring_bytes)?;
         Ok(Self {
             records: OwnRecords::new(records).ok_or(LaneShapeError::NotWritable)?,

@@ -3,6 +3,7 @@
 mod hostile;
 mod model;
 mod refusals;
+mod room;
 mod stamps;
 
 use alloc::{vec, vec::Vec};
