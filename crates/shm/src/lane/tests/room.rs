@@ -120,25 +120,29 @@ fn what_was_acknowledged_before_does_not_count_again() {
 
 #[test]
 fn what_is_written_in_place_leaves_nothing_of_earlier_records_behind_it() {
-    for together in [false, true] {
+    for (together, bytes) in [(false, 5), (true, 5), (false, 61), (true, 61)] {
         let mut bench = Bench::new();
         // Twice, so that no word of the ring is as it was at first.
         for _ in 0..2 {
             bench.send(&vec![0xFF; bench.sender.payload_bytes_max()]);
             bench.receive().unwrap().unwrap();
         }
+        // So that nothing goes round the ring's end.
+        bench.send(&[0xFF; 24]);
+        bench.receive().unwrap().unwrap();
+        assert_eq!(bench.receiver.tail() % RING_BYTES, 0);
         // Sees that there is room.
         bench.sender.acknowledged();
         let within = (bench.receiver.tail() % RING_BYTES) as usize;
         if together {
-            bench.sender.try_send_each(1, 13, &mut |_, place: &mut [u8]| place.fill(1)).unwrap();
+            bench.sender.try_send_each(1, bytes, &mut |_, place: &mut [u8]| place.fill(1)).unwrap();
         } else {
-            assert!(bench.sender.send_plain_with(13, &mut |place: &mut [u8]| place.fill(1)));
+            assert!(bench.sender.send_plain_with(bytes, &mut |place: &mut [u8]| place.fill(1)));
         }
         let mut behind = [1; 3];
-        let offset = layout::RECORDS_OFFSET + within + layout::COMMIT_BYTES + 13;
-        bench.ring.reader.copy_out(offset, &mut behind).unwrap();
-        assert_eq!(behind, [0; 3], "{together}");
-        assert_eq!(bench.receive(), Ok(Some(vec![1; 13])));
+        let offset = (within + layout::COMMIT_BYTES + bytes) % RING_BYTES as usize;
+        bench.ring.reader.copy_out(layout::RECORDS_OFFSET + offset, &mut behind).unwrap();
+        assert_eq!(behind, [0; 3], "{bytes} bytes, {together}");
+        assert_eq!(bench.receive(), Ok(Some(vec![1; bytes])));
     }
 }
