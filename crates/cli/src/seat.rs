@@ -12,10 +12,10 @@ use crate::{Socket, Stop};
 pub(crate) struct Options {
     #[command(flatten)]
     socket: Socket,
-    /// Which hardware: virtual screens and devices.
-    #[arg(long, value_enum, default_value_t = Backend::Headless)]
+    /// Which hardware.
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
     backend: Backend,
-    /// Save what the first screen shows as a PNG, each time that something is presented; the other screens beside it.
+    /// Save what the first virtual screen shows as a PNG, each time that something is presented; the other screens beside it.
     #[arg(long, value_name = "FILE")]
     screenshot: Option<PathBuf>,
     /// What the virtual keyboard types to whoever takes it.
@@ -29,6 +29,10 @@ pub(crate) struct Options {
 /// The hardware behind the bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Backend {
+    /// Real screens and input devices where this process can have the screens, else virtual ones.
+    Auto,
+    /// Real ones.
+    Drm,
     /// Two virtual connectors with several modes, a virtual keyboard, pointer and touchscreen.
     Headless,
 }
@@ -41,8 +45,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Stop> {
     // Before any other thread: they inherit the blocking of the signals.
     let terminations = Terminations::block()?;
     let client = options.socket.connect()?;
-    let Backend::Headless = options.backend;
+    let backend = match options.backend {
+        Backend::Auto => keyway_seat::Backend::Auto,
+        Backend::Drm => keyway_seat::Backend::Drm,
+        Backend::Headless => keyway_seat::Backend::Headless,
+    };
     let seat = keyway_seat::Options {
+        backend,
         screenshot: options.screenshot.clone(),
         keys: options.keys.clone(),
         is_mobile: options.mobile,

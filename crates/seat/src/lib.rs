@@ -5,19 +5,25 @@
 //! `keyway-sys` for the memory of its virtual screens.
 //!
 //! ```text
-//!  lanes ──▶ Seat ──▶ gui::Bridge ──▶ effects ──▶ Seat ──▶ headless: screens, surfaces, input
-//!              ▲                                    │
+//!  lanes ──▶ Seat ──▶ gui::Bridge ──▶ effects ──▶ Seat ──▶ headless: virtual screens and devices
+//!              ▲                                    │      drm, evdev: real ones, on threads of their own
 //!              └──── what the hardware answered ◀───┘
 //! ```
 //!
-//! Floors, lowest first: `evidence`, `screen`, `input`, `headless`; `seat`.
+//! Floors, lowest first: `evidence`, `screen`, `input`; `headless`, `drm`, `evdev`; `hardware`; `seat`.
 
 #![forbid(unsafe_code)]
 
+mod drm;
+mod evdev;
 mod evidence;
+mod hardware;
 mod headless;
 mod input;
 mod screen;
 mod seat;
 
-pub use crate::seat::{Options, Seat, SeatError};
+pub use crate::{
+    hardware::{Backend, HardwareError},
+    seat::{Options, Seat, SeatError},
+};

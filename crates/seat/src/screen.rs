@@ -22,7 +22,7 @@ pub(crate) struct Screen {
 }
 
 /// Bytes of a pixel on the screen.
-const PIXEL_BYTES: usize = 4;
+pub(crate) const PIXEL_BYTES: usize = 4;
 
 impl Screen {
     pub(crate) fn new(mode: DisplayMode) -> Self {
@@ -110,6 +110,8 @@ impl Screen {
 pub(crate) enum ShowError {
     #[error("the pixel format is unknown")]
     Format,
+    #[error("the connector shows nothing: set a mode first")]
+    Dark,
     #[error("the buffer is smaller than its surface: {0:?}")]
     Buffer(OutOfView),
     #[error("no memory for the screen: {0}")]
@@ -127,7 +129,7 @@ impl From<OutOfView> for ShowError {
 }
 
 /// A row of pixels in the screen's own format.
-fn convert(format: PixelFormat, row: &[u8], out: &mut [u8]) {
+pub(crate) fn convert(format: PixelFormat, row: &[u8], out: &mut [u8]) {
     match format {
         PixelFormat::XBGR8888 | PixelFormat::ABGR8888 => {
             for (from, to) in row.chunks_exact(4).zip(out.chunks_exact_mut(PIXEL_BYTES)) {

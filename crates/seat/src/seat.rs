@@ -6,8 +6,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    os::fd::OwnedFd,
     path::PathBuf,
+    sync::{Arc, mpsc::TryRecvError},
     time::{Duration, Instant},
 };
 
@@ -26,15 +27,19 @@ use keyway_gui::{
 };
 
 use crate::{
+    drm::Job,
     evidence,
-    headless::{Headless, KEYBOARD},
+    hardware::{Backend, Hardware, HardwareError, News},
+    headless::KEYBOARD,
     input::VirtualInput,
 };
 
 /// How the bridge is to run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Where to save what the first connector shows, each time that something is presented; the others beside it.
+    /// Which hardware.
+    pub backend: Backend,
+    /// Where to save what the first virtual connector shows, each time that something is presented; the others beside it.
     pub screenshot: Option<PathBuf>,
     /// What the virtual keyboard types to whoever takes it; 256 letters at most.
     pub keys: String,
@@ -48,7 +53,13 @@ pub enum SeatError {
     /// The broker refused something, or is gone.
     #[error("{0}")]
     Keyway(#[from] keyway::Error),
-    /// The virtual hardware contradicts itself.
+    /// There is no such hardware, or it cannot be had.
+    #[error("{0}")]
+    Hardware(#[from] HardwareError),
+    /// A thread of the bridge's own has ended.
+    #[error("the bridge's own threads are gone: start it anew")]
+    HardwareGone,
+    /// The hardware contradicts itself.
     #[error("the hardware cannot be used: {0:?}")]
     Facts(keyway_gui::FactsRefused),
 }
@@ -58,7 +69,7 @@ pub enum SeatError {
 pub struct Seat {
     client: Client,
     machine: Bridge,
-    backend: Headless,
+    hardware: Hardware,
     options: Options,
     public: Queue,
     door: Queue,
@@ -75,6 +86,10 @@ pub struct Seat {
     /// Events for clients that have opened a lane and not yet said where to send them.
     early: BTreeMap<ClientId, Vec<Event>>,
     last_request: u64,
+    /// What the next message carries.
+    attached: Option<(SurfaceId, Access)>,
+    /// Messages that wait until these devices are taken back.
+    untold: Vec<(Vec<u64>, Vec<Effect>)>,
     began: Instant,
 }
 
@@ -99,14 +114,22 @@ struct Buffer {
     config: SurfaceConfig,
     layout: SurfaceLayout,
     /// Once it has been shown.
-    pixels: Option<RegionReader>,
+    pixels: Option<Arc<RegionReader>>,
 }
 
 #[derive(Debug)]
 struct Input {
     device: Capability,
+    source: Source,
+}
+
+/// What a granted device is.
+#[derive(Debug)]
+enum Source {
     /// The grant lives as long as this does.
-    _source: VirtualInput,
+    Virtual { _input: VirtualInput },
+    /// What the holder has of it ends when this is revoked.
+    Real(OwnedFd),
 }
 
 impl Seat {
@@ -117,7 +140,7 @@ impl Seat {
     pub fn start(client: &Client, options: Options) -> Result<Self, SeatError> {
         let mut evidence = evidence::gather("/".as_ref());
         evidence.decreed_mobile = options.is_mobile;
-        let (backend, facts) = Headless::new(evidence);
+        let (hardware, facts) = Hardware::find(client, options.backend, evidence)?;
         let machine = Bridge::new(facts).map_err(SeatError::Facts)?;
         // A message is as long as its sender's ring allows, and is copied: no longer than a request needs.
         let narrow = QueueOptions { ring_bytes_max: RING_BYTES_DEFAULT, ..QueueOptions::default() };
@@ -133,7 +156,7 @@ impl Seat {
         Ok(Seat {
             client: client.clone(),
             machine,
-            backend,
+            hardware,
             options,
             public,
             door,
@@ -147,6 +170,8 @@ impl Seat {
             calls: BTreeMap::new(),
             early: BTreeMap::new(),
             last_request: 0,
+            attached: None,
+            untold: Vec::new(),
             began: Instant::now(),
         })
     }
@@ -164,12 +189,19 @@ impl Seat {
             did_something = true;
             self.on_public(incoming)?;
         }
+        self.look_at_hardware()?;
         self.send_early();
         self.look_at_deaths()?;
         self.look_at_deadlines();
         if !did_something {
             let patience = self.patience(timeout);
-            keyway::wait_any(&mut [&mut self.public, &mut self.door], patience)?;
+            match &mut self.hardware {
+                Hardware::Headless(_) => keyway::wait_any(&mut [&mut self.public, &mut self.door], patience)?,
+                Hardware::Real(real) => {
+                    let queues = &mut [&mut self.public, &mut self.door, &mut real.queue];
+                    keyway::wait_any(queues, patience)?;
+                }
+            }
         }
         Ok(())
     }
@@ -335,21 +367,22 @@ impl Seat {
 /// What the machine says, done.
 impl Seat {
     /// Carries effects out in order. What the hardware answers goes back to the machine, whose further effects follow.
+    ///
+    /// What is to be told after a device is taken back is told once that is done; everything else goes on meanwhile.
     fn carry_out(&mut self, effects: Vec<Effect>) {
         let mut waiting = VecDeque::from(effects);
-        let mut attached = None;
+        let (mut revoking, mut told) = (Vec::new(), Vec::new());
         while let Some(effect) = waiting.pop_front() {
             let answered = match effect {
-                Effect::Answer { client, request, answer } => {
-                    self.answer(client, request, &answer, attached.take());
+                Effect::Answer { .. } | Effect::Notify { .. } | Effect::ShareSurface { .. } => {
+                    told.push(effect);
+                    if revoking.is_empty() {
+                        self.tell(std::mem::take(&mut told));
+                    }
                     None
                 }
-                Effect::Notify { client, event } => {
-                    self.notify(client, &event, attached.take());
-                    None
-                }
-                Effect::ShareSurface { surface, access, .. } => {
-                    attached = Some((surface, access));
+                Effect::RevokeInput { client, device } => {
+                    revoking.extend(self.revoke_input(client, device));
                     None
                 }
                 Effect::WatchProcess { client } => {
@@ -362,24 +395,110 @@ impl Seat {
                 waiting.extend(self.machine.on_backend(ticket, outcome));
             }
         }
+        if !told.is_empty() {
+            self.untold.push((revoking, told));
+        }
     }
 
-    /// What concerns the hardware. Returns what it answered, where the machine waits for that.
+    /// Sends messages, each with what the effect before it attaches.
+    fn tell(&mut self, messages: Vec<Effect>) {
+        for effect in messages {
+            match effect {
+                Effect::ShareSurface { surface, access, .. } => self.attached = Some((surface, access)),
+                Effect::Answer { client, request, answer } => {
+                    let attached = self.attached.take();
+                    self.answer(client, request, &answer, attached);
+                }
+                Effect::Notify { client, event } => {
+                    let attached = self.attached.take();
+                    self.notify(client, &event, attached);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What the hardware has to tell.
+    fn look_at_hardware(&mut self) -> Result<(), SeatError> {
+        // LIMIT: each round takes one thing that was told.
+        loop {
+            let Hardware::Real(real) = &mut self.hardware else { return Ok(()) };
+            // What wakes is taken before what it wakes for, so that nothing is left over in silence.
+            while real.queue.try_next()?.is_some() {}
+            match real.news.try_recv() {
+                Ok(news) => self.on_news(news),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(SeatError::HardwareGone),
+            }
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        let effects: Vec<Effect> = match news {
+            News::Answered(ticket, outcome) => self.machine.on_backend(ticket, outcome).collect(),
+            // What is over the machine's bounds does not exist for it.
+            News::ConnectorChanged(info) => {
+                self.machine.on_connector_changed(info).map(Iterator::collect).unwrap_or_default()
+            }
+            News::ConnectorRemoved(connector) => self.machine.on_connector_removed(connector).collect(),
+            News::InputChanged => return self.on_input_changed(),
+            News::Revoked(number) => return self.on_revoked(number),
+        };
+        self.carry_out(effects);
+    }
+
+    fn on_input_changed(&mut self) {
+        let Hardware::Real(real) = &mut self.hardware else { return };
+        let (came, gone) = real.devices.scan();
+        for device in gone {
+            let effects = self.machine.on_device_removed(device).collect();
+            self.carry_out(effects);
+        }
+        for device in came {
+            let effects = self.machine.on_device_added(device).map(Iterator::collect).unwrap_or_default();
+            self.carry_out(effects);
+        }
+    }
+
+    /// Tells what waited for a device to be taken back.
+    fn on_revoked(&mut self, number: u64) {
+        for (revoking, _) in &mut self.untold {
+            revoking.retain(|waiting| *waiting != number);
+        }
+        while let Some(ready) = self.untold.iter().position(|(revoking, _)| revoking.is_empty()) {
+            let (_, messages) = self.untold.remove(ready);
+            self.tell(messages);
+        }
+    }
+
+    /// What concerns the hardware. Returns what it answered, where the machine waits for that and it is known already.
     fn drive(&mut self, effect: &Effect) -> Option<(Ticket, Result<(), BackendFailure>)> {
         match *effect {
-            Effect::SetMode { ticket, connector, mode } => {
-                self.backend.set_mode(connector, mode);
-                Some((ticket, Ok(())))
-            }
+            Effect::SetMode { ticket, connector, mode } => match &mut self.hardware {
+                Hardware::Headless(headless) => {
+                    headless.set_mode(connector, mode);
+                    Some((ticket, Ok(())))
+                }
+                Hardware::Real(real) => {
+                    real.do_job(Job::SetMode { ticket, connector, mode });
+                    None
+                }
+            },
             Effect::RestoreDisplay => {
-                self.backend.restore();
+                match &mut self.hardware {
+                    Hardware::Headless(headless) => headless.restore(),
+                    Hardware::Real(real) => real.do_job(Job::Restore),
+                }
                 None
             }
             Effect::AllocateSurface { ticket, surface, config, layout, .. } => {
                 Some((ticket, self.allocate(surface, config, layout).map_err(|error| failure(&error))))
             }
             Effect::FreeSurface { surface } => {
-                self.backend.hide(surface);
+                match &mut self.hardware {
+                    Hardware::Headless(headless) => headless.hide(surface),
+                    Hardware::Real(real) => real.do_job(Job::Hide(surface)),
+                }
                 if let Some(buffer) = self.surfaces.remove(&surface) {
                     // It may be gone with the broker.
                     let _ = buffer.region.revoke();
@@ -387,21 +506,17 @@ impl Seat {
                 None
             }
             Effect::GrantInput { ticket, client, device } => {
-                Some((ticket, self.grant_input(client, device).map_err(|error| failure(&error))))
-            }
-            Effect::RevokeInput { client, device } => {
-                if let Some(input) = self.inputs.remove(&(client, device)) {
-                    let _ = input.device.revoke();
-                }
-                None
+                let granted = self.grant_input(client, device);
+                Some((ticket, granted.map_err(|message| BackendFailure { message })))
             }
             Effect::Present { ticket, connector, surface } => {
-                let shown = self.present(connector, surface);
-                Some((ticket, shown.map_err(|message| BackendFailure { message })))
+                let shown = self.present(ticket, connector, surface);
+                shown.map_err(|message| BackendFailure { message }).transpose().map(|shown| (ticket, shown))
             }
             Effect::Answer { .. }
             | Effect::Notify { .. }
             | Effect::ShareSurface { .. }
+            | Effect::RevokeInput { .. }
             | Effect::WatchProcess { .. } => None,
         }
     }
@@ -417,30 +532,68 @@ impl Seat {
         Ok(())
     }
 
-    fn grant_input(&mut self, client: ClientId, device: DeviceId) -> Result<(), keyway::Error> {
-        let refused = |error: io::Error| keyway::Error::Spawn { program: "a virtual device".into(), error };
-        let (mut source, reader) = VirtualInput::new().map_err(refused)?;
-        let capability = self.depositor.deposit(&format!("input-{}", device.0), &reader)?;
-        if device == KEYBOARD {
-            source.type_text(&self.options.keys).map_err(refused)?;
-        }
-        self.inputs.insert((client, device), Input { device: capability, _source: source });
+    fn grant_input(&mut self, client: ClientId, device: DeviceId) -> Result<(), String> {
+        let label = format!("input-{}", device.0);
+        let (capability, source) = match &self.hardware {
+            Hardware::Headless(_) => {
+                let (mut input, reader) = VirtualInput::new().map_err(|error| error.to_string())?;
+                let capability =
+                    self.depositor.deposit(&label, &reader).map_err(|error| error.to_string())?;
+                if device == KEYBOARD {
+                    input.type_text(&self.options.keys).map_err(|error| error.to_string())?;
+                }
+                (capability, Source::Virtual { _input: input })
+            }
+            Hardware::Real(real) => {
+                let fd = real.devices.open(device)?;
+                let capability = self.depositor.deposit(&label, &fd).map_err(|error| error.to_string())?;
+                (capability, Source::Real(fd))
+            }
+        };
+        self.inputs.insert((client, device), Input { device: capability, source });
         Ok(())
     }
 
-    fn present(&mut self, connector: ConnectorId, surface: SurfaceId) -> Result<(), String> {
+    /// Takes a device from whoever has it. Returns the number under which [`News::Revoked`] tells that it is done, if it is not yet.
+    fn revoke_input(&mut self, client: ClientId, device: DeviceId) -> Option<u64> {
+        let input = self.inputs.remove(&(client, device))?;
+        // Nobody else claims it from now on.
+        let _ = input.device.revoke();
+        match (input.source, &mut self.hardware) {
+            (Source::Real(fd), Hardware::Real(real)) => Some(real.revoke(fd)),
+            _ => None,
+        }
+    }
+
+    /// Shows a surface. `None` when the answer comes later.
+    fn present(
+        &mut self,
+        ticket: Ticket,
+        connector: ConnectorId,
+        surface: SurfaceId,
+    ) -> Result<Option<()>, String> {
         let buffer = self.surfaces.get_mut(&surface).ok_or("the surface has no buffer")?;
-        if buffer.pixels.is_none() {
-            let mapped = self.client.map_reader(&buffer.region);
-            buffer.pixels = Some(mapped.map_err(|error| error.to_string())?);
-        }
-        let Some(pixels) = &buffer.pixels else { return Ok(()) };
-        let shown = self.backend.show(connector, surface, pixels, (&buffer.config, &buffer.layout));
+        let pixels = match &buffer.pixels {
+            Some(pixels) => Arc::clone(pixels),
+            None => {
+                let mapped = self.client.map_reader(&buffer.region).map_err(|error| error.to_string())?;
+                Arc::clone(buffer.pixels.insert(Arc::new(mapped)))
+            }
+        };
+        let (config, layout) = (buffer.config, buffer.layout);
+        let headless = match &mut self.hardware {
+            Hardware::Real(real) => {
+                real.do_job(Job::Show { ticket, connector, surface, pixels, config, layout });
+                return Ok(None);
+            }
+            Hardware::Headless(headless) => headless,
+        };
+        let shown = headless.show(connector, surface, &pixels, (&config, &layout));
         shown.map_err(|error| error.to_string())?;
-        match &self.options.screenshot {
-            Some(path) => self.backend.save(path).map_err(|error| format!("{}: {error}", path.display())),
-            None => Ok(()),
+        if let Some(path) = &self.options.screenshot {
+            headless.save(path).map_err(|error| format!("{}: {error}", path.display()))?;
         }
+        Ok(Some(()))
     }
 
     fn answer(

@@ -14,6 +14,7 @@
 pub mod barrier;
 pub mod clock;
 pub mod confine;
+pub mod device;
 pub mod doorbell;
 pub mod epoll;
 mod error;
@@ -30,6 +31,7 @@ mod signalfd;
 pub mod socket;
 pub mod terminations;
 pub mod timer;
+pub mod uevent;
 pub mod users;
 
 pub use error::Error;

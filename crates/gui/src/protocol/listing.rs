@@ -71,6 +71,16 @@ pub enum DeviceKind {
     Pointer,
     /// A screen that feels.
     Touchscreen,
+    /// A pen on a tablet or screen.
+    Pen,
+    /// A joystick or gamepad.
+    Joystick,
+    /// Some keys that are no keyboard: power, volume, a remote control.
+    Buttons,
+    /// A lid, a tablet switch, a plug.
+    Switch,
+    /// Anything else.
+    Other,
 }
 
 /// A resolution with its refresh rate.

@@ -1,0 +1,294 @@
+//! Real screens: DRM/KMS, `drm(7)` and `drm-kms(7)`.
+//!
+//! A thread of its own has the cards, because setting a mode takes tens of milliseconds and a picture is on the screen only when
+//! the screen says so: whoever waits for that holds up nobody else. It takes [`Job`]s and tells [`News`].
+//!
+//! Floors, lowest first: `card`, `scanout`, `output`; this.
+
+mod card;
+mod output;
+mod scanout;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    os::fd::AsFd,
+    path::Path,
+    sync::{Arc, mpsc},
+};
+
+use drm::control::{Device as _, Event, connector, crtc};
+use keyway::RegionReader;
+use keyway_gui::{
+    BackendFailure, Ticket,
+    protocol::{ConnectorId, ConnectorInfo, DisplayMode, SurfaceConfig, SurfaceId, SurfaceLayout},
+};
+use keyway_sys::{
+    epoll::{Epoll, Interest, Ready},
+    uevent::{Heard, Uevents},
+};
+
+use self::{
+    card::{Card, Node},
+    output::{Output, Picture},
+};
+use crate::hardware::{Bell, News};
+
+/// What the cards are to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Set a connector's mode.
+    SetMode { ticket: Ticket, connector: ConnectorId, mode: DisplayMode },
+    /// Show a surface.
+    Show {
+        ticket: Ticket,
+        connector: ConnectorId,
+        surface: SurfaceId,
+        pixels: Arc<RegionReader>,
+        config: SurfaceConfig,
+        layout: SurfaceLayout,
+    },
+    /// Take a surface off all screens.
+    Hide(SurfaceId),
+    /// Give all screens back as they were.
+    Restore,
+    /// Give all back and end.
+    Stop,
+}
+
+/// The cards and what hangs on them.
+#[derive(Debug)]
+pub(crate) struct Cards {
+    cards: Vec<Card>,
+    outputs: BTreeMap<ConnectorId, (usize, Output)>,
+}
+
+impl Cards {
+    /// All cards of which this process can be the master, and why not the others.
+    pub(crate) fn open(root: &Path) -> (Self, Vec<String>) {
+        let (mut cards, mut refused) = (Vec::new(), Vec::new());
+        for node in Node::all(root) {
+            match Card::open(&node) {
+                Ok(card) => cards.push(card),
+                Err(why) => refused.push(why),
+            }
+        }
+        let mut found = Cards { cards, outputs: BTreeMap::new() };
+        found.probe(None);
+        (found, refused)
+    }
+
+    /// Whether there is nothing to show anything on.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cards.is_empty()
+    }
+
+    /// What can show something.
+    pub(crate) fn connectors(&self) -> Vec<ConnectorInfo> {
+        self.outputs.values().map(|(_, output)| output.info()).collect()
+    }
+
+    /// Diagonal of the smallest built-in panel, in millimetres.
+    pub(crate) fn panel_mm(&self) -> Option<u32> {
+        self.outputs.values().filter_map(|(_, output)| output.panel_mm).min()
+    }
+
+    /// Looks at the connectors of a card, or of all. Tells what came, changed and went.
+    fn probe(&mut self, name: Option<&str>) -> Vec<News> {
+        let mut news = Vec::new();
+        for index in 0..self.cards.len() {
+            let card = &self.cards[index];
+            if name.is_some_and(|name| name != card.name) {
+                continue;
+            }
+            // A card that is gone has no connectors any more.
+            let handles =
+                card.resource_handles().map(|found| found.connectors().to_vec()).unwrap_or_default();
+            let mut there: BTreeMap<ConnectorId, Output> = BTreeMap::new();
+            for handle in handles {
+                let id = number(index, handle);
+                if let Ok(Some(output)) = Output::read(card, id, handle, true) {
+                    there.insert(id, output);
+                }
+            }
+            news.extend(self.take_in(index, there));
+        }
+        news
+    }
+
+    fn take_in(&mut self, index: usize, there: BTreeMap<ConnectorId, Output>) -> Vec<News> {
+        let mut news = Vec::new();
+        let of_card = |(id, (card, _)): (&ConnectorId, &(usize, Output))| (*card == index).then_some(*id);
+        let before: Vec<ConnectorId> = self.outputs.iter().filter_map(of_card).collect();
+        for id in before.into_iter().filter(|id| !there.contains_key(id)) {
+            if let Some((_, mut output)) = self.outputs.remove(&id) {
+                news.extend(gone(output.restore(&self.cards[index])));
+                news.push(News::ConnectorRemoved(id));
+            }
+        }
+        for (id, output) in there {
+            match self.outputs.get_mut(&id) {
+                Some((_, known)) => {
+                    let before = known.info();
+                    known.take_modes(output);
+                    if known.info() != before {
+                        news.push(News::ConnectorChanged(known.info()));
+                    }
+                }
+                None => {
+                    news.push(News::ConnectorChanged(output.info()));
+                    self.outputs.insert(id, (index, output));
+                }
+            }
+        }
+        news
+    }
+
+    fn carry_out(&mut self, job: Job) -> Vec<News> {
+        match job {
+            Job::SetMode { ticket, connector, mode } => {
+                let done = self.set_mode(connector, mode).map_err(|error| failed(&error));
+                vec![News::Answered(ticket, done)]
+            }
+            Job::Show { ticket, connector, surface, pixels, config, layout } => {
+                let picture = Picture { ticket, surface, pixels, config, layout };
+                let Some((card, output)) = self.outputs.get_mut(&connector) else {
+                    return vec![News::Answered(ticket, Err(failed(&"the connector is gone")))];
+                };
+                let card = &self.cards[*card];
+                output.show(card, picture).err().map(refused).into_iter().collect()
+            }
+            Job::Hide(surface) => {
+                let hidden = self.outputs.values_mut();
+                hidden.flat_map(|(card, output)| gone(output.hide(&self.cards[*card], surface))).collect()
+            }
+            Job::Restore | Job::Stop => {
+                let restored = self.outputs.values_mut();
+                restored.flat_map(|(card, output)| gone(output.restore(&self.cards[*card]))).collect()
+            }
+        }
+    }
+
+    fn set_mode(&mut self, connector: ConnectorId, mode: DisplayMode) -> io::Result<()> {
+        let of = self.outputs.get(&connector).map(|(card, _)| *card);
+        let of = of.ok_or_else(|| io::Error::other("the connector is gone"))?;
+        let others = self.outputs.values().filter(|(card, output)| *card == of && output.id != connector);
+        let taken: Vec<crtc::Handle> = others.filter_map(|(_, output)| output.crtc()).collect();
+        match self.outputs.get_mut(&connector) {
+            Some((_, output)) => output.set_mode(&self.cards[of], mode, &taken),
+            None => Ok(()),
+        }
+    }
+
+    /// Something was plugged in or pulled out.
+    fn look_around(&mut self, uevents: &Uevents) -> Result<Vec<News>, keyway_sys::Error> {
+        let (mut news, mut is_input) = (Vec::new(), false);
+        loop {
+            match uevents.hear()? {
+                Heard::Nothing => break,
+                Heard::Lost => {
+                    is_input = true;
+                    news.extend(self.probe(None));
+                }
+                Heard::Uevent(uevent) => match uevent.get("SUBSYSTEM") {
+                    Some("input") => is_input = true,
+                    Some("drm") if uevent.get("HOTPLUG") == Some("1") => {
+                        let card = uevent.get("DEVNAME").and_then(|node| node.strip_prefix("dri/"));
+                        news.extend(self.probe(card));
+                    }
+                    _ => {}
+                },
+            }
+        }
+        if is_input {
+            news.push(News::InputChanged);
+        }
+        Ok(news)
+    }
+
+    /// A card has something to tell: pictures that are on the screen now.
+    fn on_events(&mut self, index: usize) -> Vec<News> {
+        let card = &self.cards[index];
+        let Ok(events) = card.receive_events() else { return Vec::new() };
+        let mut news = Vec::new();
+        for event in events {
+            let Event::PageFlip(flip) = event else { continue };
+            let of_crtc =
+                |(card, output): &&mut (usize, Output)| *card == index && output.crtc() == Some(flip.crtc);
+            let Some((_, output)) = self.outputs.values_mut().find(of_crtc) else { continue };
+            news.extend(output.on_flip().map(|ticket| News::Answered(ticket, Ok(()))));
+            news.extend(output.show_next(card).err().map(refused));
+        }
+        news
+    }
+}
+
+/// A connector's number: the card's and its own, which are small.
+fn number(card: usize, handle: connector::Handle) -> ConnectorId {
+    ConnectorId((card as u32) << 24 | u32::from(handle) & 0x00ff_ffff)
+}
+
+fn failed(error: &dyn std::fmt::Display) -> BackendFailure {
+    BackendFailure { message: error.to_string() }
+}
+
+fn refused((ticket, error): (Ticket, crate::screen::ShowError)) -> News {
+    News::Answered(ticket, Err(failed(&error)))
+}
+
+fn gone(tickets: Vec<Ticket>) -> Vec<News> {
+    let why = || Err(failed(&"what was to be shown is gone"));
+    tickets.into_iter().map(|ticket| News::Answered(ticket, why())).collect()
+}
+
+/// Serves the cards until [`Job::Stop`]; `wake` has a byte for each job.
+///
+/// # Errors
+/// What Linux answers to waiting, which is nothing that is known.
+pub(crate) fn serve(
+    mut cards: Cards,
+    uevents: &Uevents,
+    jobs: &mpsc::Receiver<Job>,
+    mut wake: io::PipeReader,
+    bell: &mut Bell,
+) -> Result<(), keyway_sys::Error> {
+    let epoll = Epoll::new()?;
+    epoll.add(wake.as_fd(), JOBS, Interest::Read)?;
+    epoll.add(uevents, UEVENTS, Interest::Read)?;
+    for (index, card) in cards.cards.iter().enumerate() {
+        epoll.add(card, index as u64, Interest::Read)?;
+    }
+    let mut ready: Vec<Ready> = Vec::new();
+    loop {
+        epoll.wait(&mut ready, None)?;
+        for Ready { token, hangup, .. } in ready.iter().copied() {
+            match token {
+                JOBS => {
+                    let mut bytes = [0; 64];
+                    // Nobody can send a job any more if there is nothing to read.
+                    let is_over = !matches!(wake.read(&mut bytes), Ok(1..));
+                    for job in jobs.try_iter().chain(is_over.then_some(Job::Stop)) {
+                        let is_last = matches!(job, Job::Stop);
+                        bell.tell(cards.carry_out(job));
+                        if is_last {
+                            return Ok(());
+                        }
+                    }
+                }
+                UEVENTS => bell.tell(cards.look_around(uevents)?),
+                card => {
+                    let card = card as usize;
+                    bell.tell(cards.on_events(card));
+                    if hangup {
+                        // It was pulled out.
+                        epoll.delete(&cards.cards[card])?;
+                        bell.tell(cards.take_in(card, BTreeMap::new()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+const JOBS: u64 = u64::MAX;
+const UEVENTS: u64 = u64::MAX - 1;

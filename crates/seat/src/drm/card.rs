@@ -1,0 +1,158 @@
+//! One graphics card: its node, found by the kernel's own list, and what of its properties mode setting needs.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use drm::{
+    ClientCapability, Device as _, DriverCapability,
+    control::{self, Device as _, PlaneType, ResourceHandle, crtc, plane, property},
+};
+use keyway_sys::device::{self, DeviceNumber};
+
+/// A card of which this process is the master.
+#[derive(Debug)]
+pub(super) struct Card {
+    fd: OwnedFd,
+    /// As the kernel names it: `card0`.
+    pub(super) name: String,
+    /// Whether modes are set atomically.
+    pub(super) is_atomic: bool,
+}
+
+impl AsFd for Card {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl drm::Device for Card {}
+impl control::Device for Card {}
+
+impl Card {
+    /// Opens a card and becomes its master.
+    ///
+    /// # Errors
+    /// What Linux answers; in words when somebody else is its master, or it has no screens.
+    pub(super) fn open(node: &Node) -> Result<Self, String> {
+        let fail =
+            |what: &str, error: &dyn std::fmt::Display| format!("{}: {what}: {error}", node.path.display());
+        let fd = device::open(&node.path, node.number).map_err(|error| fail("not opened", &error))?;
+        let mut card = Card { fd, name: node.name.clone(), is_atomic: false };
+        card.acquire_master_lock()
+            .map_err(|error| fail("another process sets its modes (DRM master)", &error))?;
+        let has_buffers = card.get_driver_capability(DriverCapability::DumbBuffer);
+        if has_buffers.unwrap_or(0) == 0 {
+            return Err(fail("no buffers", &"the driver has none that a processor can write"));
+        }
+        // A driver without either is set in the older way.
+        let planes = card.set_client_capability(ClientCapability::UniversalPlanes, true);
+        let atomic = card.set_client_capability(ClientCapability::Atomic, true);
+        card.is_atomic = planes.is_ok() && atomic.is_ok();
+        Ok(card)
+    }
+
+    /// The plane that a CRTC shows its picture on.
+    pub(super) fn primary_plane(&self, crtc: crtc::Handle) -> io::Result<Option<plane::Handle>> {
+        let resources = self.resource_handles()?;
+        for handle in self.plane_handles()? {
+            let info = self.get_plane(handle)?;
+            let reaches = resources.filter_crtcs(info.possible_crtcs()).contains(&crtc);
+            let is_primary = self.value(handle, "type")? == Some(PlaneType::Primary as u64);
+            if reaches && is_primary {
+                return Ok(Some(handle));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A property of an object, by its name.
+    pub(super) fn property<T: ResourceHandle>(&self, object: T, name: &str) -> io::Result<property::Handle> {
+        let found = self.find(object, name)?.map(|(handle, _)| handle);
+        found.ok_or_else(|| io::Error::other(format!("the driver has no property {name}")))
+    }
+
+    fn value<T: ResourceHandle>(&self, object: T, name: &str) -> io::Result<Option<u64>> {
+        Ok(self.find(object, name)?.map(|(_, value)| value))
+    }
+
+    fn find<T: ResourceHandle>(&self, object: T, name: &str) -> io::Result<Option<(property::Handle, u64)>> {
+        for (&handle, &value) in &self.get_properties(object)? {
+            if self.get_property(handle)?.name().to_bytes() == name.as_bytes() {
+                return Ok(Some((handle, value)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A card's node, as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) number: DeviceNumber,
+    pub(super) path: PathBuf,
+}
+
+impl Node {
+    /// The cards that the kernel lists below `root`, which is `/` but for tests.
+    pub(super) fn all(root: &Path) -> Vec<Node> {
+        let Ok(entries) = fs::read_dir(root.join("sys/class/drm")) else { return Vec::new() };
+        let mut nodes: Vec<Node> =
+            entries.flatten().filter_map(|entry| Node::read(root, &entry.path())).collect();
+        nodes.sort_by_key(|node| node.number);
+        nodes
+    }
+
+    /// Connectors are listed there too, and nodes that only render.
+    fn read(root: &Path, entry: &Path) -> Option<Node> {
+        let name = entry.file_name()?.to_str()?.to_owned();
+        let digits = name.strip_prefix("card")?;
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let number = DeviceNumber::parse(&fs::read_to_string(entry.join("dev")).ok()?)?;
+        let notice = fs::read_to_string(entry.join("uevent")).ok()?;
+        let device = notice.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+        Some(Node { name, number, path: root.join("dev").join(device) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_are_found_among_connectors_and_render_nodes() {
+        let root = tempfile::tempdir().unwrap();
+        let entry = |name: &str, dev: &str| {
+            let directory = root.path().join("sys/class/drm").join(name);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("dev"), format!("{dev}\n")).unwrap();
+            fs::write(directory.join("uevent"), format!("MAJOR=226\nDEVNAME=dri/{name}\n")).unwrap();
+        };
+        entry("card1", "226:1");
+        entry("card0", "226:0");
+        entry("card0-Virtual-1", "226:9");
+        entry("renderD128", "226:128");
+        let found = Node::all(root.path());
+        let names: Vec<&str> = found.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["card0", "card1"]);
+        assert_eq!(found[0].number, DeviceNumber { major: 226, minor: 0 });
+        assert_eq!(found[0].path, root.path().join("dev/dri/card0"));
+        assert_eq!(Node::all(Path::new("/nowhere")), []);
+    }
+
+    #[test]
+    fn a_node_that_is_another_device_is_not_opened() {
+        let node = Node {
+            name: "card0".into(),
+            number: DeviceNumber { major: 226, minor: 0 },
+            path: "/dev/null".into(),
+        };
+        let refused = Card::open(&node).unwrap_err();
+        assert!(refused.contains("/dev/null: not opened"), "{refused}");
+    }
+}

@@ -1,0 +1,318 @@
+//! One connector with what feeds it: CRTC, primary plane, two buffers.
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use drm::control::{
+    AtomicCommitFlags, Device as _, Mode, ModeFlags, ModeTypeFlags, PageFlipFlags, atomic::AtomicModeReq,
+    connector, crtc, framebuffer, property,
+};
+use keyway::RegionReader;
+use keyway_gui::{
+    Ticket,
+    protocol::{ConnectorId, ConnectorInfo, DisplayMode, SurfaceConfig, SurfaceId, SurfaceLayout},
+};
+
+use super::{card::Card, scanout::Scanout};
+use crate::screen::ShowError;
+
+/// A picture to be shown.
+#[derive(Debug)]
+pub(super) struct Picture {
+    pub(super) ticket: Ticket,
+    pub(super) surface: SurfaceId,
+    pub(super) pixels: Arc<RegionReader>,
+    pub(super) config: SurfaceConfig,
+    pub(super) layout: SurfaceLayout,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) id: ConnectorId,
+    connector: connector::Handle,
+    name: String,
+    modes: Vec<(DisplayMode, Mode)>,
+    /// What it showed when the bridge came.
+    initial: Option<Shown>,
+    screen: Option<Screen>,
+    /// Who waits for the picture that is on its way to the screen.
+    flipping: Option<Ticket>,
+    /// What is to be shown after that. LIMIT: each is a request that waits, of which the bridge bounds the number.
+    queue: VecDeque<Picture>,
+    surface: Option<SurfaceId>,
+    /// Diagonal of a built-in panel, in millimetres.
+    pub(super) panel_mm: Option<u32>,
+}
+
+/// What a CRTC showed.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    crtc: crtc::Handle,
+    mode: Option<Mode>,
+    framebuffer: Option<framebuffer::Handle>,
+    position: (u32, u32),
+}
+
+/// What the bridge shows.
+#[derive(Debug)]
+struct Screen {
+    crtc: crtc::Handle,
+    mode: DisplayMode,
+    buffers: [Scanout; 2],
+    /// Which of them is seen, or about to be.
+    front: usize,
+}
+
+impl Output {
+    /// A connector to which something is connected, with modes.
+    pub(super) fn read(
+        card: &Card,
+        id: ConnectorId,
+        handle: connector::Handle,
+        probe: bool,
+    ) -> io::Result<Option<Self>> {
+        let info = card.get_connector(handle, probe)?;
+        if info.state() != connector::State::Connected || info.modes().is_empty() {
+            return Ok(None);
+        }
+        let mut modes: Vec<(DisplayMode, Mode)> =
+            info.modes().iter().filter_map(|mode| Some((described(mode)?, *mode))).collect();
+        // The preferred one first; among equals the driver's order holds.
+        modes.sort_by_key(|(_, mode)| !mode.mode_type().contains(ModeTypeFlags::PREFERRED));
+        let initial = match info.current_encoder() {
+            Some(encoder) => card.get_encoder(encoder)?.crtc(),
+            None => None,
+        };
+        let initial = initial.map(|crtc| card.get_crtc(crtc)).transpose()?.map(|crtc| Shown {
+            crtc: crtc.handle(),
+            mode: crtc.mode(),
+            framebuffer: crtc.framebuffer(),
+            position: crtc.position(),
+        });
+        Ok(Some(Output {
+            id,
+            connector: handle,
+            name: format!("{}-{info}", card.name),
+            modes,
+            initial,
+            screen: None,
+            flipping: None,
+            queue: VecDeque::new(),
+            surface: None,
+            panel_mm: panel_mm(&info),
+        }))
+    }
+
+    pub(super) fn info(&self) -> ConnectorInfo {
+        let before = self.initial.and_then(|shown| shown.mode).and_then(|mode| described(&mode));
+        ConnectorInfo {
+            id: self.id,
+            name: self.name.clone(),
+            modes: self.modes.iter().map(|(mode, _)| *mode).collect(),
+            current: self.screen.as_ref().map(|screen| screen.mode).or(before),
+        }
+    }
+
+    /// Takes the modes of a later look; what is shown stays.
+    pub(super) fn take_modes(&mut self, later: Output) {
+        self.modes = later.modes;
+        self.panel_mm = later.panel_mm;
+    }
+
+    /// The CRTC that it uses.
+    pub(super) fn crtc(&self) -> Option<crtc::Handle> {
+        self.screen.as_ref().map(|screen| screen.crtc)
+    }
+
+    /// Sets a mode, black. `taken` are the CRTCs of others.
+    pub(super) fn set_mode(
+        &mut self,
+        card: &Card,
+        mode: DisplayMode,
+        taken: &[crtc::Handle],
+    ) -> io::Result<()> {
+        let known = self.modes.iter().find(|(known, _)| *known == mode);
+        let raw =
+            known.ok_or_else(|| io::Error::other(format!("{} has no such mode any more", self.name)))?.1;
+        let crtc = self.choose_crtc(card, taken)?;
+        let size = (u32::from(raw.size().0), u32::from(raw.size().1));
+        let first = Scanout::new(card, size)?;
+        let second = match Scanout::new(card, size) {
+            Ok(second) => second,
+            Err(error) => {
+                first.free(card);
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.commit(card, crtc, raw, first.framebuffer) {
+            first.free(card);
+            second.free(card);
+            return Err(error);
+        }
+        self.surface = None;
+        let screen = Screen { crtc, mode, buffers: [first, second], front: 0 };
+        if let Some(before) = self.screen.replace(screen) {
+            before.buffers.into_iter().for_each(|buffer| buffer.free(card));
+        }
+        Ok(())
+    }
+
+    /// The CRTC that drives the connector already, else one that can and is free.
+    fn choose_crtc(&self, card: &Card, taken: &[crtc::Handle]) -> io::Result<crtc::Handle> {
+        if let Some(screen) = &self.screen {
+            return Ok(screen.crtc);
+        }
+        let resources = card.resource_handles()?;
+        let mut candidates: Vec<crtc::Handle> = self.initial.iter().map(|shown| shown.crtc).collect();
+        for encoder in card.get_connector(self.connector, false)?.encoders() {
+            candidates.extend(resources.filter_crtcs(card.get_encoder(*encoder)?.possible_crtcs()));
+        }
+        let free = candidates.into_iter().find(|crtc| !taken.contains(crtc));
+        free.ok_or_else(|| io::Error::other(format!("{}: the card can show no further picture", self.name)))
+    }
+
+    /// Asks the driver first where it can be asked, and then does it.
+    fn commit(
+        &self,
+        card: &Card,
+        crtc: crtc::Handle,
+        mode: Mode,
+        framebuffer: framebuffer::Handle,
+    ) -> io::Result<()> {
+        let plane = if card.is_atomic { card.primary_plane(crtc)? } else { None };
+        let Some(plane) = plane else {
+            return card.set_crtc(crtc, Some(framebuffer), (0, 0), &[self.connector], Some(mode));
+        };
+        let blob = card.create_property_blob(&mode)?;
+        let (width, height) = (u64::from(mode.size().0), u64::from(mode.size().1));
+        let mut request = AtomicModeReq::new();
+        let on = property::Value::CRTC(Some(crtc));
+        request.add_property(self.connector, card.property(self.connector, "CRTC_ID")?, on);
+        request.add_property(crtc, card.property(crtc, "MODE_ID")?, blob);
+        request.add_property(crtc, card.property(crtc, "ACTIVE")?, property::Value::Boolean(true));
+        let shown = property::Value::Framebuffer(Some(framebuffer));
+        request.add_property(plane, card.property(plane, "FB_ID")?, shown);
+        request.add_property(plane, card.property(plane, "CRTC_ID")?, on);
+        // Of the buffer in 1/65536 of a pixel, of the screen in pixels: `drm_plane(9)`.
+        let figures = [
+            ("SRC_X", 0),
+            ("SRC_Y", 0),
+            ("SRC_W", width << 16),
+            ("SRC_H", height << 16),
+            ("CRTC_X", 0),
+            ("CRTC_Y", 0),
+            ("CRTC_W", width),
+            ("CRTC_H", height),
+        ];
+        for (name, figure) in figures {
+            request.add_property(plane, card.property(plane, name)?, property::Value::UnsignedRange(figure));
+        }
+        let modeset = AtomicCommitFlags::ALLOW_MODESET;
+        let done = card
+            .atomic_commit(modeset | AtomicCommitFlags::TEST_ONLY, request.clone())
+            .map_err(|error| io::Error::other(format!("{}: the driver refuses the mode: {error}", self.name)))
+            .and_then(|()| card.atomic_commit(modeset, request));
+        if let property::Value::Blob(blob) = blob {
+            let _ = card.destroy_property_blob(blob);
+        }
+        done
+    }
+
+    /// Shows a picture as soon as the one before it is on the screen. The mode must be set.
+    pub(super) fn show(&mut self, card: &Card, picture: Picture) -> Result<(), (Ticket, ShowError)> {
+        self.queue.push_back(picture);
+        self.show_next(card)
+    }
+
+    /// Begins with the next picture, if there is one and nothing is on its way.
+    pub(super) fn show_next(&mut self, card: &Card) -> Result<(), (Ticket, ShowError)> {
+        if self.flipping.is_some() {
+            return Ok(());
+        }
+        let Some(Picture { ticket, surface, pixels, config, layout }) = self.queue.pop_front() else {
+            return Ok(());
+        };
+        let Some(screen) = &mut self.screen else { return Err((ticket, ShowError::Dark)) };
+        let back = 1 - screen.front;
+        let drawn = screen.buffers[back].draw(card, &pixels, (&config, &layout));
+        drawn.map_err(|error| (ticket, error))?;
+        let framebuffer = screen.buffers[back].framebuffer;
+        card.page_flip(screen.crtc, framebuffer, PageFlipFlags::EVENT, None)
+            .map_err(|error| (ticket, error.into()))?;
+        screen.front = back;
+        self.flipping = Some(ticket);
+        self.surface = Some(surface);
+        Ok(())
+    }
+
+    /// The picture is on the screen: who waited for that.
+    pub(super) fn on_flip(&mut self) -> Option<Ticket> {
+        self.flipping.take()
+    }
+
+    /// Takes a surface off the screen, and what of it was to be shown. Returns who waited for that.
+    pub(super) fn hide(&mut self, card: &Card, surface: SurfaceId) -> Vec<Ticket> {
+        let (gone, left): (VecDeque<Picture>, _) =
+            self.queue.drain(..).partition(|picture| picture.surface == surface);
+        self.queue = left;
+        if self.surface == Some(surface) {
+            self.surface = None;
+            // Drawn on in front of everybody: what was there is to be gone now.
+            if let Some(screen) = &mut self.screen {
+                for buffer in &mut screen.buffers {
+                    let _ = buffer.blank(card);
+                }
+                let front = screen.buffers[screen.front].framebuffer;
+                // A driver that copies is told that there is something to copy; others need no telling.
+                let _ = card.dirty_framebuffer(front, &[]);
+            }
+        }
+        gone.into_iter().map(|picture| picture.ticket).collect()
+    }
+
+    /// Gives the screen back as it was. Returns who waited for a picture.
+    pub(super) fn restore(&mut self, card: &Card) -> Vec<Ticket> {
+        let waiting = self.flipping.take().into_iter();
+        let waiting = waiting.chain(self.queue.drain(..).map(|picture| picture.ticket)).collect();
+        self.surface = None;
+        let Some(screen) = self.screen.take() else { return waiting };
+        let back = self.initial.filter(|shown| shown.mode.is_some()).map(|shown| {
+            card.set_crtc(shown.crtc, shown.framebuffer, shown.position, &[self.connector], shown.mode)
+        });
+        // What was there before is gone, or there was nothing.
+        if !matches!(back, Some(Ok(()))) {
+            let _ = card.set_crtc(screen.crtc, None, (0, 0), &[], None);
+        }
+        screen.buffers.into_iter().for_each(|buffer| buffer.free(card));
+        waiting
+    }
+}
+
+/// A mode by what a user calls it; none for one without a refresh rate.
+fn described(mode: &Mode) -> Option<DisplayMode> {
+    let (width, height) = mode.size();
+    let (mut clock, mut lines) = (u64::from(mode.clock()) * 1_000_000, u64::from(mode.vsync().2));
+    if mode.flags().contains(ModeFlags::INTERLACE) {
+        clock *= 2;
+    }
+    if mode.flags().contains(ModeFlags::DBLSCAN) {
+        lines *= 2;
+    }
+    lines *= u64::from(mode.vscan().max(1));
+    let pixels = u64::from(mode.hsync().2) * lines;
+    let refresh_mhz = (clock + pixels / 2).checked_div(pixels)?;
+    let refresh_mhz = u32::try_from(refresh_mhz).ok()?;
+    Some(DisplayMode { width: width.into(), height: height.into(), refresh_mhz })
+}
+
+/// Diagonal of a panel that is part of the machine, in millimetres.
+fn panel_mm(info: &connector::Info) -> Option<u32> {
+    use connector::Interface;
+    match info.interface() {
+        Interface::EmbeddedDisplayPort | Interface::LVDS | Interface::DSI | Interface::DPI => {
+            let (width, height) = info.size()?;
+            Some((width.checked_pow(2)?.checked_add(height.checked_pow(2)?)?).isqrt())
+        }
+        _ => None,
+    }
+}

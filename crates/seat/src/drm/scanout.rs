@@ -1,0 +1,78 @@
+//! Memory that a card shows: dumb buffers, two for each screen, so that what is seen is never half drawn.
+
+use std::io;
+
+use drm::{
+    buffer::{Buffer as _, DrmFourcc},
+    control::{Device as _, dumbbuffer::DumbBuffer, framebuffer},
+};
+use keyway::RegionReader;
+use keyway_gui::protocol::{SurfaceConfig, SurfaceLayout};
+
+use super::card::Card;
+use crate::screen::{PIXEL_BYTES, ShowError, convert};
+
+/// A buffer as large as a mode, XRGB8888.
+#[derive(Debug)]
+pub(super) struct Scanout {
+    buffer: DumbBuffer,
+    pub(super) framebuffer: framebuffer::Handle,
+}
+
+/// Bits of a pixel that say something, and all of its bits.
+const DEPTH: u32 = 24;
+const BITS: u32 = 32;
+
+impl Scanout {
+    /// Black memory of so many pixels.
+    pub(super) fn new(card: &Card, (width, height): (u32, u32)) -> io::Result<Self> {
+        let buffer = card.create_dumb_buffer((width, height), DrmFourcc::Xrgb8888, BITS)?;
+        match card.add_framebuffer(&buffer, DEPTH, BITS) {
+            Ok(framebuffer) => Ok(Scanout { buffer, framebuffer }),
+            Err(error) => {
+                let _ = card.destroy_dumb_buffer(buffer);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the memory back. What shows it is dark after that.
+    pub(super) fn free(self, card: &Card) {
+        // They end with the card's descriptor at the latest.
+        let _ = card.destroy_framebuffer(self.framebuffer);
+        let _ = card.destroy_dumb_buffer(self.buffer);
+    }
+
+    /// Draws a surface into the upper left corner, on black; what is larger is cut off.
+    pub(super) fn draw(
+        &mut self,
+        card: &Card,
+        pixels: &RegionReader,
+        (config, layout): (&SurfaceConfig, &SurfaceLayout),
+    ) -> Result<(), ShowError> {
+        let (screen_width, screen_height) = self.buffer.size();
+        let pitch = self.buffer.pitch() as usize;
+        let width = config.width.min(screen_width) as usize;
+        let pixel_bytes = config.format.pixel_bytes().ok_or(ShowError::Format)? as usize;
+        let mut row = vec![0; width * pixel_bytes];
+        let mut mapping = card.map_dumb_buffer(&mut self.buffer)?;
+        let rows = mapping.as_mut().chunks_mut(pitch).take(screen_height as usize);
+        for (y, out) in rows.enumerate() {
+            let (drawn, rest) = out.split_at_mut((width * PIXEL_BYTES).min(out.len()));
+            if y < config.height as usize {
+                pixels.read(y * layout.stride as usize, &mut row)?;
+                convert(config.format, &row, drawn);
+            } else {
+                drawn.fill(0);
+            }
+            rest.fill(0);
+        }
+        Ok(())
+    }
+
+    /// Makes it black.
+    pub(super) fn blank(&mut self, card: &Card) -> io::Result<()> {
+        card.map_dumb_buffer(&mut self.buffer)?.as_mut().fill(0);
+        Ok(())
+    }
+}
