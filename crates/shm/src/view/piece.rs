@@ -137,6 +137,7 @@ mod tests {
         assert_eq!((first.offset(), second.offset(), third.offset()), (0, 32, 64));
         let third = first.join(third).expect_err("not its neighbour");
         assert!(second.join(third).is_ok() && first.join(second).is_ok());
+        assert_eq!(first.len(), 96);
         for (at, byte) in first.iter().enumerate() {
             assert_eq!(usize::from(*byte), at / 32 + 1);
         }

@@ -60,6 +60,46 @@ proptest! {
     }
 }
 
+/// Where whole lines can be loaded they are, and nowhere else: what is before the first and behind the last comes in at most two
+/// pieces and one.
+#[test]
+fn lines_are_whole_where_they_can_be() {
+    let len_bytes = PAGE_BYTES + 3 * LINE_BYTES + 24;
+    let memory = heap::memory(len_bytes);
+    let bytes: Vec<u8> = (0..len_bytes).map(|at| (at * 7 % 251) as u8).collect();
+    memory.writer.copy_in(0, &bytes).unwrap();
+    let ends =
+        [len_bytes, len_bytes - 1, PAGE_BYTES + LINE_BYTES, PAGE_BYTES + 2 * LINE_BYTES + 3, PAGE_BYTES + 5];
+    for offset in PAGE_BYTES - 20..PAGE_BYTES + 20 {
+        for end in ends.into_iter().filter(|end| offset < *end) {
+            let (mut read, mut pieces) = (Vec::new(), Vec::new());
+            let told = memory.reader.read_lines(offset, end - offset, |line| {
+                read.extend_from_slice(line);
+                pieces.push(line.len());
+            });
+            assert_eq!(told, Ok(()));
+            assert!(read == bytes[offset..end], "{offset}..{end}");
+            // From the first place where a whole line can be loaded.
+            let wide = offset.max(PAGE_BYTES).next_multiple_of(8).min(end);
+            let lines = (end - wide) / LINE_BYTES;
+            assert_eq!(
+                pieces.iter().filter(|len| **len == LINE_BYTES).count(),
+                lines,
+                "{offset}..{end}: {pieces:?}"
+            );
+            assert!(pieces.len() <= lines + 3, "{offset}..{end}: {pieces:?}");
+        }
+    }
+}
+
+#[test]
+fn the_words_of_ones_own_memory_end_with_its_first_page() {
+    let memory = heap::memory(LEN_BYTES);
+    let own = Own::of(memory.writer.clone());
+    assert_eq!((own.view().len_bytes(), own.all().len_bytes()), (PAGE_BYTES, LEN_BYTES));
+    assert!(own.view().copy_in(PAGE_BYTES, b"record").is_err(), "records are written by whoever has them");
+}
+
 #[test]
 fn a_range_that_overflows_is_out_of_view() {
     let memory = heap::memory(64);
