@@ -68,7 +68,9 @@ const TRIP_BYTES: [usize; 6] = [8, 64, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 const STREAM_BYTES: [usize; 4] = [8, 64, 256, 1 << 10];
 const BULK_BYTES: [usize; 2] = [64 << 10, 1 << 20];
 const BATCHES: [usize; 2] = [1, 32];
-const LANES: [usize; 6] = [1, 10, 100, 1000, 8000, 10_000];
+const LANES: [usize; 6] = [1, 10, 100, 1000, 6000, LANES_MAX];
+/// The most lanes on one queue.
+pub(crate) const LANES_MAX: usize = 10_000;
 /// The size where a scenario is not about sizes.
 const USUAL_BYTES: usize = 64;
 

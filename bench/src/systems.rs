@@ -108,6 +108,9 @@ pub(crate) fn there() -> (Vec<&'static dyn System>, Vec<String>) {
             Some(why) => notes.push(format!("{}: {why}", system.name())),
         }
     }
+    if let Some(lanes) = keyway::lanes_left_out() {
+        notes.push(lanes);
+    }
     if !LEFT_OUT.is_empty() {
         notes.push(format!("built without {}", LEFT_OUT.join(", ")));
     }

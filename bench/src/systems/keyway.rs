@@ -22,7 +22,7 @@ use crate::{
     Result, machine,
     payload::Content,
     place::Place,
-    scenario::{Kind, Scenario, Waiting},
+    scenario::{Kind, LANES_MAX, Scenario, Waiting},
     side::{Port, Role, Side},
     systems::{Rank, System},
 };
@@ -76,9 +76,20 @@ impl System for Keyway {
     }
 }
 
-/// The descriptors that the broker's process needs for so many lanes: two for each, and room for what else it has.
-fn descriptors(lanes: usize) -> u64 {
-    2 * lanes as u64 + 2000
+/// The descriptors that the broker's process needs for so many lanes. It holds one for what each end of a lane writes, and lets one
+/// process have less than half of all: here the receiver, who has both ends of some.
+fn descriptors(count: usize) -> u64 {
+    let foreign = count.min(lanes::FOREIGN_MAX);
+    let of_receiver = foreign + 2 * (count - foreign) + 600;
+    of_receiver as u64 * 23 / 10
+}
+
+/// Why there are fewer lanes than there could be, if that is so.
+pub(crate) fn lanes_left_out() -> Option<String> {
+    let (needed, found) = (descriptors(LANES_MAX), machine::descriptors());
+    (found < needed).then(|| {
+        format!("keyway, lanes-{LANES_MAX}: the broker needs {needed} descriptors, and may have {found} (ulimit -Hn)")
+    })
 }
 
 /// The built-in limits, and room for the lanes of a scenario that is about many.

@@ -69,7 +69,7 @@ pub(super) fn talk_beside_idle(side: &Side, client: &Client, count: usize) -> Re
     let senders_max = usual.senders_max.max((4 * count).min(usize::from(QUEUE_SENDERS_MAX)) as u16);
     let mut queue = client.create_queue(QueueOptions { senders_max, ..usual })?;
     let found = exchange(side, client, &queue)?;
-    let foreign = count.min(FOREIGN_LANES_MAX);
+    let foreign = count.min(FOREIGN_MAX);
     let _own = match side.role() {
         Role::Asker => None,
         Role::Answerer => Some(open_to_oneself(client, &mut queue, count - foreign)?),
@@ -87,7 +87,7 @@ pub(super) fn talk_beside_idle(side: &Side, client: &Client, count: usize) -> Re
 }
 
 /// The most lanes that a process may have on another's queue: a quarter of what a queue takes.
-const FOREIGN_LANES_MAX: usize = 4096;
+pub(super) const FOREIGN_MAX: usize = 4096;
 
 /// Lanes to the process's own queue, of which it may have all, with as small a ring as there is: they stay idle.
 fn open_to_oneself(client: &Client, queue: &mut Queue, count: usize) -> Result<(Capability, Vec<Sender>)> {
