@@ -101,6 +101,19 @@ fn the_words_of_ones_own_memory_end_with_its_first_page() {
 }
 
 #[test]
+fn what_is_lent_in_place_ends_with_the_ring() {
+    let memory = heap::memory(PAGE_BYTES + 128);
+    let records = Records::new(&memory.writer, 128).expect("a ring");
+    let mut own = OwnRecords::new(records).expect("its writer");
+    for (position, fits) in [(0, 128), (8, 120), (120, 8), (128, 128), (256 + 64, 64)] {
+        for (len, is_one_piece) in [(fits, true), (fits + 1, false), (fits + 8, false), (fits - 1, true)] {
+            assert_eq!(own.slice(position, len).is_some(), is_one_piece, "{len} bytes from {position}");
+            assert_eq!(own.slice_mut(position, len).is_some(), is_one_piece, "{len} bytes from {position}");
+        }
+    }
+}
+
+#[test]
 fn a_range_that_overflows_is_out_of_view() {
     let memory = heap::memory(64);
     let refusal = OutOfView { offset: usize::MAX, asked_bytes: 2, len_bytes: 64 };
