@@ -77,8 +77,10 @@ fn play(host: &Dialogue, scenario: &str, limit: Duration) -> Result<Option<Strin
     if status.exit_status() == Some(0) {
         return Ok(None);
     }
-    // A process that a signal has killed could not say why.
-    let died = || format!("ended with {status:?}");
+    let died = || match status.terminating_signal() {
+        Some(signal) => format!("killed by signal {signal}"),
+        None => format!("ended with {:?}, and did not say why", status.exit_status()),
+    };
     Ok(Some(fs::read_to_string(REASON).unwrap_or_else(|_| died())))
 }
 

@@ -9,6 +9,7 @@
 mod dialogue;
 mod hardware;
 mod init;
+mod process;
 mod scenarios;
 mod stage;
 mod system;

@@ -82,20 +82,8 @@ impl Server {
 
     /// Serves until the guest is done, and ends the machine. Whatever was not heard of by then has failed.
     pub fn run(mut self) -> Tally {
-        let served = self.serve();
-        if let Err(error) = served {
-            let why = format!("{error:#}");
-            let console = tail(&fs::read_to_string(self.directory.join(CONSOLE)).unwrap_or_default());
-            if let Some(current) = &mut self.current {
-                current.logs.push((CONSOLE.into(), console));
-                self.end(Some(&why));
-            } else {
-                println!("{why}\n{}", indented(&console));
-            }
-            for name in &self.pending {
-                println!("{name:<20} failed: not run to its end");
-                self.tally.failed += 1;
-            }
+        if let Err(error) = self.serve() {
+            self.give_up(&format!("{error:#}"));
         } else {
             self.machine.await_end();
         }
@@ -116,6 +104,22 @@ impl Server {
                 return Ok(());
             }
             written?;
+        }
+    }
+
+    /// Ends the scenario that runs, and those that never will.
+    fn give_up(&mut self, why: &str) {
+        let console = tail(&fs::read_to_string(self.directory.join(CONSOLE)).unwrap_or_default());
+        if let Some(current) = &mut self.current {
+            current.logs.push((CONSOLE.into(), console));
+            self.end(Some(why));
+        } else {
+            println!("{why}");
+            println!("{}", indented(&console));
+        }
+        for name in &self.pending {
+            println!("{name:<20} failed: not run");
+            self.tally.failed += 1;
         }
     }
 
@@ -171,6 +175,7 @@ impl Server {
 
     fn plan(&mut self, scenarios: &[String]) -> Result<Answer> {
         println!("booted in {:.1} s", self.begun.elapsed().as_secs_f64());
+        self.pending.clear();
         if let Some(unknown) = self.wanted.iter().find(|wanted| !scenarios.contains(wanted)) {
             bail!("no scenario `{unknown}`; there are: {}", scenarios.join(", "));
         }
