@@ -4,7 +4,7 @@
 //! that ends.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader, Write},
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -70,8 +70,13 @@ impl Machine {
         let mut machine = Machine { qemu, qmp: BufReader::new(qmp) };
         // Once no end of QEMU's is open here, a line ends with QEMU.
         drop((qmp_inside, guest_inside));
-        machine.greet().context("QEMU did not start, see its log")?;
-        Ok((machine, guest))
+        match machine.greet() {
+            Ok(()) => Ok((machine, guest)),
+            Err(error) => {
+                let said = fs::read_to_string(directory.join(QEMU_LOG)).unwrap_or_default();
+                Err(error.context(format!("QEMU did not start: {}", said.trim())))
+            }
+        }
     }
 
     /// Saves what a screen shows as a PNG, named from the machine's directory; the file is complete after this.

@@ -16,7 +16,7 @@ use keyway_vm::{
     protocol::{Answer, Display, Line, Pixel, Told},
 };
 
-use crate::machine::{CONSOLE, Machine};
+use crate::machine::{CONSOLE, Machine, QEMU_LOG};
 
 /// How long a scenario may take; the guest ends it after that.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(30);
@@ -109,13 +109,14 @@ impl Server {
 
     /// Ends the scenario that runs, and those that never will.
     fn give_up(&mut self, why: &str) {
-        let console = tail(&fs::read_to_string(self.directory.join(CONSOLE)).unwrap_or_default());
-        if let Some(current) = &mut self.current {
-            current.logs.push((CONSOLE.into(), console));
+        if self.current.is_some() {
             self.end(Some(why));
         } else {
             println!("{why}");
-            println!("{}", indented(&console));
+        }
+        for log in [CONSOLE, QEMU_LOG] {
+            let text = fs::read_to_string(self.directory.join(log)).unwrap_or_default();
+            show(log, &text);
         }
         for name in &self.pending {
             println!("{name:<20} failed: not run");
@@ -206,7 +207,7 @@ impl Server {
         println!("{name:<20} {outcome} {:>6.2} s", begun.elapsed().as_secs_f64());
         for (log, text) in &logs {
             let path = self.directory.join(format!("{name}-{log}"));
-            if log != CONSOLE && fs::write(&path, text).is_err() {
+            if fs::write(&path, text).is_err() {
                 println!("    {} cannot be written", path.display());
             }
         }
@@ -216,8 +217,8 @@ impl Server {
         };
         self.tally.failed += 1;
         println!("{}", indented(why));
-        for (log, text) in logs.iter().filter(|(_, text)| !text.trim().is_empty()) {
-            println!("    --- {log}\n{}", indented(&tail(text)));
+        for (log, text) in &logs {
+            show(log, text);
         }
     }
 }
@@ -246,9 +247,13 @@ fn file_name(name: &str) -> Result<String> {
     Ok(format!("{name}.png"))
 }
 
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+/// Shows the end of a log, if there is something in it.
+fn show(log: &str, text: &str) {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    if !lines.is_empty() {
+        let end = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+        println!("    --- {log}\n{}", indented(&end));
+    }
 }
 
 fn indented(text: &str) -> String {
