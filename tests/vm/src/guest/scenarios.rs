@@ -1,0 +1,42 @@
+//! The scenarios, and the parts of them that other users run.
+
+mod devices;
+mod headless;
+mod raw_drm;
+mod raw_keys;
+
+use anyhow::{Context, Result};
+
+use crate::stage::Stage;
+
+/// A scenario. It runs as root, in a process of its own.
+pub type Scenario = fn(&mut Stage) -> Result<()>;
+/// A part of a scenario that [`Stage::as_user`] starts, with its arguments.
+pub type Part = fn(&[&str]) -> Result<()>;
+
+/// In the order in which they run. To add one, write it and name it here.
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("devices", devices::devices),
+    ("headless", headless::headless),
+    ("raw-drm", raw_drm::raw_drm),
+    ("raw-keys", raw_keys::raw_keys),
+];
+
+const PARTS: &[(&str, Part)] = &[("intruder", devices::intruder), ("stranger", headless::stranger)];
+
+pub fn names() -> Vec<String> {
+    SCENARIOS.iter().map(|(name, _)| (*name).into()).collect()
+}
+
+pub fn scenario(name: &str) -> Result<Scenario> {
+    find(SCENARIOS, name)
+}
+
+pub fn part(name: &str) -> Result<Part> {
+    find(PARTS, name)
+}
+
+fn find<T: Copy>(table: &[(&str, T)], name: &str) -> Result<T> {
+    let entry = table.iter().find(|(entry, _)| *entry == name);
+    entry.map(|(_, found)| *found).with_context(|| format!("nothing is named {name:?}"))
+}
