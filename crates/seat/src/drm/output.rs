@@ -262,9 +262,9 @@ impl Output {
                 for buffer in &mut screen.buffers {
                     let _ = buffer.blank(card);
                 }
-                let front = screen.buffers[screen.front].framebuffer;
+                let front = &screen.buffers[screen.front];
                 // A driver that copies is told that there is something to copy; others need no telling.
-                let _ = card.dirty_framebuffer(front, &[]);
+                let _ = card.dirty_framebuffer(front.framebuffer, &[front.all()]);
             }
         }
         gone.into_iter().map(|picture| picture.ticket).collect()

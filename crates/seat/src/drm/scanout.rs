@@ -4,7 +4,7 @@ use std::io;
 
 use drm::{
     buffer::{Buffer as _, DrmFourcc},
-    control::{Device as _, dumbbuffer::DumbBuffer, framebuffer},
+    control::{ClipRect, Device as _, dumbbuffer::DumbBuffer, framebuffer},
 };
 use keyway::RegionReader;
 use keyway_gui::protocol::{SurfaceConfig, SurfaceLayout};
@@ -68,6 +68,13 @@ impl Scanout {
             rest.fill(0);
         }
         Ok(())
+    }
+
+    /// All of it, as damage.
+    pub(super) fn all(&self) -> ClipRect {
+        let (width, height) = self.buffer.size();
+        let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
+        ClipRect::new(0, 0, side(width), side(height))
     }
 
     /// Makes it black.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compositor;
 mod dialogue;
 mod hardware;
 mod init;

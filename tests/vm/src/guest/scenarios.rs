@@ -1,7 +1,9 @@
 //! The scenarios, and the parts of them that other users run.
 
 mod devices;
+mod display;
 mod headless;
+mod input;
 mod raw_drm;
 mod raw_keys;
 
@@ -20,9 +22,13 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("headless", headless::headless),
     ("raw-drm", raw_drm::raw_drm),
     ("raw-keys", raw_keys::raw_keys),
+    ("display", display::display),
+    ("compositor-dies", display::compositor_dies),
+    ("input", input::input),
 ];
 
-const PARTS: &[(&str, Part)] = &[("intruder", devices::intruder), ("stranger", headless::stranger)];
+const PARTS: &[(&str, Part)] =
+    &[("intruder", devices::intruder), ("stranger", headless::stranger), ("doomed", display::doomed)];
 
 pub fn names() -> Vec<String> {
     SCENARIOS.iter().map(|(name, _)| (*name).into()).collect()

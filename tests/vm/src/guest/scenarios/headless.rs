@@ -21,7 +21,7 @@ const KEY_K: u16 = 37;
 
 pub fn headless(stage: &mut Stage) -> Result<()> {
     let _broker = stage.start_broker(&[])?;
-    let _bridge = stage.start_bridge(&["--screenshot", SCREEN, "--keys", "k"])?;
+    let _bridge = stage.start_bridge(&["--backend", "headless", "--screenshot", SCREEN, "--keys", "k"])?;
     stage.as_user(USER, "stranger", &[])?;
     compose()
 }
