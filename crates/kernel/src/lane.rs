@@ -31,6 +31,14 @@ pub(crate) enum Opening {
     Open,
 }
 
+/// Of which pages a lane's memory is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    Ordinary,
+    /// If there are any; it is at least as large as if it were.
+    Huge,
+}
+
 /// A capability in a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EscrowItem {
@@ -51,8 +59,7 @@ pub(crate) struct Lane {
     pub(crate) capability: Option<CapabilityId>,
     pub(crate) ring: Token,
     pub(crate) ring_bytes: u32,
-    /// Whether its memory is of huge pages, or at least as large as if it were.
-    pub(crate) huge: bool,
+    pub(crate) pages: Pages,
     pub(crate) priority: u8,
     pub(crate) ack: u32,
     pub(crate) ack_token: Token,
@@ -81,7 +88,7 @@ impl Lane {
 
     /// Bytes of its memory.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        lane_bytes(self.ring_bytes, self.huge)
+        lane_bytes(self.ring_bytes, self.pages == Pages::Huge)
     }
 
     /// What a lane costs its receiver until it has left, besides the acknowledgement memory that was paid for when it

@@ -32,7 +32,7 @@ use self::{
     card::{Card, Node},
     output::{Output, Picture},
 };
-use crate::hardware::{Bell, News};
+use crate::news::{Bell, News};
 
 /// What the cards are to do.
 #[derive(Debug)]
@@ -127,18 +127,15 @@ impl Cards {
             }
         }
         for (id, output) in there {
-            match self.outputs.get_mut(&id) {
-                Some((_, known)) => {
-                    let before = known.info();
-                    known.take_modes(output);
-                    if known.info() != before {
-                        news.push(News::ConnectorChanged(known.info()));
-                    }
+            if let Some((_, known)) = self.outputs.get_mut(&id) {
+                let before = known.info();
+                known.take_modes(output);
+                if known.info() != before {
+                    news.push(News::ConnectorChanged(known.info()));
                 }
-                None => {
-                    news.push(News::ConnectorChanged(output.info()));
-                    self.outputs.insert(id, (index, output));
-                }
+            } else {
+                news.push(News::ConnectorChanged(output.info()));
+                self.outputs.insert(id, (index, output));
             }
         }
         news

@@ -203,6 +203,7 @@ mod tests {
     use super::*;
 
     /// A device as sysfs lists it: name, number, and what it can do, word by word as Linux 6.12 wrote it for real ones.
+    #[derive(Clone, Copy)]
     struct Fixture<'f> {
         name: &'f str,
         minor: u32,

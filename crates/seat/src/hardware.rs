@@ -11,10 +11,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use keyway::{Client, Queue, QueueOptions, Sender, SenderOptions};
+use keyway::{Client, Queue, QueueOptions, SenderOptions};
 use keyway_gui::{
-    BackendFailure, Facts, Ticket,
-    protocol::{ConnectorId, ConnectorInfo, Evidence, device_type},
+    Facts,
+    protocol::{Evidence, device_type},
 };
 use keyway_sys::{device, uevent::Uevents};
 
@@ -22,6 +22,7 @@ use crate::{
     drm::{self, Cards, Job},
     evdev::Devices,
     headless::Headless,
+    news::{Bell, News},
 };
 
 /// Which hardware the bridge is to use.
@@ -34,43 +35,6 @@ pub enum Backend {
     /// Two virtual connectors with several modes, a virtual keyboard, pointer and touchscreen.
     #[default]
     Headless,
-}
-
-/// What the hardware tells.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// What the machine asked for is done, or was refused.
-    Answered(Ticket, Result<(), BackendFailure>),
-    /// A connector came, or has other modes.
-    ConnectorChanged(ConnectorInfo),
-    /// Nothing is connected there any more.
-    ConnectorRemoved(ConnectorId),
-    /// Input devices came or went.
-    InputChanged,
-    /// A descriptor is dead for whoever has it.
-    Revoked(u64),
-}
-
-/// How a thread of the hardware tells something.
-#[derive(Debug)]
-pub(crate) struct Bell {
-    news: mpsc::Sender<News>,
-    lane: Sender,
-}
-
-impl Bell {
-    /// Tells it, and wakes the bridge.
-    pub(crate) fn tell(&mut self, news: Vec<News>) {
-        if news.is_empty() {
-            return;
-        }
-        for one in news {
-            // The bridge has gone: nobody needs to know.
-            let _ = self.news.send(one);
-        }
-        // A lane that is full has been rung already.
-        let _ = self.lane.try_send(&[]);
-    }
 }
 
 /// Real screens and devices.
@@ -164,7 +128,7 @@ impl Real {
         let bell = || -> Result<Bell, keyway::Error> {
             let capability = queue.sender_capability(None)?;
             let lane = client.open_sender_with(&capability, options)?;
-            Ok(Bell { news: told.clone(), lane })
+            Ok(Bell::new(told.clone(), lane))
         };
         let (mut display_bell, mut revoker_bell) = (bell()?, bell()?);
         let (added, _) = devices.scan();

@@ -10,7 +10,7 @@
 //!              └──── what the hardware answered ◀───┘
 //! ```
 //!
-//! Floors, lowest first: `evidence`, `screen`, `input`; `headless`, `drm`, `evdev`; `hardware`; `seat`.
+//! Floors, lowest first: `evidence`, `screen`, `input`, `news`; `headless`, `drm`, `evdev`; `hardware`; `seat`.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ mod evidence;
 mod hardware;
 mod headless;
 mod input;
+mod news;
 mod screen;
 mod seat;
 

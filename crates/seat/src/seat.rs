@@ -29,9 +29,10 @@ use keyway_gui::{
 use crate::{
     drm::Job,
     evidence,
-    hardware::{Backend, Hardware, HardwareError, News},
+    hardware::{Backend, Hardware, HardwareError},
     headless::KEYBOARD,
     input::VirtualInput,
+    news::News,
 };
 
 /// How the bridge is to run.
@@ -573,12 +574,11 @@ impl Seat {
         surface: SurfaceId,
     ) -> Result<Option<()>, String> {
         let buffer = self.surfaces.get_mut(&surface).ok_or("the surface has no buffer")?;
-        let pixels = match &buffer.pixels {
-            Some(pixels) => Arc::clone(pixels),
-            None => {
-                let mapped = self.client.map_reader(&buffer.region).map_err(|error| error.to_string())?;
-                Arc::clone(buffer.pixels.insert(Arc::new(mapped)))
-            }
+        let pixels = if let Some(pixels) = &buffer.pixels {
+            Arc::clone(pixels)
+        } else {
+            let mapped = self.client.map_reader(&buffer.region).map_err(|error| error.to_string())?;
+            Arc::clone(buffer.pixels.insert(Arc::new(mapped)))
         };
         let (config, layout) = (buffer.config, buffer.layout);
         let headless = match &mut self.hardware {

@@ -14,7 +14,7 @@ use crate::{
     effect::{Descriptor, Effect, SealUse, Token},
     end::LaneSide,
     kernel::{Kernel, Outcome},
-    lane::{Lane, Opening, Waiting},
+    lane::{Lane, Opening, Pages, Waiting},
     neighbours::Pair,
     object::{AckState, Body, ProcessObject, Queue},
     operations::queues::check_ring_bytes,
@@ -69,7 +69,10 @@ impl Kernel {
         }
         self.check_request(caller.process)?;
         let (ring, bytes) = (lane.ring, lane.memory_bytes());
-        let seals = if lane.huge { SealUse::HugeRing } else { SealUse::Ring };
+        let seals = match lane.pages {
+            Pages::Ordinary => SealUse::Ring,
+            Pages::Huge => SealUse::HugeRing,
+        };
         self.lane_mut(id).opening = Opening::Sealing;
         let task = self.wait_for(Some(caller), Waiting::RingSeal(id));
         self.effects.push(Effect::SealMemory { task, tokens: vec![ring], seals, bytes });
@@ -276,7 +279,7 @@ impl Kernel {
             capability: Some(capability),
             ring,
             ring_bytes,
-            huge,
+            pages: if huge { Pages::Huge } else { Pages::Ordinary },
             priority,
             ack,
             ack_token,
@@ -317,7 +320,7 @@ impl Kernel {
             lane: id,
             ack: lane.ack,
             ring_bytes: lane.ring_bytes,
-            huge: lane.huge,
+            huge: lane.pages == Pages::Huge,
             priority: lane.priority,
             badge,
             bearer,

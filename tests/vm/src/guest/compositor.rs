@@ -1,11 +1,13 @@
 //! A small compositor over the bridge: what the scenarios show on the real screens.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use keyway::{
     Client,
-    bridge::{Bridge, ConnectorInfo, DisplayMode, GpuLimits, PixelFormat, Surface, SurfaceConfig},
+    bridge::{
+        Bridge, BridgeEvent, ConnectorInfo, DisplayMode, GpuLimits, PixelFormat, Surface, SurfaceConfig,
+    },
 };
 use keyway_vm::protocol::{Display, Pixel};
 
@@ -53,6 +55,11 @@ impl Compositor {
         let mode = *mode.with_context(|| format!("no mode of {size:?} among {:?}", connector.modes))?;
         self.bridge.set_display_mode(connector.id, mode)?;
         Ok(mode)
+    }
+
+    /// The next thing that the bridge tells, within some seconds.
+    pub fn next_event(&mut self) -> Result<BridgeEvent> {
+        self.bridge.next_event(Duration::from_secs(5)).context("the bridge tells nothing more")
     }
 
     /// A surface of this size, in four colours.

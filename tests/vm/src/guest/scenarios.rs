@@ -3,6 +3,7 @@
 mod devices;
 mod display;
 mod headless;
+mod hotplug;
 mod input;
 mod raw_drm;
 mod raw_keys;
@@ -25,6 +26,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("display", display::display),
     ("compositor-dies", display::compositor_dies),
     ("input", input::input),
+    ("hotplug", hotplug::hotplug),
 ];
 
 const PARTS: &[(&str, Part)] =

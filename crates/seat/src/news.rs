@@ -1,0 +1,50 @@
+//! What threads of the hardware tell the bridge, and how they wake it.
+
+use std::sync::mpsc;
+
+use keyway::Sender;
+use keyway_gui::{
+    BackendFailure, Ticket,
+    protocol::{ConnectorId, ConnectorInfo},
+};
+
+/// What the hardware tells.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// What the machine asked for is done, or was refused.
+    Answered(Ticket, Result<(), BackendFailure>),
+    /// A connector came, or has other modes.
+    ConnectorChanged(ConnectorInfo),
+    /// Nothing is connected there any more.
+    ConnectorRemoved(ConnectorId),
+    /// Input devices came or went.
+    InputChanged,
+    /// A descriptor is dead for whoever has it.
+    Revoked(u64),
+}
+
+/// How a thread of the hardware tells something.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    news: mpsc::Sender<News>,
+    lane: Sender,
+}
+
+impl Bell {
+    pub(crate) fn new(news: mpsc::Sender<News>, lane: Sender) -> Self {
+        Bell { news, lane }
+    }
+
+    /// Tells it, and wakes the bridge.
+    pub(crate) fn tell(&mut self, news: Vec<News>) {
+        if news.is_empty() {
+            return;
+        }
+        for one in news {
+            // The bridge has gone: nobody needs to know.
+            let _ = self.news.send(one);
+        }
+        // A lane that is full has been rung already.
+        let _ = self.lane.try_send(&[]);
+    }
+}
