@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use keyway_broker::{Terminations, notify_manager};
-use keyway_seat::Seat;
+use keyway_seat::{CompositorRule, Seat};
 
 use crate::{Socket, Stop};
 
@@ -21,6 +21,9 @@ pub(crate) struct Options {
     /// What the virtual keyboard types to whoever takes it.
     #[arg(long, value_name = "TEXT", default_value = "")]
     keys: String,
+    /// Who may be the compositor, besides root and the user of this process: `user:NAME`, `group:NAME`, `exe:/path`. Several at will.
+    #[arg(long, value_name = "WHO")]
+    compositor: Vec<CompositorRule>,
     /// Say that the machine is a mobile device, or that it is none, instead of looking at it.
     #[arg(long, value_name = "BOOL")]
     mobile: Option<bool>,
@@ -55,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Stop> {
         screenshot: options.screenshot.clone(),
         keys: options.keys.clone(),
         is_mobile: options.mobile,
+        compositors: options.compositor.clone(),
     };
     let mut seat = Seat::start(&client, seat)?;
     println!("keyway: the bridge `{}` is there", keyway::bridge::SERVICE);

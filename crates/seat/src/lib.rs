@@ -10,10 +10,11 @@
 //!              └──── what the hardware answered ◀───┘
 //! ```
 //!
-//! Floors, lowest first: `evidence`, `screen`, `input`, `news`; `headless`, `drm`, `evdev`; `hardware`; `seat`.
+//! Floors, lowest first: `door`, `evidence`, `screen`, `input`, `news`; `headless`, `drm`, `evdev`; `hardware`; `seat`.
 
 #![forbid(unsafe_code)]
 
+mod door;
 mod drm;
 mod evdev;
 mod evidence;
@@ -25,6 +26,7 @@ mod screen;
 mod seat;
 
 pub use crate::{
+    door::{BadRule, CompositorRule},
     hardware::{Backend, HardwareError},
     seat::{Options, Seat, SeatError},
 };

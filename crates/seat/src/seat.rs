@@ -26,7 +26,10 @@ use keyway_gui::{
     },
 };
 
+use keyway_sys::process;
+
 use crate::{
+    door::{CompositorRule, lets_in},
     drm::Job,
     evidence,
     hardware::{Backend, Hardware, HardwareError},
@@ -46,6 +49,8 @@ pub struct Options {
     pub keys: String,
     /// What to answer about the machine, instead of looking at it.
     pub is_mobile: Option<bool>,
+    /// Who may be the compositor, besides root and the bridge's own user.
+    pub compositors: Vec<CompositorRule>,
 }
 
 /// Why the bridge cannot begin, or go on.
@@ -148,10 +153,13 @@ impl Seat {
         let public =
             client.create_queue(QueueOptions { senders_max: PUBLIC_LANES_MAX, stock: 8, ..narrow })?;
         let door = client.create_queue(QueueOptions { senders_max: DOOR_LANES_MAX, ..narrow })?;
+        // Where others may come in, who does is looked at when it does.
+        let audience =
+            if options.compositors.is_empty() { Audience::OwnUserAndRoot } else { Audience::Everyone };
         // Without the right to grant: a lane is its opener's own.
         let names = [
             client.publish(SERVICE, public.capability(), Rights::SEND, Audience::Everyone)?,
-            client.publish(COMPOSITOR_SERVICE, door.capability(), Rights::SEND, Audience::OwnUserAndRoot)?,
+            client.publish(COMPOSITOR_SERVICE, door.capability(), Rights::SEND, audience)?,
         ];
         let depositor = client.open_depositor()?;
         Ok(Seat {
@@ -254,7 +262,7 @@ impl Seat {
             open.len() >= LANES_PER_CLIENT_MAX
         });
         let known = match peer.bearer {
-            _ if has_enough => return self.close(peer.lane, door),
+            _ if has_enough || !self.may_come_in(peer, door) => return self.close(peer.lane, door),
             BadgeBearer::Opener => self.machine.on_lane_opened(client, identity, door).map(Iterator::collect),
             // A capability that was made for another process: its opener is not who the badge says.
             BadgeBearer::Other | BadgeBearer::Unnamed => return self.close(peer.lane, door),
@@ -270,6 +278,10 @@ impl Seat {
             }
             Err(_) => self.close(peer.lane, door),
         }
+    }
+
+    fn may_come_in(&self, peer: &Peer, door: Door) -> bool {
+        door == Door::Public || lets_in(&self.options.compositors, process::own_uid(), &peer.identity)
     }
 
     fn close(&mut self, lane: LaneId, door: Door) {

@@ -214,6 +214,11 @@ pub fn raise_descriptor_limit() -> Result<u64, Error> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
+/// The user that this process acts as: `geteuid(2)`.
+pub fn own_uid() -> u32 {
+    process::geteuid().as_raw()
+}
+
 /// Descriptors that this process can have open: the soft `RLIMIT_NOFILE` of `getrlimit(2)`.
 pub fn descriptor_limit() -> u64 {
     process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)

@@ -12,6 +12,8 @@ use crate::{
 
 const DISPLAYS: [(Display, &str); 2] = [(Display::Virtio, "virtio"), (Display::Bochs, "bochs")];
 
+const USER: u32 = 1000;
+
 /// On each card: another mode, two pictures one after the other, black when their surface is gone, and the first mode at the end.
 pub fn display(stage: &mut Stage) -> Result<()> {
     let _broker = stage.start_broker(&[])?;
@@ -58,9 +60,10 @@ fn enabled(connector: &str) -> Result<String> {
 /// A compositor that is killed leaves the screens as they were, and another can begin.
 pub fn compositor_dies(stage: &mut Stage) -> Result<()> {
     let _broker = stage.start_broker(&[])?;
-    let _bridge = stage.start_bridge(&["--backend", "drm"])?;
+    // Of a user who can open none of the devices.
+    let _bridge = stage.start_bridge(&["--backend", "drm", "--compositor", &format!("user:{USER}")])?;
     for round in ["first", "second"] {
-        let mut doomed = stage.start_as_user(0, "doomed", &[])?;
+        let mut doomed = stage.start_as_user(USER, "doomed", &[])?;
         doomed.await_line("shown")?;
         let expected = pixels(OTHER_MODE, MORNING);
         stage.expect_pixels(Display::Virtio, &format!("dies-{round}-alive"), OTHER_MODE, &expected)?;
