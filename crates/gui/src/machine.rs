@@ -20,6 +20,7 @@ mod effect;
 mod gpu;
 mod holding;
 mod input;
+mod lease;
 mod pending;
 mod surface;
 
@@ -37,6 +38,7 @@ use self::{
     client::Clients,
     display::Connector,
     gpu::GpuHolding,
+    lease::Leases,
     pending::{Asker, Pending},
     surface::Surfaces,
 };
@@ -54,6 +56,7 @@ pub struct Bridge {
     surfaces: Surfaces,
     /// Input devices that the compositor reads; nobody else ever does.
     inputs: BTreeSet<DeviceId>,
+    leases: Leases,
     connectors: BTreeMap<ConnectorId, Connector>,
     devices: BTreeMap<DeviceId, DeviceInfo>,
     device_type: DeviceType,
@@ -83,6 +86,7 @@ impl Bridge {
             gpu: BTreeMap::new(),
             surfaces: Surfaces::default(),
             inputs: BTreeSet::new(),
+            leases: Leases::default(),
             connectors,
             devices,
             device_type,
@@ -132,6 +136,8 @@ impl Bridge {
             Request::ListConnectors => return self.list_connectors(client),
             Request::ListDevices => return self.list_devices(client),
             Request::Describe => return Ok(self.describe(client)),
+            Request::LeaseDisplay { connectors } => return self.lease_display(now_ns, asker, &connectors),
+            Request::EndLease { lease } => return self.end_lease(client, lease),
         };
         match document {
             GuiRequest::RequestGpu { pid, limits } => self.request_gpu(client, pid, limits),

@@ -16,6 +16,6 @@ pub use document::{
 };
 pub use encoding::{Malformed, Message, decode, encode};
 pub(crate) use listing::clipped;
-pub use listing::{ConnectorId, ConnectorInfo, DeviceId, DeviceInfo, DeviceKind, DisplayMode};
+pub use listing::{ConnectorId, ConnectorInfo, DeviceId, DeviceInfo, DeviceKind, DisplayMode, LeaseId};
 pub use message::{Answer, Description, Event, GpuUse, Request, Role};
 pub use surface::{PixelFormat, SurfaceConfig, SurfaceId, SurfaceLayout};

@@ -20,6 +20,7 @@
 //! ```
 
 mod input;
+mod lease;
 mod surface;
 
 use std::time::Duration;
@@ -27,14 +28,15 @@ use std::time::Duration;
 use keyway_abi::{Denial, Rights};
 use keyway_gui::protocol;
 pub use keyway_gui::protocol::{
-    Answer, Capability, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId, DeviceInfo,
-    DeviceKind, DisplayMode, Event, GpuCapability, GpuLimits, GuiRequest, GuiResponse, Pid, PixelFormat,
-    Request, Role, SurfaceConfig, SurfaceId, SurfaceLayout,
+    Answer, Capability, Chassis, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId, DeviceInfo,
+    DeviceKind, DeviceType, DisplayMode, Event, GpuCapability, GpuLimits, GuiRequest, GuiResponse, LeaseId,
+    Pid, PixelFormat, Presence, Reason, Request, Role, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 use thiserror::Error;
 
 pub use self::{
     input::{InputDevice, InputEvent},
+    lease::DisplayLease,
     surface::{SharedSurface, Surface},
 };
 use crate::{
@@ -277,6 +279,28 @@ impl Bridge {
     /// the surface.
     pub fn present_surface(&mut self, connector: ConnectorId, surface: SurfaceId) -> Result<(), BridgeError> {
         let answer = self.request(&Request::PresentSurface { connector, surface })?;
+        expect_done(&granted(answer)?)
+    }
+
+    /// Leases connectors of one card, as the compositor: it drives them itself by what is returned, as DRM's leases go, until it ends the
+    /// lease or is the compositor no longer.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`], [`DenialReason::InvalidConfig`] for none or one named twice,
+    /// [`DenialReason::AlreadyHeld`] for one that is leased; [`BridgeError::Failed`] for virtual ones and those of several cards.
+    pub fn lease_display(&mut self, connectors: &[ConnectorId]) -> Result<DisplayLease, BridgeError> {
+        let request = Request::LeaseDisplay { connectors: connectors.to_vec() };
+        let (answer, message) = self.ask(&request, &[])?;
+        let Answer::DisplayLeased { lease } = granted(answer)? else { return Err(BridgeError::Unexpected) };
+        Ok(DisplayLease::new(lease, take_capability(message)?.claim()?))
+    }
+
+    /// Ends a lease of this process: its descriptor is dead, and its connectors are as they were before the compositor.
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`] for one that has ended.
+    pub fn end_lease(&mut self, lease: LeaseId) -> Result<(), BridgeError> {
+        let answer = self.request(&Request::EndLease { lease })?;
         expect_done(&granted(answer)?)
     }
 

@@ -12,16 +12,16 @@ mod scanout;
 use std::{
     collections::BTreeMap,
     io::{self, Read},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::{Arc, mpsc},
 };
 
-use drm::control::{Device as _, Event, connector, crtc};
+use drm::control::{self, Device as _, Event, RawResourceHandle, connector, crtc};
 use keyway::RegionReader;
 use keyway_gui::{
     BackendFailure, Ticket,
-    protocol::{ConnectorId, ConnectorInfo, DisplayMode, SurfaceConfig, SurfaceId, SurfaceLayout},
+    protocol::{ConnectorId, ConnectorInfo, DisplayMode, LeaseId, SurfaceConfig, SurfaceId, SurfaceLayout},
 };
 use keyway_sys::{
     epoll::{Epoll, Interest, Ready},
@@ -50,6 +50,10 @@ pub(crate) enum Job {
     },
     /// Take a surface off all screens.
     Hide(SurfaceId),
+    /// Make a descriptor by which connectors of one card can be driven.
+    Lease { ticket: Ticket, lease: LeaseId, connectors: Vec<ConnectorId> },
+    /// End it, whoever has it, and give its connectors back as they were.
+    EndLease(LeaseId),
     /// Give all screens back as they were.
     Restore,
     /// Give all back and end.
@@ -61,6 +65,15 @@ pub(crate) enum Job {
 pub(crate) struct Cards {
     cards: Vec<Card>,
     outputs: BTreeMap<ConnectorId, (usize, Output)>,
+    leases: BTreeMap<LeaseId, Leased>,
+}
+
+/// What was leased.
+#[derive(Debug)]
+struct Leased {
+    card: usize,
+    lessee: control::LeaseId,
+    connectors: Vec<ConnectorId>,
 }
 
 impl Cards {
@@ -73,7 +86,7 @@ impl Cards {
                 Err(why) => refused.push(why),
             }
         }
-        let mut found = Cards { cards, outputs: BTreeMap::new() };
+        let mut found = Cards { cards, outputs: BTreeMap::new(), leases: BTreeMap::new() };
         found.probe(None);
         (found, refused)
     }
@@ -159,6 +172,14 @@ impl Cards {
                 let hidden = self.outputs.values_mut();
                 hidden.flat_map(|(card, output)| gone(output.hide(&self.cards[*card], surface))).collect()
             }
+            Job::Lease { ticket, lease, connectors } => {
+                vec![News::Leased(
+                    ticket,
+                    lease,
+                    self.lease(lease, connectors).map_err(|error| error.to_string()),
+                )]
+            }
+            Job::EndLease(lease) => self.end_lease(lease),
             Job::Restore | Job::Stop => {
                 let restored = self.outputs.values_mut();
                 restored.flat_map(|(card, output)| gone(output.restore(&self.cards[*card]))).collect()
@@ -166,11 +187,58 @@ impl Cards {
         }
     }
 
+    /// Leases connectors, each with a CRTC and its planes: `drm-kms(7)`, `DRM_IOCTL_MODE_CREATE_LEASE`.
+    fn lease(&mut self, lease: LeaseId, connectors: Vec<ConnectorId>) -> io::Result<OwnedFd> {
+        let gone = || io::Error::other("the connector is gone");
+        let first = connectors.first().and_then(|connector| self.outputs.get(connector)).ok_or_else(gone)?;
+        let of = first.0;
+        let mut taken = self.crtcs_of_others(of, &connectors);
+        let (mut objects, mut lent) = (Vec::new(), Vec::new());
+        for connector in &connectors {
+            let (card, output) = self.outputs.get(connector).ok_or_else(gone)?;
+            if *card != of {
+                return Err(io::Error::other("a lease is of the connectors of one card"));
+            }
+            let crtc = output.choose_crtc(&self.cards[of], &taken)?;
+            taken.push(crtc);
+            lent.push((*connector, crtc));
+            objects.extend([RawResourceHandle::from(output.connector()), crtc.into()]);
+            objects.extend(self.cards[of].planes(crtc)?.into_iter().map(RawResourceHandle::from));
+        }
+        let (lessee, fd) = self.cards[of].create_lease(&objects, LEASE_FLAGS)?;
+        for (connector, crtc) in lent {
+            if let Some((_, output)) = self.outputs.get_mut(&connector) {
+                output.lend(crtc);
+            }
+        }
+        self.leases.insert(lease, Leased { card: of, lessee, connectors });
+        Ok(fd)
+    }
+
+    fn end_lease(&mut self, lease: LeaseId) -> Vec<News> {
+        let Some(Leased { card, lessee, connectors }) = self.leases.remove(&lease) else { return Vec::new() };
+        let card = &self.cards[card];
+        // Its holder may have closed it, which ends it too.
+        let _ = card.revoke_lease(lessee);
+        let mut news = Vec::new();
+        for connector in connectors {
+            if let Some((_, output)) = self.outputs.get_mut(&connector) {
+                news.extend(gone(output.restore(card)));
+            }
+        }
+        news
+    }
+
+    fn crtcs_of_others(&self, card: usize, connectors: &[ConnectorId]) -> Vec<crtc::Handle> {
+        let others =
+            self.outputs.values().filter(|(of, output)| *of == card && !connectors.contains(&output.id));
+        others.filter_map(|(_, output)| output.crtc()).collect()
+    }
+
     fn set_mode(&mut self, connector: ConnectorId, mode: DisplayMode) -> io::Result<()> {
         let of = self.outputs.get(&connector).map(|(card, _)| *card);
         let of = of.ok_or_else(|| io::Error::other("the connector is gone"))?;
-        let others = self.outputs.values().filter(|(card, output)| *card == of && output.id != connector);
-        let taken: Vec<crtc::Handle> = others.filter_map(|(_, output)| output.crtc()).collect();
+        let taken = self.crtcs_of_others(of, &[connector]);
         match self.outputs.get_mut(&connector) {
             Some((_, output)) => output.set_mode(&self.cards[of], mode, &taken),
             None => Ok(()),
@@ -219,6 +287,9 @@ impl Cards {
         news
     }
 }
+
+/// Of the lease's descriptor: `O_CLOEXEC | O_NONBLOCK`.
+const LEASE_FLAGS: u32 = 0o2_004_000;
 
 /// A connector's number: the card's and its own, which are small.
 fn number(card: usize, handle: connector::Handle) -> ConnectorId {

@@ -78,8 +78,8 @@ impl Devices {
             .map_err(|error| format!("{} (`{}`): {error}", device.path.display(), device.info.name))
     }
 
-    /// What the devices and the panel say of the machine, besides what it says itself.
-    pub(crate) fn evidence(&self, panel_diagonal_mm: Option<u32>, says: Evidence) -> Evidence {
+    /// What the devices say of the machine, besides what it says itself.
+    pub(crate) fn evidence(&self, says: Evidence) -> Evidence {
         let has = |kind: DeviceKind| {
             let found = self.there.values().any(|device| device.info.kind == kind && !device.is_virtual);
             if found { Presence::Present } else { Presence::Absent }
@@ -90,7 +90,6 @@ impl Devices {
             touchscreen: if touches { Presence::Present } else { Presence::Absent },
             keyboard: has(DeviceKind::Keyboard),
             pointer: has(DeviceKind::Pointer),
-            panel_diagonal_mm,
             ..says
         }
     }
@@ -310,11 +309,12 @@ mod tests {
         write(root.path(), &Fixture { minor: 65, ..TOUCHSCREEN }, true);
         let mut devices = Devices::new(root.path());
         devices.scan();
-        let says = devices.evidence(Some(150), Evidence::default());
+        let machine = Evidence { panel_diagonal_mm: Some(150), ..Evidence::default() };
+        let says = devices.evidence(machine);
         assert_eq!((says.keyboard, says.touchscreen), (Presence::Absent, Presence::Present));
         assert_eq!(says.panel_diagonal_mm, Some(150));
         write(root.path(), &Fixture { minor: 66, ..MOUSE }, false);
         devices.scan();
-        assert_eq!(devices.evidence(None, Evidence::default()).pointer, Presence::Present);
+        assert_eq!(devices.evidence(Evidence::default()).pointer, Presence::Present);
     }
 }

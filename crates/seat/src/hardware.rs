@@ -14,7 +14,7 @@ use std::{
 use keyway::{Client, Queue, QueueOptions, SenderOptions};
 use keyway_gui::{
     Facts,
-    protocol::{Evidence, device_type},
+    protocol::{DeviceType, Evidence, device_type},
 };
 use keyway_sys::{device, uevent::Uevents};
 
@@ -44,6 +44,8 @@ pub(crate) struct Real {
     pub(crate) queue: Queue,
     pub(crate) news: mpsc::Receiver<News>,
     pub(crate) devices: Devices,
+    /// What the machine says of itself, its built-in panel included.
+    evidence: Evidence,
     jobs: mpsc::Sender<Job>,
     wake: io::PipeWriter,
     revocations: mpsc::Sender<(u64, OwnedFd)>,
@@ -115,6 +117,7 @@ impl Real {
         mut devices: Devices,
         evidence: Evidence,
     ) -> Result<(Self, Facts), HardwareError> {
+        let evidence = Evidence { panel_diagonal_mm: cards.panel_mm(), ..evidence };
         // Before the devices are looked at, so that none comes in between.
         let uevents = Uevents::open()?;
         let queue = client.create_queue(QueueOptions {
@@ -134,7 +137,7 @@ impl Real {
         let (added, _) = devices.scan();
         let facts = Facts {
             connectors: cards.connectors(),
-            device_type: device_type(&devices.evidence(cards.panel_mm(), evidence)),
+            device_type: device_type(&devices.evidence(evidence)),
             devices: added,
         };
         let (jobs, waiting) = mpsc::channel();
@@ -153,8 +156,14 @@ impl Real {
             }
         })?;
         let display = Some(display);
-        let real = Real { queue, news, devices, jobs, wake, revocations, last_revocation: 0, display };
+        let last_revocation = 0;
+        let real = Real { queue, news, devices, evidence, jobs, wake, revocations, last_revocation, display };
         Ok((real, facts))
+    }
+
+    /// What kind of machine this is with the devices that are there now.
+    pub(crate) fn device_type(&self) -> DeviceType {
+        device_type(&self.devices.evidence(self.evidence))
     }
 
     /// Gives the screens something to do.

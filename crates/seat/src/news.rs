@@ -1,11 +1,11 @@
 //! What threads of the hardware tell the bridge, and how they wake it.
 
-use std::sync::mpsc;
+use std::{os::fd::OwnedFd, sync::mpsc};
 
 use keyway::Sender;
 use keyway_gui::{
     BackendFailure, Ticket,
-    protocol::{ConnectorId, ConnectorInfo},
+    protocol::{ConnectorId, ConnectorInfo, LeaseId},
 };
 
 /// What the hardware tells.
@@ -13,6 +13,8 @@ use keyway_gui::{
 pub(crate) enum News {
     /// What the machine asked for is done, or was refused.
     Answered(Ticket, Result<(), BackendFailure>),
+    /// A lease is made, or was refused.
+    Leased(Ticket, LeaseId, Result<OwnedFd, String>),
     /// A connector came, or has other modes.
     ConnectorChanged(ConnectorInfo),
     /// Nothing is connected there any more.

@@ -21,8 +21,8 @@ use keyway::{
 use keyway_gui::{
     Access, BackendFailure, Bridge, ClientId, Door, Effect, Identity, RequestNumber, Ticket,
     protocol::{
-        self, Answer, Capability as Granted, ConnectorId, DenialReason, DeviceId, Event, GuiResponse, Pid,
-        Request, SurfaceConfig, SurfaceId, SurfaceLayout,
+        self, Answer, Capability as Granted, ConnectorId, DenialReason, DeviceId, Event, GuiResponse,
+        LeaseId, Pid, Request, SurfaceConfig, SurfaceId, SurfaceLayout,
     },
 };
 
@@ -88,6 +88,8 @@ pub struct Seat {
     watches: BTreeMap<ClientId, (Watch, Capability)>,
     surfaces: BTreeMap<SurfaceId, Buffer>,
     inputs: BTreeMap<(ClientId, DeviceId), Input>,
+    /// The descriptors of leases, for their holder to claim.
+    leases: BTreeMap<LeaseId, Capability>,
     calls: BTreeMap<RequestNumber, ReplyTo>,
     /// Events for clients that have opened a lane and not yet said where to send them.
     early: BTreeMap<ClientId, Vec<Event>>,
@@ -176,6 +178,7 @@ impl Seat {
             watches: BTreeMap::new(),
             surfaces: BTreeMap::new(),
             inputs: BTreeMap::new(),
+            leases: BTreeMap::new(),
             calls: BTreeMap::new(),
             early: BTreeMap::new(),
             last_request: 0,
@@ -454,15 +457,34 @@ impl Seat {
                 self.machine.on_connector_changed(info).map(Iterator::collect).unwrap_or_default()
             }
             News::ConnectorRemoved(connector) => self.machine.on_connector_removed(connector).collect(),
+            News::Leased(ticket, lease, made) => {
+                let outcome = self.take_lease(lease, made).map_err(|message| BackendFailure { message });
+                self.machine.on_backend(ticket, outcome).collect()
+            }
             News::InputChanged => return self.on_input_changed(),
             News::Revoked(number) => return self.on_revoked(number),
         };
         self.carry_out(effects);
     }
 
+    /// Has the broker keep a lease's descriptor for whoever asked for it.
+    fn take_lease(&mut self, lease: LeaseId, made: Result<OwnedFd, String>) -> Result<(), String> {
+        let label = format!("lease-{}", lease.0);
+        let kept = made.and_then(|fd| self.depositor.deposit(&label, fd).map_err(|error| error.to_string()));
+        if kept.is_err()
+            && let Hardware::Real(real) = &mut self.hardware
+        {
+            // Nobody will have it.
+            real.do_job(Job::EndLease(lease));
+        }
+        self.leases.insert(lease, kept?);
+        Ok(())
+    }
+
     fn on_input_changed(&mut self) {
         let Hardware::Real(real) = &mut self.hardware else { return };
         let (came, gone) = real.devices.scan();
+        let device_type = real.device_type();
         for device in gone {
             let effects = self.machine.on_device_removed(device).collect();
             self.carry_out(effects);
@@ -471,6 +493,8 @@ impl Seat {
             let effects = self.machine.on_device_added(device).map(Iterator::collect).unwrap_or_default();
             self.carry_out(effects);
         }
+        let effects = self.machine.on_device_type(device_type).collect();
+        self.carry_out(effects);
     }
 
     /// Tells what waited for a device to be taken back.
@@ -525,6 +549,26 @@ impl Seat {
             Effect::Present { ticket, connector, surface } => {
                 let shown = self.present(ticket, connector, surface);
                 shown.map_err(|message| BackendFailure { message }).transpose().map(|shown| (ticket, shown))
+            }
+            Effect::LeaseDisplay { ticket, lease, ref connectors } => match &mut self.hardware {
+                Hardware::Headless(_) => {
+                    let message = "there is no hardware behind virtual screens that could be leased".into();
+                    Some((ticket, Err(BackendFailure { message })))
+                }
+                Hardware::Real(real) => {
+                    real.do_job(Job::Lease { ticket, lease, connectors: connectors.clone() });
+                    None
+                }
+            },
+            Effect::EndLease { lease } => {
+                if let Some(descriptor) = self.leases.remove(&lease) {
+                    // Nobody else claims it from now on.
+                    let _ = descriptor.revoke();
+                }
+                if let Hardware::Real(real) = &mut self.hardware {
+                    real.do_job(Job::EndLease(lease));
+                }
+                None
             }
             Effect::Answer { .. }
             | Effect::Notify { .. }
@@ -623,6 +667,13 @@ impl Seat {
         {
             self.reply(reply_to, answer, &[Carried::Copy(&input.device, Rights::CLAIM)]);
             self.inputs.insert((client, *device), input);
+            return;
+        }
+        if let Answer::DisplayLeased { lease } = answer
+            && let Some(descriptor) = self.leases.remove(lease)
+        {
+            self.reply(reply_to, answer, &[Carried::Copy(&descriptor, Rights::CLAIM)]);
+            self.leases.insert(*lease, descriptor);
             return;
         }
         let buffer =

@@ -10,6 +10,7 @@
 //! 7. A surface that is being made has one open ticket that is not orphaned, and such a ticket has its surface.
 //! 8. Granted input devices exist.
 //! 9. Open tickets are bounded, in all and by client; who waits has a lane; a device has one grant under way by client.
+//! 10. A connector is in one lease; a lease that is being made has an open ticket, and no other has.
 
 use alloc::vec::Vec;
 
@@ -22,6 +23,7 @@ use crate::limits::{
     APPLICATIONS_MAX, CLIENTS_MAX, CLIENTS_PER_UID_MAX, CONNECTORS_MAX, DEVICES_MAX, MAX_PROCESS_GPU_MEMORY,
     MAX_TOTAL_GPU_MEMORY, PENDING_MAX, PENDING_PER_CLIENT_MAX, SURFACES_MAX, SURFACES_PER_PROCESS_MAX,
 };
+use crate::protocol::ConnectorId;
 
 impl Bridge {
     /// Asserts every invariant. For tests and simulators, after each step.
@@ -36,6 +38,21 @@ impl Bridge {
         self.audit_surfaces();
         self.audit_pending();
         self.audit_hardware();
+        self.audit_leases();
+    }
+
+    fn audit_leases(&self) {
+        let mut leased: Vec<ConnectorId> = Vec::new();
+        for (id, lease) in self.leases.iter() {
+            assert!(id.0 <= self.leases.made_count(), "10: numbers are given once");
+            leased.extend(&lease.connectors);
+            let open = self.pending.iter().filter(|(_, waiting)| waiting.work == Work::Lease { lease: id });
+            assert_eq!(open.count(), usize::from(!lease.is_live), "10: one ticket while it is made");
+        }
+        let count = leased.len();
+        leased.sort();
+        leased.dedup();
+        assert_eq!(leased.len(), count, "10: a connector is in one lease");
     }
 
     fn audit_clients(&self) {
@@ -71,7 +88,8 @@ impl Bridge {
         let is_empty = self.applications.count() == 0
             && self.gpu.is_empty()
             && self.surfaces.count() == 0
-            && self.inputs.is_empty();
+            && self.inputs.is_empty()
+            && self.leases.iter().all(|(_, lease)| !lease.is_live);
         assert!(is_empty, "4: without a compositor nobody holds anything");
         for connector in self.connectors.values() {
             assert_eq!(connector.info.current, connector.initial, "4: the display is given back");

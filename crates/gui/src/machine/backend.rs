@@ -38,6 +38,7 @@ impl Bridge {
                 }
                 Work::MakeSurface { surface, .. } => self.on_surface_made(asker, wait, surface, result),
                 Work::GrantInput { device } => self.on_input_opened(asker, wait, device, result),
+                Work::Lease { lease } => self.on_leased(asker, wait, lease, result),
             }
         }
         self.effects()

@@ -44,6 +44,7 @@ impl Bridge {
 
         self.orphan_pending(compositor, gone);
         self.end_inputs(compositor);
+        self.end_leases();
         self.restore_display();
         for application in self.applications.clients() {
             self.end_application(application, gone);

@@ -160,6 +160,9 @@ impl Bridge {
         if !known.info.modes.contains(&mode) {
             return Err(DenialReason::InvalidConfig);
         }
+        if self.leases.has(connector) {
+            return Err(DenialReason::AlreadyHeld);
+        }
         self.pending.check_room(asker.client)?;
 
         let ticket = self.pending.insert(now_ns, asker, Work::SetMode { connector, mode });
@@ -177,6 +180,9 @@ impl Bridge {
         self.check_compositor(asker.client)?;
         if !self.connectors.contains_key(&connector) || self.surfaces.live(surface).is_none() {
             return Err(DenialReason::DeviceNotFound);
+        }
+        if self.leases.has(connector) {
+            return Err(DenialReason::AlreadyHeld);
         }
         self.pending.check_room(asker.client)?;
 

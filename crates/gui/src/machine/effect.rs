@@ -3,11 +3,11 @@
 //! Effects are carried out in the order in which they come. A message after a [`Effect::RevokeInput`] or
 //! [`Effect::FreeSurface`] tells that it is done, so it is sent once that is so.
 
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, vec::Vec};
 
 use super::{ClientId, RequestNumber, Ticket};
 use crate::protocol::{
-    Answer, ConnectorId, DeviceId, DisplayMode, Event, SurfaceConfig, SurfaceId, SurfaceLayout,
+    Answer, ConnectorId, DeviceId, DisplayMode, Event, LeaseId, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// One thing to carry out. Those with a ticket are answered by [`Bridge::on_backend`](super::Bridge::on_backend).
@@ -89,6 +89,20 @@ pub enum Effect {
         connector: ConnectorId,
         /// What.
         surface: SurfaceId,
+    },
+    /// Make a descriptor by which connectors can be driven.
+    LeaseDisplay {
+        /// For the answer.
+        ticket: Ticket,
+        /// Its number.
+        lease: LeaseId,
+        /// Which connectors.
+        connectors: Vec<ConnectorId>,
+    },
+    /// End a lease, whoever holds it, and give its connectors back as they were. It may be gone already.
+    EndLease {
+        /// Which lease.
+        lease: LeaseId,
     },
     /// Give the display back as it was before there was a compositor: modes and contents of all connectors.
     RestoreDisplay,

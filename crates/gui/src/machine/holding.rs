@@ -22,6 +22,8 @@ pub struct Totals {
     pub charged_bytes: u64,
     /// Input devices granted.
     pub inputs_count: usize,
+    /// Leases, those being made included.
+    pub leases_count: usize,
     /// Open tickets.
     pub pending_count: usize,
 }
@@ -37,6 +39,7 @@ impl Bridge {
             surfaces_count: self.surfaces.count(),
             charged_bytes: self.gpu.values().map(|gpu| gpu.charged_bytes).sum(),
             inputs_count: self.inputs.len(),
+            leases_count: self.leases.count(),
             pending_count: self.pending.count(),
         }
     }

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use self::oracle::{Oracle, Said};
 use super::*;
 use crate::protocol::{
-    Capability, ConnectorInfo, DeviceKind, DisplayMode, GpuLimits, Pid, PixelFormat, SurfaceConfig, SurfaceId,
+    Capability, ConnectorInfo, DeviceKind, DisplayMode, GpuLimits, LeaseId, Pid, PixelFormat, SurfaceConfig,
+    SurfaceId,
 };
 
 mod oracle;
@@ -91,6 +92,9 @@ fn requests() -> impl Strategy<Value = Request> {
             connector: ConnectorId(connector),
             surface: SurfaceId(surface),
         }),
+        2 => prop::sample::select(vec![vec![10], vec![10], vec![], vec![10, 10], vec![11], vec![10, 11]])
+            .prop_map(|list| Request::LeaseDisplay { connectors: list.into_iter().map(ConnectorId).collect() }),
+        1 => (1_u64..6).prop_map(|lease| Request::EndLease { lease: LeaseId(lease) }),
     ]
 }
 
@@ -133,6 +137,7 @@ struct Hardware {
     tickets: Vec<(Ticket, Effect)>,
     buffers: BTreeSet<SurfaceId>,
     inputs: BTreeSet<(ClientId, DeviceId)>,
+    leases: BTreeSet<LeaseId>,
 }
 
 impl Hardware {
@@ -141,7 +146,9 @@ impl Hardware {
             Effect::SetMode { ticket, .. }
             | Effect::AllocateSurface { ticket, .. }
             | Effect::GrantInput { ticket, .. }
-            | Effect::Present { ticket, .. } => self.tickets.push((ticket, effect)),
+            | Effect::Present { ticket, .. }
+            | Effect::LeaseDisplay { ticket, .. } => self.tickets.push((ticket, effect)),
+            Effect::EndLease { lease } => assert!(self.leases.remove(&lease), "ended what was not there"),
             Effect::FreeSurface { surface } => {
                 assert!(self.buffers.remove(&surface), "freed what was not there");
             }
@@ -164,6 +171,7 @@ impl Hardware {
             Effect::GrantInput { client, device, .. } if is_ok => {
                 assert!(self.inputs.insert((client, device)));
             }
+            Effect::LeaseDisplay { lease, .. } if is_ok => assert!(self.leases.insert(lease)),
             _ => {}
         }
         ticket
@@ -232,8 +240,8 @@ fn state_of(bridge: &Bridge) -> String {
     let compositor = bridge.compositor().map(|client| client.0);
     let totals = bridge.totals();
     format!(
-        "{compositor:?} {applications:?} {gpu:?} {surfaces:?} {inputs:?} {} {}",
-        totals.pending_count, totals.reserved_mb
+        "{compositor:?} {applications:?} {gpu:?} {surfaces:?} {inputs:?} {} {} {}",
+        totals.pending_count, totals.reserved_mb, totals.leases_count
     )
 }
 
@@ -250,6 +258,8 @@ fn check_hardware(bridge: &Bridge, hardware: &Hardware) -> Result<(), TestCaseEr
     let held = bridge.compositor().into_iter();
     let held = held.flat_map(|client| bridge.inputs.iter().map(move |&device| (client, device)));
     prop_assert_eq!(held.collect::<BTreeSet<_>>(), hardware.inputs.clone());
+    let leases = bridge.leases.iter().filter(|(_, lease)| lease.is_live).map(|(id, _)| id);
+    prop_assert_eq!(leases.collect::<BTreeSet<_>>(), hardware.leases.clone());
     Ok(())
 }
 

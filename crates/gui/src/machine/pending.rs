@@ -8,7 +8,7 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use super::ClientId;
 use crate::{
     limits::{PENDING_MAX, PENDING_PER_CLIENT_MAX, PENDING_TIMEOUT_NS},
-    protocol::{ConnectorId, DenialReason, DeviceId, DisplayMode, SurfaceId},
+    protocol::{ConnectorId, DenialReason, DeviceId, DisplayMode, LeaseId, SurfaceId},
 };
 
 /// The number of something that the hardware was asked. Never used again.
@@ -33,6 +33,7 @@ pub(super) enum Work {
     Present { connector: ConnectorId, surface: SurfaceId },
     MakeSurface { surface: SurfaceId, bytes: u64 },
     GrantInput { device: DeviceId },
+    Lease { lease: LeaseId },
 }
 
 impl Work {
@@ -40,7 +41,7 @@ impl Work {
     pub(super) fn connector(&self) -> Option<ConnectorId> {
         match self {
             Work::SetMode { connector, .. } | Work::Present { connector, .. } => Some(*connector),
-            Work::MakeSurface { .. } | Work::GrantInput { .. } => None,
+            Work::MakeSurface { .. } | Work::GrantInput { .. } | Work::Lease { .. } => None,
         }
     }
 }

@@ -14,8 +14,8 @@ use super::*;
 use crate::{
     limits,
     protocol::{
-        Capability, ConnectorInfo, DeviceKind, DisplayMode, Event, GpuLimits, OtherDenial, Pid, PixelFormat,
-        Role, SurfaceConfig, SurfaceId,
+        Capability, ConnectorInfo, DeviceKind, DisplayMode, Event, GpuLimits, LeaseId, OtherDenial, Pid,
+        PixelFormat, Role, SurfaceConfig, SurfaceId,
     },
 };
 
@@ -234,7 +234,8 @@ fn ticket_of(effect: &Effect) -> Option<Ticket> {
         Effect::SetMode { ticket, .. }
         | Effect::AllocateSurface { ticket, .. }
         | Effect::GrantInput { ticket, .. }
-        | Effect::Present { ticket, .. } => Some(*ticket),
+        | Effect::Present { ticket, .. }
+        | Effect::LeaseDisplay { ticket, .. } => Some(*ticket),
         _ => None,
     }
 }

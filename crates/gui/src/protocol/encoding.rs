@@ -101,7 +101,10 @@ pub trait Message: Serialize + DeserializeOwned + sealed::Sealed {
 
 impl Message for Request {
     fn check_bounds(&self) -> Result<(), Malformed> {
-        Ok(())
+        match self {
+            Request::LeaseDisplay { connectors } => check_list(connectors, CONNECTORS_MAX),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -109,7 +112,7 @@ impl Message for Answer {
     fn check_bounds(&self) -> Result<(), Malformed> {
         match self {
             Answer::Document(GuiResponse::Error { message }) => check_text(message, TEXT_BYTES_MAX),
-            Answer::Document(_) | Answer::SurfaceCreated { .. } => Ok(()),
+            Answer::Document(_) | Answer::SurfaceCreated { .. } | Answer::DisplayLeased { .. } => Ok(()),
             Answer::Connectors(connectors) => {
                 check_list(connectors, CONNECTORS_MAX)?;
                 connectors.iter().try_for_each(check_connector)

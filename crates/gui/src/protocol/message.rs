@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Capability, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType, DisplayMode,
-    GpuCapability, GuiRequest, GuiResponse, Pid, SurfaceConfig, SurfaceId, SurfaceLayout,
+    GpuCapability, GuiRequest, GuiResponse, LeaseId, Pid, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// From a client to the bridge.
@@ -42,6 +42,17 @@ pub enum Request {
     ListDevices,
     /// What the caller is and holds; for anyone.
     Describe,
+    /// A descriptor by which the caller drives connectors itself, all of one card: a DRM lease; for the compositor. It ends with
+    /// `EndLease`, with its holder's being the compositor, and with the bridge.
+    LeaseDisplay {
+        /// Which; at least one and at most `CONNECTORS_MAX`.
+        connectors: Vec<ConnectorId>,
+    },
+    /// The end of a lease; for the compositor. Its connectors are as they were at first.
+    EndLease {
+        /// Which lease.
+        lease: LeaseId,
+    },
 }
 
 /// From the bridge to a client that asked.
@@ -64,6 +75,11 @@ pub enum Answer {
     Devices(Vec<DeviceInfo>),
     /// What the caller is and holds.
     Description(Description),
+    /// The connectors are leased; the descriptor is attached.
+    DisplayLeased {
+        /// The lease's number.
+        lease: LeaseId,
+    },
 }
 
 impl From<GuiResponse> for Answer {

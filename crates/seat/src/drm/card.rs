@@ -68,6 +68,22 @@ impl Card {
         Ok(None)
     }
 
+    /// The planes that a holder of the CRTC needs: what it shows its picture on, and its pointer.
+    pub(super) fn planes(&self, crtc: crtc::Handle) -> io::Result<Vec<plane::Handle>> {
+        let resources = self.resource_handles()?;
+        let mut planes = Vec::new();
+        for handle in self.plane_handles()? {
+            let reached = resources.filter_crtcs(self.get_plane(handle)?.possible_crtcs());
+            let kind = self.value(handle, "type")?;
+            let is_its_own = reached == [crtc]
+                || kind == Some(PlaneType::Primary as u64) && self.primary_plane(crtc)? == Some(handle);
+            if is_its_own {
+                planes.push(handle);
+            }
+        }
+        Ok(planes)
+    }
+
     /// A property of an object, by its name.
     pub(super) fn property<T: ResourceHandle>(&self, object: T, name: &str) -> io::Result<property::Handle> {
         let found = self.find(object, name)?.map(|(handle, _)| handle);

@@ -40,6 +40,8 @@ pub(super) struct Output {
     /// What is to be shown after that. LIMIT: each is a request that waits, of which the bridge bounds the number.
     queue: VecDeque<Picture>,
     surface: Option<SurfaceId>,
+    /// The CRTC that somebody else drives it with.
+    lent: Option<crtc::Handle>,
     /// Diagonal of a built-in panel, in millimetres.
     pub(super) panel_mm: Option<u32>,
 }
@@ -99,6 +101,7 @@ impl Output {
             flipping: None,
             queue: VecDeque::new(),
             surface: None,
+            lent: None,
             panel_mm: panel_mm(&info),
         }))
     }
@@ -121,7 +124,16 @@ impl Output {
 
     /// The CRTC that it uses.
     pub(super) fn crtc(&self) -> Option<crtc::Handle> {
-        self.screen.as_ref().map(|screen| screen.crtc)
+        self.lent.or(self.screen.as_ref().map(|screen| screen.crtc))
+    }
+
+    pub(super) fn connector(&self) -> connector::Handle {
+        self.connector
+    }
+
+    /// The CRTC by which somebody else is to drive it from now on, until it is restored.
+    pub(super) fn lend(&mut self, crtc: crtc::Handle) {
+        self.lent = Some(crtc);
     }
 
     /// Sets a mode, black. `taken` are the CRTCs of others.
@@ -158,7 +170,7 @@ impl Output {
     }
 
     /// The CRTC that drives the connector already, else one that can and is free.
-    fn choose_crtc(&self, card: &Card, taken: &[crtc::Handle]) -> io::Result<crtc::Handle> {
+    pub(super) fn choose_crtc(&self, card: &Card, taken: &[crtc::Handle]) -> io::Result<crtc::Handle> {
         if let Some(screen) = &self.screen {
             return Ok(screen.crtc);
         }
@@ -275,15 +287,16 @@ impl Output {
         let waiting = self.flipping.take().into_iter();
         let waiting = waiting.chain(self.queue.drain(..).map(|picture| picture.ticket)).collect();
         self.surface = None;
-        let Some(screen) = self.screen.take() else { return waiting };
+        let Some(crtc) = self.crtc() else { return waiting };
+        self.lent = None;
         let back = self.initial.filter(|shown| shown.mode.is_some()).map(|shown| {
             card.set_crtc(shown.crtc, shown.framebuffer, shown.position, &[self.connector], shown.mode)
         });
         // What was there before is gone, or there was nothing.
         if !matches!(back, Some(Ok(()))) {
-            let _ = card.set_crtc(screen.crtc, None, (0, 0), &[], None);
+            let _ = card.set_crtc(crtc, None, (0, 0), &[], None);
         }
-        screen.buffers.into_iter().for_each(|buffer| buffer.free(card));
+        self.screen.take().into_iter().flat_map(|screen| screen.buffers).for_each(|buffer| buffer.free(card));
         waiting
     }
 }

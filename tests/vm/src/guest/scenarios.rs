@@ -5,6 +5,7 @@ mod display;
 mod headless;
 mod hotplug;
 mod input;
+mod lease;
 mod raw_drm;
 mod raw_keys;
 
@@ -27,10 +28,16 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("compositor-dies", display::compositor_dies),
     ("input", input::input),
     ("hotplug", hotplug::hotplug),
+    ("lease", lease::lease),
+    ("lessee-dies", lease::lessee_dies),
 ];
 
-const PARTS: &[(&str, Part)] =
-    &[("intruder", devices::intruder), ("stranger", headless::stranger), ("doomed", display::doomed)];
+const PARTS: &[(&str, Part)] = &[
+    ("intruder", devices::intruder),
+    ("stranger", headless::stranger),
+    ("doomed", display::doomed),
+    ("lessee", lease::lessee),
+];
 
 pub fn names() -> Vec<String> {
     SCENARIOS.iter().map(|(name, _)| (*name).into()).collect()

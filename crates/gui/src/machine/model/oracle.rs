@@ -6,8 +6,8 @@ use super::{ConnectorId, DeviceId, MODE};
 use crate::{
     machine::Door,
     protocol::{
-        Answer, Capability, DenialReason, GpuLimits, GuiRequest, GuiResponse, Pid, Request, SurfaceConfig,
-        SurfaceId,
+        Answer, Capability, DenialReason, GpuLimits, GuiRequest, GuiResponse, LeaseId, Pid, Request,
+        SurfaceConfig, SurfaceId,
     },
 };
 
@@ -26,6 +26,9 @@ pub(super) struct Oracle {
     surfaces: Vec<(u64, u64, u64, u32, bool)>,
     surfaces_ever: u64,
     inputs: Vec<u32>,
+    /// Number, and whether it is made. There is one connector to be leased.
+    leases: Vec<(u64, bool)>,
+    leases_ever: u64,
     /// Asker, work, and whether it is 'w'aited for, 'l'ate or 'o'rphaned.
     open: Vec<(u64, Work, char)>,
 }
@@ -35,6 +38,7 @@ enum Work {
     Display,
     Surface(u64, u64),
     Input(u32),
+    Lease(u64),
 }
 
 fn denied(reason: DenialReason) -> Answer {
@@ -87,6 +91,7 @@ impl Oracle {
         let gone = DenialReason::Other(2);
         let compositor = self.compositor.take().unwrap();
         self.inputs.clear();
+        self.leases.retain(|lease| !lease.1);
         let mut said = self.end_application(compositor, gone, None);
         for (application, _) in self.applications.clone() {
             said.extend(self.end_application(application, gone, None));
@@ -130,6 +135,11 @@ impl Oracle {
         {
             self.surfaces.retain(|surface| surface.0 != id);
         }
+        if let Work::Lease(id) = work
+            && (!is_ok || wait != 'w')
+        {
+            self.leases.retain(|lease| lease.0 != id);
+        }
         if wait != 'w' {
             return vec![];
         }
@@ -142,6 +152,10 @@ impl Oracle {
                 let surface = self.surfaces.iter_mut().find(|surface| surface.0 == id).unwrap();
                 surface.4 = true;
                 Answer::SurfaceCreated { surface: SurfaceId(id), stride: surface.3, bytes }
+            }
+            Work::Lease(id) => {
+                self.leases.iter_mut().find(|lease| lease.0 == id).unwrap().1 = true;
+                Answer::DisplayLeased { lease: LeaseId(id) }
             }
             Work::Input(device) => {
                 self.inputs.push(device);
@@ -201,7 +215,15 @@ impl Oracle {
                 if connector != ConnectorId(10) || !is_live {
                     return Err(DenialReason::DeviceNotFound);
                 }
-                self.wait(client, Work::Display)
+                self.wait_for_display(client)
+            }
+            Request::LeaseDisplay { ref connectors } => self.judge_lease(client, connectors),
+            Request::EndLease { lease } => {
+                if !self.leases.contains(&(lease.0, true)) {
+                    return Err(DenialReason::DeviceNotFound);
+                }
+                self.leases.retain(|known| known.0 != lease.0);
+                Ok(Some(GuiResponse::Success))
             }
             _ => Ok(None),
         }
@@ -237,7 +259,7 @@ impl Oracle {
                 Err(DenialReason::DeviceNotFound)
             }
             GuiRequest::SetDisplayMode { mode, .. } if mode != MODE => Err(DenialReason::InvalidConfig),
-            GuiRequest::SetDisplayMode { .. } => self.wait(client, Work::Display),
+            GuiRequest::SetDisplayMode { .. } => self.wait_for_display(client),
             GuiRequest::QueryDeviceType => Ok(Some(GuiResponse::DeviceType { is_mobile: false })),
             GuiRequest::RegisterCompositor { pid } => {
                 if !is_own(client, pid) || !self.clients.contains(&(client, true)) {
@@ -261,6 +283,28 @@ impl Oracle {
                 Ok(Some(GuiResponse::HasCapabilityResult { has_capability: self.holds(about, capability) }))
             }
         }
+    }
+
+    fn judge_lease(
+        &mut self,
+        client: u64,
+        connectors: &[ConnectorId],
+    ) -> Result<Option<GuiResponse>, DenialReason> {
+        match connectors {
+            [] | [ConnectorId(10), ConnectorId(10)] => Err(DenialReason::InvalidConfig),
+            [ConnectorId(10)] if !self.leases.is_empty() => Err(DenialReason::AlreadyHeld),
+            [ConnectorId(10)] if self.is_full(client) => Err(DenialReason::ResourceLimitExceeded),
+            [ConnectorId(10)] => {
+                self.leases_ever += 1;
+                self.leases.push((self.leases_ever, false));
+                self.wait(client, Work::Lease(self.leases_ever))
+            }
+            _ => Err(DenialReason::DeviceNotFound),
+        }
+    }
+
+    fn wait_for_display(&mut self, client: u64) -> Result<Option<GuiResponse>, DenialReason> {
+        if self.leases.is_empty() { self.wait(client, Work::Display) } else { Err(DenialReason::AlreadyHeld) }
     }
 
     fn judge_gpu(
@@ -390,10 +434,11 @@ impl Oracle {
         let mut inputs = self.inputs.clone();
         inputs.sort_unstable();
         format!(
-            "{:?} {applications:?} {gpu:?} {surfaces:?} {inputs:?} {} {}",
+            "{:?} {applications:?} {gpu:?} {surfaces:?} {inputs:?} {} {} {}",
             self.compositor,
             self.open.len(),
-            self.reserved_mb()
+            self.reserved_mb(),
+            self.leases.len()
         )
     }
 }

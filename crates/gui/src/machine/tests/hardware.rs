@@ -231,3 +231,71 @@ fn a_change_of_the_device_type_is_told() {
     let desktop = Answer::Document(GuiResponse::DeviceType { is_mobile: false });
     assert_eq!(world.document(STRANGER, GuiRequest::QueryDeviceType), desktop);
 }
+
+fn lease(connectors: &[ConnectorId]) -> Request {
+    Request::LeaseDisplay { connectors: connectors.to_vec() }
+}
+
+/// A compositor with a lease of the connector.
+fn with_lease() -> (World, LeaseId) {
+    let mut world = World::with_gpu();
+    let effects = world.ask(COMPOSITOR, lease(&[CONNECTOR]));
+    let [Effect::LeaseDisplay { ticket, lease, ref connectors }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(connectors[..], [CONNECTOR]);
+    let answer = Answer::DisplayLeased { lease };
+    assert_eq!(world.backend(ticket, Ok(())), [answer_of(COMPOSITOR, answer)]);
+    (world, lease)
+}
+
+#[test]
+fn a_leased_connector_is_its_holders_alone_until_the_lease_ends() {
+    let (mut world, leased) = with_lease();
+    let surface = world.surface(COMPOSITOR, SMALL);
+    let held = denied(DenialReason::AlreadyHeld);
+    for request in [set_mode(CONNECTOR, OTHER_MODE), present(CONNECTOR, surface), lease(&[CONNECTOR])] {
+        assert_eq!(world.answer(COMPOSITOR, request), held);
+    }
+    let effects = world.ask(COMPOSITOR, Request::EndLease { lease: leased });
+    assert_eq!(effects, [Effect::EndLease { lease: leased }, answer_of(COMPOSITOR, success())]);
+    let again = world.answer(COMPOSITOR, Request::EndLease { lease: leased });
+    assert_eq!(again, denied(DenialReason::DeviceNotFound));
+    let ticket = world.ticket(COMPOSITOR, set_mode(CONNECTOR, OTHER_MODE));
+    world.backend(ticket, Ok(()));
+}
+
+#[test]
+fn a_lease_is_of_some_connectors_that_are_there_each_once_and_for_the_compositor() {
+    let mut world = World::with_compositor();
+    for client in [APPLICATION, STRANGER] {
+        assert_eq!(world.answer(client, lease(&[CONNECTOR])), denied(DenialReason::Unauthorized));
+        let end = Request::EndLease { lease: LeaseId(1) };
+        assert_eq!(world.answer(client, end), denied(DenialReason::Unauthorized));
+    }
+    for senseless in [&[][..], &[CONNECTOR, CONNECTOR]] {
+        assert_eq!(world.answer(COMPOSITOR, lease(senseless)), denied(DenialReason::InvalidConfig));
+    }
+    let unknown = lease(&[CONNECTOR, ConnectorId(99)]);
+    assert_eq!(world.answer(COMPOSITOR, unknown), denied(DenialReason::DeviceNotFound));
+}
+
+#[test]
+fn a_lease_ends_with_the_compositor_and_before_the_display_is_given_back() {
+    let (mut world, lease) = with_lease();
+    let effects = world.gone(COMPOSITOR);
+    let at = |wanted: &Effect| effects.iter().position(|effect| effect == wanted);
+    let (ended, restored) = (at(&Effect::EndLease { lease }), at(&Effect::RestoreDisplay));
+    assert!(ended.is_some() && ended < restored, "{effects:?}");
+}
+
+#[test]
+fn a_lease_that_is_late_or_that_nobody_waits_for_is_ended_and_its_connector_taken_until_then() {
+    let mut world = World::with_compositor();
+    let ticket = world.ticket(COMPOSITOR, lease(&[CONNECTOR]));
+    assert_eq!(world.expire(), [answer_of(COMPOSITOR, late())]);
+    assert_eq!(world.answer(COMPOSITOR, lease(&[CONNECTOR])), denied(DenialReason::AlreadyHeld));
+    assert_eq!(world.backend(ticket, Ok(())), [Effect::EndLease { lease: LeaseId(1) }]);
+    let ticket = world.ticket(COMPOSITOR, lease(&[CONNECTOR]));
+    world.gone(COMPOSITOR);
+    assert_eq!(world.backend(ticket, Ok(())), [Effect::EndLease { lease: LeaseId(2) }]);
+    assert_eq!(world.bridge.totals().leases_count, 0);
+}

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::{
     Capability, Chassis, ConnectorId, DenialReason, Description, DeviceId, DeviceKind, DisplayMode,
-    GpuCapability, GpuLimits, GpuUse, GuiRequest, OtherDenial, Pid, PixelFormat, Presence, Reason, Role,
-    SurfaceConfig, SurfaceId, SurfaceLayout,
+    GpuCapability, GpuLimits, GpuUse, GuiRequest, LeaseId, OtherDenial, Pid, PixelFormat, Presence, Reason,
+    Role, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// The crate's own, whose refusals are noted.
@@ -91,6 +91,9 @@ fn requests() -> impl Strategy<Value = Request> {
             surface: SurfaceId(surface),
         }),
         1 => prop_oneof![Just(Request::ListConnectors), Just(Request::ListDevices), Just(Request::Describe)],
+        1 => prop::collection::vec(any::<u32>().prop_map(ConnectorId), 0..=CONNECTORS_MAX)
+            .prop_map(|connectors| Request::LeaseDisplay { connectors }),
+        1 => any::<u64>().prop_map(|lease| Request::EndLease { lease: LeaseId(lease) }),
     ]
 }
 
@@ -329,11 +332,13 @@ fn texts_and_lists_over_their_bounds_are_refused_in_both_directions() {
     let device_type = DeviceType { is_mobile: true, reasons: vec![Reason::Decreed; 17] };
     let description = Description { role: Role::Stranger, gpu: None, device_type };
     refused(&Answer::Description(description), list_too_long(17, 16));
+    let nine = vec![ConnectorId(1); 9];
+    refused(&Request::LeaseDisplay { connectors: nine }, list_too_long(9, 8));
 }
 
 #[test]
 fn an_unknown_variant_is_refused() {
-    assert_eq!(decode::<Request>(&[7]), Err(Malformed::Unreadable));
+    assert_eq!(decode::<Request>(&[9]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[0, 9]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[]), Err(Malformed::Truncated));
 }

@@ -7,7 +7,9 @@ use evdev::{
     AbsInfo, AbsoluteAxisCode, AttributeSet, EventType, InputEvent, KeyCode, PropType, UinputAbsSetup,
     uinput::VirtualDevice,
 };
-use keyway::bridge::{BridgeEvent, Capability, DeviceId, DeviceInfo, DeviceKind, Event, InputDevice};
+use keyway::bridge::{
+    BridgeEvent, Capability, DeviceId, DeviceInfo, DeviceKind, Event, InputDevice, Presence, Reason,
+};
 
 use crate::{compositor::Compositor, stage::Stage};
 
@@ -28,6 +30,7 @@ pub fn hotplug(stage: &mut Stage) -> Result<()> {
         let device = await_added(&mut compositor)?;
         ensure!(device.kind == DeviceKind::Touchscreen, "round {round}: it is a {:?}", device.kind);
         ensure!(last != Some(device.id), "the number of a device that is gone names another");
+        expect_touchscreen(&mut compositor, Presence::Present)?;
         let mut granted = compositor.bridge.request_input_device(device.id)?;
         touch(&mut touchscreen, 1000, 3000)?;
         let places = places(&mut granted)?;
@@ -40,10 +43,19 @@ pub fn hotplug(stage: &mut Stage) -> Result<()> {
         let refused = compositor.bridge.request_input_device(device.id).err();
         let reason = refused.and_then(|error| error.denial_reason()).context("a device that is gone")?;
         ensure!(format!("{reason:?}") == "DeviceNotFound", "refused because of {reason:?}");
+        expect_touchscreen(&mut compositor, Presence::Absent)?;
         last = Some(device.id);
     }
     let after = compositor.bridge.devices()?;
     ensure!(before == after, "there were {before:?}, and there are {after:?}");
+    Ok(())
+}
+
+/// What the bridge has looked at to say what kind of machine this is.
+fn expect_touchscreen(compositor: &mut Compositor, expected: Presence) -> Result<()> {
+    let reasons = compositor.bridge.describe()?.device_type.reasons;
+    let found = reasons.iter().any(|reason| *reason == Reason::Touchscreen(expected));
+    ensure!(found, "a touchscreen is {expected:?}, and the reasons are {reasons:?}");
     Ok(())
 }
 

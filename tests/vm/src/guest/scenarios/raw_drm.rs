@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use drm::{
     Device,
     buffer::{Buffer, DrmFourcc},
-    control::{Device as ControlDevice, Mode, ModeTypeFlags, connector, crtc},
+    control::{
+        Device as ControlDevice, Mode, ModeTypeFlags, connector, crtc, dumbbuffer::DumbBuffer, framebuffer,
+    },
 };
 use keyway_vm::protocol::{Display, Pixel};
 
@@ -18,7 +20,7 @@ use crate::{hardware, stage::Stage};
 /// What each quarter of the screen shows, from the left to the right and then below.
 const QUARTERS: [[u8; 3]; 4] = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [17, 34, 51]];
 
-struct Card(File);
+pub struct Card(pub File);
 
 impl AsFd for Card {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -45,6 +47,21 @@ fn show(stage: &mut Stage, card: &Card, display: Display, name: &str) -> Result<
     let size = (u32::from(mode.size().0), u32::from(mode.size().1));
     println!("{}: {} at {} Hz", hardware::driver(display), mode.name().to_string_lossy(), mode.vrefresh());
 
+    let (buffer, framebuffer) = paint(card, size)?;
+    card.set_crtc(crtc, Some(framebuffer), (0, 0), &[connector], Some(mode))?;
+
+    stage.expect_pixels(display, name, size, &expected(size))?;
+
+    let again = format!("{name}-again");
+    stage.screenshot(display, &again)?;
+    ensure!(stage.count_differing(name, &again)? == 0, "the screen changes by itself");
+    card.destroy_framebuffer(framebuffer)?;
+    card.destroy_dumb_buffer(buffer)?;
+    Ok(())
+}
+
+/// A picture of four quarters.
+pub fn paint(card: &Card, size: (u32, u32)) -> Result<(DumbBuffer, framebuffer::Handle)> {
     let mut buffer = card.create_dumb_buffer(size, DrmFourcc::Xrgb8888, 32)?;
     let pitch = buffer.pitch() as usize;
     let mut mapping = card.map_dumb_buffer(&mut buffer)?;
@@ -56,9 +73,11 @@ fn show(stage: &mut Stage, card: &Card, display: Display, name: &str) -> Result<
     }
     drop(mapping);
     let framebuffer = card.add_framebuffer(&buffer, 24, 32)?;
-    card.set_crtc(crtc, Some(framebuffer), (0, 0), &[connector], Some(mode))?;
+    Ok((buffer, framebuffer))
+}
 
-    // On both sides of where the quarters meet, and the corners.
+/// Its pixels on both sides of where the quarters meet, and the corners.
+pub fn expected(size: (u32, u32)) -> [Pixel; 8] {
     let (right, below) = (size.0 - 1, size.1 - 1);
     let places = [
         (0, 0),
@@ -70,15 +89,7 @@ fn show(stage: &mut Stage, card: &Card, display: Display, name: &str) -> Result<
         (size.0 / 2 - 1, size.1 / 2),
         (size.0 / 2, size.1 / 2),
     ];
-    let expect = places.map(|(x, y)| Pixel { x, y, rgb: quarter(size, x, y) });
-    stage.expect_pixels(display, name, size, &expect)?;
-
-    let again = format!("{name}-again");
-    stage.screenshot(display, &again)?;
-    ensure!(stage.count_differing(name, &again)? == 0, "the screen changes by itself");
-    card.destroy_framebuffer(framebuffer)?;
-    card.destroy_dumb_buffer(buffer)?;
-    Ok(())
+    places.map(|(x, y)| Pixel { x, y, rgb: quarter(size, x, y) })
 }
 
 fn quarter((width, height): (u32, u32), x: u32, y: u32) -> [u8; 3] {
