@@ -2,7 +2,8 @@
 
 use keyway::bridge::{
     Answer, Bridge, BridgeError, COMPOSITOR_SERVICE, Capability, ConnectorId, DenialReason, DeviceId,
-    DisplayMode, GpuLimits, GuiRequest, GuiResponse, Pid, PixelFormat, Request, SurfaceConfig, SurfaceId,
+    DisplayMode, GpuLimits, GuiRequest, GuiResponse, LeaseId, Pid, PixelFormat, Request, SurfaceConfig,
+    SurfaceId,
 };
 
 use crate::{
@@ -58,6 +59,8 @@ fn a_stranger_may_do_nothing_that_is_the_compositors_with_or_without_one() {
             Request::Document(GuiRequest::CreateSurface { pid: own, config: small() }),
             Request::RegisterApplication { pid: own, process: client.process_number().0 },
             Request::UnregisterApplication { pid: own },
+            Request::LeaseDisplay { connectors: vec![FIRST] },
+            Request::EndLease { lease: LeaseId(1) },
             Request::PresentSurface { connector: FIRST, surface: SurfaceId(1) },
             Request::ListConnectors,
             Request::ListDevices,
@@ -303,4 +306,17 @@ fn all_processes_together_get_no_more_of_the_gpu_than_there_is() {
     let gone = holders.pop().unwrap();
     bridge.unregister_application(gone.pid()).unwrap();
     bridge.request_gpu(LIMITS).unwrap();
+}
+
+#[test]
+fn virtual_screens_are_not_leased_and_a_lease_that_is_none_is_not_ended() {
+    let stage = Stage::begin();
+    let (_client, mut bridge) = stage.compositor();
+    let failed = bridge.lease_display(&[FIRST]).unwrap_err();
+    assert!(failed.to_string().contains("virtual screens"), "{failed}");
+    assert_eq!(refused(bridge.lease_display(&[])), DenialReason::InvalidConfig);
+    assert_eq!(refused(bridge.lease_display(&[ConnectorId(99)])), DenialReason::DeviceNotFound);
+    assert_eq!(refused(bridge.end_lease(LeaseId(1))), DenialReason::DeviceNotFound);
+    // What was refused holds nothing.
+    bridge.set_display_mode(FIRST, MODE).unwrap();
 }
