@@ -46,7 +46,7 @@ impl Caller {
     /// [`Error::TimedOut`]; [`Error::LaneEnded`] when the server is gone, which leaves open what it did.
     pub fn call(&mut self, message: &Outgoing<'_>, timeout: Duration) -> Result<Message, Error> {
         let until = Until::after(timeout);
-        self.take_in()?;
+        self.take_in(until).map_err(|error| timed_out(error, timeout))?;
         self.last_number += 1;
         let number = self.last_number;
         let sent = self.sender.send_parts(message, flags::CALL, &number.to_le_bytes(), until);
@@ -56,6 +56,8 @@ impl Caller {
                 message if is_answer(&message, number) => return Ok(message),
                 message => self.keep(message),
             }
+            // A server that says other things without end is waited for no longer.
+            check(until).map_err(|error| timed_out(error, timeout))?;
         }
     }
 
@@ -92,14 +94,15 @@ impl Caller {
     }
 
     /// Makes room for an answer where messages lie that nobody has read: the server does not wait for room.
-    fn take_in(&mut self) -> Result<(), Error> {
-        // LIMIT: what fits into the lane.
+    fn take_in(&mut self, until: Until) -> Result<(), Error> {
+        // LIMIT: the deadline; a server can go on for ever.
         while let Some(incoming) = self.replies.try_next()? {
             match incoming {
                 Incoming::Message(message) => self.keep(message),
                 Incoming::Opened(_) => {}
                 Incoming::Ended { why, .. } => return Err(why),
             }
+            check(until)?;
         }
         Ok(())
     }
@@ -113,6 +116,11 @@ impl Caller {
             self.notices.push_back(message);
         }
     }
+}
+
+/// Whether there is time left.
+fn check(until: Until) -> Result<(), Error> {
+    until.sleep().map(drop).ok_or(Error::WouldBlock)
 }
 
 fn is_answer(message: &Message, number: u64) -> bool {

@@ -47,7 +47,7 @@ pub struct SenderOptions {
     pub ring_bytes: Option<u32>,
     /// Whether the lane's memory is to be of pages of 2 MiB, where the administrator has reserved enough of them
     /// (`/proc/sys/vm/nr_hugepages`), else of ordinary ones. It is rounded up to whole ones (a ring of 2 MiB takes 4), and all of it is
-    /// put in place when the lane is opened. For rings of megabytes that carry large messages.
+    /// put in place when the lane is opened (which fails with `ENOMEM` if somebody else takes the last of them meanwhile). For rings of megabytes that carry large messages.
     pub huge: bool,
     /// The lane's priority: 0, the lowest, to 7, and no more than the capability allows. It counts at queues that take messages by
     /// priority.

@@ -3,7 +3,15 @@
 #![cfg(feature = "embedded")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{thread, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
 use keyway::{
     AclEntry, AclKind, Audience, Badge, Carried, Client, DefaultActions, Denial, Embedded, Ending, Error,
@@ -102,6 +110,42 @@ fn a_call_is_answered_and_a_late_answer_is_dropped() {
     assert_eq!(caller.call(&Outgoing::bytes(b"three"), SOON).unwrap().payload, b"three!");
     drop((server.join().unwrap(), name));
     assert!(caller.call(&Outgoing::bytes(b"four"), SOON).unwrap_err().is_lane_end());
+}
+
+/// The deadline of a call is kept also where the server says other things faster than they are taken in.
+#[test]
+fn a_server_that_talks_without_end_holds_up_no_call() {
+    let broker = Embedded::start().unwrap();
+    let server = client(&broker);
+    let mut queue = server.create_queue(QueueOptions::default()).unwrap();
+    let _name = server.publish("talker", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_over);
+    let talker = thread::spawn(move || {
+        let lane = queue.receive_timeout(SOON).unwrap().lane;
+        while !told.load(Ordering::Relaxed) {
+            // Full for now, or at its end.
+            let _ = queue.notify(lane, &Outgoing::bytes(b"and another thing"));
+        }
+    });
+    let client = client(&broker);
+    let capability = client.lookup("talker").unwrap();
+    let mut caller = client.open_caller(&capability).unwrap();
+    let (done, called) = mpsc::channel();
+    thread::spawn(move || {
+        for _ in 0..20 {
+            let answer = caller.call(&Outgoing::bytes(b"a question"), Duration::from_millis(20));
+            assert!(matches!(answer, Err(Error::TimedOut(_))), "{answer:?}");
+        }
+        // What was said meanwhile is there.
+        let notice = caller.next_notice(SOON).unwrap();
+        assert_eq!(notice.payload, b"and another thing");
+        done.send(()).unwrap();
+    });
+    let ended = called.recv_timeout(SOON);
+    is_over.store(true, Ordering::Relaxed);
+    assert_eq!(ended, Ok(()));
+    talker.join().unwrap();
 }
 
 #[test]

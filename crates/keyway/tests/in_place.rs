@@ -9,7 +9,7 @@ use std::{
 };
 
 use keyway::{
-    Client, Embedded, Error, LargePayloads, Queue, QueueOptions, Rights, Sender, SenderOptions,
+    Client, Embedded, Error, LargePayloads, PoolOptions, Queue, QueueOptions, Rights, Sender, SenderOptions,
     abi::request::Audience,
 };
 
@@ -130,6 +130,31 @@ fn what_can_never_fit_is_refused_at_once_and_what_may_go_through_a_pool_does() {
     let Stage { sender, queue, .. } = &mut Stage::new(LargePayloads::default());
     sender.send_with(100_000, |place| place.fill(7)).unwrap();
     assert_eq!(queue.receive_timeout(SOON).unwrap().payload, vec![7; 100_000]);
+    // More than any pool: refused before anything is reserved.
+    for payload_bytes in [(256 << 20) + 1, 1 << 40, usize::MAX] {
+        let refused = sender.send_with(payload_bytes, |_| unreachable!("it cannot be sent"));
+        assert!(matches!(
+            refused,
+            Err(Error::MessageTooLarge { asked_bytes, bytes_max }) if (asked_bytes, bytes_max) == (payload_bytes, 256 << 20)
+        ));
+    }
+}
+
+#[test]
+fn while_the_pool_is_full_nobody_is_asked_to_write() {
+    let Stage { sender, _sending: sending, queue, .. } = &mut Stage::new(LargePayloads::default());
+    let pool = sending.create_pool(PoolOptions { bytes: 1 << 20, ..PoolOptions::default() }).unwrap();
+    sender.set_pool(pool.clone());
+    let all = pool.loan(1 << 20).unwrap();
+    let nobody = |_: &mut [u8]| unreachable!("there is no room");
+    assert!(matches!(sender.try_send_with(600_000, nobody), Err(Error::WouldBlock)));
+    let timeout = Duration::from_millis(30);
+    assert!(
+        matches!(sender.send_with_timeout(600_000, nobody, timeout), Err(Error::TimedOut(told)) if told == timeout)
+    );
+    drop(all);
+    sender.send_with(600_000, |place| place.fill(9)).unwrap();
+    assert_eq!(queue.receive_timeout(SOON).unwrap().payload, vec![9; 600_000]);
 }
 
 #[test]
@@ -144,6 +169,7 @@ fn on_a_lane_that_is_over_nobody_is_asked_to_write() {
     }
     let nobody = |_: &mut [u8]| unreachable!("the lane is over");
     assert!(matches!(sender.send_with(3, nobody), Err(Error::LaneEnded { sent: 1, .. })));
+    assert!(matches!(sender.send_with(100_000, nobody), Err(Error::LaneEnded { sent: 1, .. })));
     assert!(matches!(
         sender.send_each(2, 3, |_, place| nobody(place)),
         Err(Error::LaneEnded { sent: 1, .. })

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::{
     error::Error,
-    message::Outgoing,
     sender::{Sender, timed_out},
     waiting::Until,
 };
@@ -14,8 +13,8 @@ impl Sender {
     /// way to send what is not yet in one piece of memory.
     ///
     /// `fill` gets exactly so many bytes, whose content is whatever this lane carried there before, and is called once there is
-    /// room; not at all if there is an error first. What does not fit the ring is written in memory of its own and goes through
-    /// a [pool](crate::LargePayloads).
+    /// room; not at all if there is an error first. What does not fit the ring is written into a [pool](crate::LargePayloads), once
+    /// there is room in that, and can then still meet a full lane.
     ///
     /// ```
     /// # use keyway::{Audience, Client, Embedded, QueueOptions, Rights};
@@ -86,9 +85,7 @@ impl Sender {
         until: Until,
     ) -> Result<(), Error> {
         if payload_bytes > self.segments_above {
-            let mut payload = vec![0; payload_bytes];
-            fill(&mut payload);
-            return self.send_large(&Outgoing::bytes(&payload), 0, &[], until);
+            return self.send_large_with(payload_bytes, fill, until);
         }
         self.send_each_until(1, payload_bytes, &mut |_, payload| fill(payload), until)
     }

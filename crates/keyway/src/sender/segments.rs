@@ -15,7 +15,7 @@ use crate::{
     capability::Capability,
     error::Error,
     message::{Carried, Outgoing, flags},
-    pool::{Part, PartMemory, Pool, PoolOptions, SharedBlock, Shares, Slot, wait_for_release},
+    pool::{Block, Part, PartMemory, Pool, PoolOptions, SharedBlock, Shares, Slot, wait_for_release},
     segment::{Entry, NO_SLOT, Table},
     waiting::Until,
 };
@@ -126,7 +126,8 @@ impl Sender {
     /// while the lane is full, or while the receiver has as many parts as it can have without releasing some.
     ///
     /// The blocks can be sent on other lanes as well. Memory that was lent is lent anew once all readers have released it; a reader
-    /// that dies, or whose lane ends on its side, has released everything.
+    /// that dies, or whose lane ends on its side, has released everything, as long as this sender is there to see it. After the sender is
+    /// dropped, what a reader never releases is lent no more until the pool is dropped.
     ///
     /// # Errors
     /// [`Error::TooManySegments`], [`Error::PartOutOfBlock`], [`Error::TooManyCapabilities`] when regions that the receiver does not
@@ -176,22 +177,42 @@ impl Sender {
         number: &[u8],
         until: Until,
     ) -> Result<(), Error> {
+        let mut block = self.block_for(message.payload.len(), until)?;
+        block.copy_from_slice(message.payload);
+        let block = block.share();
+        let message = Outgoing { payload: &[], ..*message };
+        let parts = [block.whole()];
+        self.send_named(&message, &Named { extra_flags, number, parts: &parts, is_payload: true }, until)
+    }
+
+    /// The same of a payload that `fill` writes, once there is a place for it.
+    #[cold]
+    pub(super) fn send_large_with(
+        &mut self,
+        payload_bytes: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+        until: Until,
+    ) -> Result<(), Error> {
+        let mut block = self.block_for(payload_bytes, until)?;
+        fill(&mut block);
+        let block = block.share();
+        let parts = [block.whole()];
+        let named = Named { extra_flags: 0, number: &[], parts: &parts, is_payload: true };
+        self.send_named(&Outgoing::default(), &named, until)
+    }
+
+    /// A place in a pool, unless the lane is over or the payload can never be sent.
+    fn block_for(&mut self, asked_bytes: usize, until: Until) -> Result<Block, Error> {
         if let Some(ending) = self.ending() {
             return Err(ending);
         }
-        let asked_bytes = message.payload.len();
         if asked_bytes as u64 > SEGMENT_PAYLOAD_BYTES_MAX {
             return Err(Error::MessageTooLarge {
                 asked_bytes,
                 bytes_max: SEGMENT_PAYLOAD_BYTES_MAX as usize,
             });
         }
-        let mut block = self.pool_for(asked_bytes)?.loan_until(asked_bytes, until)?;
-        block.copy_from_slice(message.payload);
-        let block = block.share();
-        let message = Outgoing { payload: &[], ..*message };
-        let parts = [block.whole()];
-        self.send_named(&message, &Named { extra_flags, number, parts: &parts, is_payload: true }, until)
+        self.pool_for(asked_bytes)?.loan_until(asked_bytes, until)
     }
 
     /// The pool for a payload of so many bytes; made if there is none that is large enough.
