@@ -158,7 +158,11 @@ impl Cards {
         match job {
             Job::SetMode { ticket, connector, mode } => {
                 let done = self.set_mode(connector, mode).map_err(|error| failed(&error));
-                vec![News::Answered(ticket, done)]
+                // A picture that was on its way is not seen any more.
+                let seen = self.outputs.get_mut(&connector).filter(|_| done.is_ok());
+                let seen = seen.and_then(|(_, output)| output.on_flip());
+                let seen = seen.map(|ticket| News::Answered(ticket, Ok(())));
+                seen.into_iter().chain([News::Answered(ticket, done)]).collect()
             }
             Job::Show { ticket, connector, surface, pixels, config, layout } => {
                 let picture = Picture { ticket, surface, pixels, config, layout };

@@ -14,6 +14,7 @@ use std::{
 use keyway::{Client, Queue, QueueOptions, SenderOptions};
 use keyway_gui::{
     Facts,
+    limits::{CONNECTORS_MAX, DEVICES_MAX},
     protocol::{DeviceType, Evidence, device_type},
 };
 use keyway_sys::{device, uevent::Uevents};
@@ -134,12 +135,13 @@ impl Real {
             Ok(Bell::new(told.clone(), lane))
         };
         let (mut display_bell, mut revoker_bell) = (bell()?, bell()?);
-        let (added, _) = devices.scan();
-        let facts = Facts {
-            connectors: cards.connectors(),
-            device_type: device_type(&devices.evidence(evidence)),
-            devices: added,
-        };
+        let (mut added, _) = devices.scan();
+        let mut connectors = cards.connectors();
+        // What is beyond the bridge's bounds is not granted to anybody.
+        added.truncate(DEVICES_MAX);
+        connectors.truncate(CONNECTORS_MAX);
+        let facts =
+            Facts { connectors, device_type: device_type(&devices.evidence(evidence)), devices: added };
         let (jobs, waiting) = mpsc::channel();
         let (reader, wake) = io::pipe()?;
         let display = thread::Builder::new().name("keyway-display".into()).spawn(move || {
@@ -164,6 +166,11 @@ impl Real {
     /// What kind of machine this is with the devices that are there now.
     pub(crate) fn device_type(&self) -> DeviceType {
         device_type(&self.devices.evidence(self.evidence))
+    }
+
+    /// Whether the thread that has the screens has ended, which it does with the bridge alone.
+    pub(crate) fn is_over(&self) -> bool {
+        self.display.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Gives the screens something to do.

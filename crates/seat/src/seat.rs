@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, mpsc::TryRecvError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -443,8 +443,8 @@ impl Seat {
             while real.queue.try_next()?.is_some() {}
             match real.news.try_recv() {
                 Ok(news) => self.on_news(news),
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(SeatError::HardwareGone),
+                Err(_) if real.is_over() => return Err(SeatError::HardwareGone),
+                Err(_) => return Ok(()),
             }
         }
     }

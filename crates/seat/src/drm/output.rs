@@ -1,6 +1,11 @@
 //! One connector with what feeds it: CRTC, primary plane, two buffers.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use drm::control::{
     AtomicCommitFlags, Device as _, Mode, ModeFlags, ModeTypeFlags, PageFlipFlags, atomic::AtomicModeReq,
@@ -35,8 +40,8 @@ pub(super) struct Output {
     /// What it showed when the bridge came.
     initial: Option<Shown>,
     screen: Option<Screen>,
-    /// Who waits for the picture that is on its way to the screen.
-    flipping: Option<Ticket>,
+    /// Who waits for the picture that is on its way to the screen, and since when.
+    flipping: Option<(Ticket, Instant)>,
     /// What is to be shown after that. LIMIT: each is a request that waits, of which the bridge bounds the number.
     queue: VecDeque<Picture>,
     surface: Option<SurfaceId>,
@@ -45,6 +50,9 @@ pub(super) struct Output {
     /// Diagonal of a built-in panel, in millimetres.
     pub(super) panel_mm: Option<u32>,
 }
+
+/// After so long a picture that is on its way is lost: a screen shows at least some in a second.
+const FLIP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a CRTC showed.
 #[derive(Clone, Copy, Debug)]
@@ -238,7 +246,7 @@ impl Output {
 
     /// Begins with the next picture, if there is one and nothing is on its way.
     pub(super) fn show_next(&mut self, card: &Card) -> Result<(), (Ticket, ShowError)> {
-        if self.flipping.is_some() {
+        if self.flipping.is_some_and(|(_, since)| since.elapsed() < FLIP_PATIENCE) {
             return Ok(());
         }
         let Some(Picture { ticket, surface, pixels, config, layout }) = self.queue.pop_front() else {
@@ -252,14 +260,14 @@ impl Output {
         card.page_flip(screen.crtc, framebuffer, PageFlipFlags::EVENT, None)
             .map_err(|error| (ticket, error.into()))?;
         screen.front = back;
-        self.flipping = Some(ticket);
+        self.flipping = Some((ticket, Instant::now()));
         self.surface = Some(surface);
         Ok(())
     }
 
     /// The picture is on the screen: who waited for that.
     pub(super) fn on_flip(&mut self) -> Option<Ticket> {
-        self.flipping.take()
+        self.flipping.take().map(|(ticket, _)| ticket)
     }
 
     /// Takes a surface off the screen, and what of it was to be shown. Returns who waited for that.
@@ -284,7 +292,7 @@ impl Output {
 
     /// Gives the screen back as it was. Returns who waited for a picture.
     pub(super) fn restore(&mut self, card: &Card) -> Vec<Ticket> {
-        let waiting = self.flipping.take().into_iter();
+        let waiting = self.on_flip().into_iter();
         let waiting = waiting.chain(self.queue.drain(..).map(|picture| picture.ticket)).collect();
         self.surface = None;
         let Some(crtc) = self.crtc() else { return waiting };

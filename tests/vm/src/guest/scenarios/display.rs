@@ -62,6 +62,8 @@ pub fn compositor_dies(stage: &mut Stage) -> Result<()> {
     let _broker = stage.start_broker(&[])?;
     // Of a user who can open none of the devices.
     let _bridge = stage.start_bridge(&["--backend", "drm", "--compositor", &format!("user:{USER}")])?;
+    // Whoever is not named may look the door's name up here, and is told by the bridge.
+    stage.as_user(USER + 1, "stranger", &[])?;
     for round in ["first", "second"] {
         let mut doomed = stage.start_as_user(USER, "doomed", &[])?;
         doomed.await_line("shown")?;

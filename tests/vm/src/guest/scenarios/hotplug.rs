@@ -54,7 +54,7 @@ pub fn hotplug(stage: &mut Stage) -> Result<()> {
 /// What the bridge has looked at to say what kind of machine this is.
 fn expect_touchscreen(compositor: &mut Compositor, expected: Presence) -> Result<()> {
     let reasons = compositor.bridge.describe()?.device_type.reasons;
-    let found = reasons.iter().any(|reason| *reason == Reason::Touchscreen(expected));
+    let found = reasons.contains(&Reason::Touchscreen(expected));
     ensure!(found, "a touchscreen is {expected:?}, and the reasons are {reasons:?}");
     Ok(())
 }
