@@ -17,8 +17,8 @@ use crate::{AsyncQueue, AsyncSender};
 /// One side of a conversation between two processes: `In` comes from the other side, `Out` goes there.
 ///
 /// The stream ends when the other side is gone. Values are [postcard](https://postcard.jamesmunns.com/wire-format) in messages of a
-/// lane each; a value that is larger than the lane takes is [`Error::MessageTooLarge`], and one that is no `In` ends the
-/// conversation with [`Error::NoSuchValue`].
+/// lane each; a value that is larger than the lane takes goes through a pool, or is [`Error::MessageTooLarge`] where the sender refuses
+/// those, and one that is no `In` is the error [`Error::NoSuchValue`], after which the next can be taken.
 #[derive(Debug)]
 pub struct Transport<In, Out> {
     queue: AsyncQueue,
