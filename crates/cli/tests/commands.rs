@@ -164,7 +164,10 @@ fn a_process_that_is_killed_is_listed_no_more() {
     let client = Client::connect_to(&served.socket()).unwrap();
     let socket = served.socket();
     // The bridge is a process that connects by itself.
-    let mut seat = keyway(&["seat", "--socket", path(&socket)]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut seat = keyway(&["seat", "--backend", "headless", "--socket", path(&socket)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(seat.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let listed = |pid: u32| client.processes().unwrap().iter().any(|entry| entry.pid == pid);

@@ -89,7 +89,12 @@ struct Seat {
 impl Seat {
     fn start(stage: &Stage, screen: &Path) -> Result<Self, Failed> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("seat").arg("--socket").arg(stage.socket_path()).arg("--screenshot").arg(screen);
+        command
+            .args(["seat", "--backend", "headless"])
+            .arg("--socket")
+            .arg(stage.socket_path())
+            .arg("--screenshot")
+            .arg(screen);
         command.args(["--keys", TYPED]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut seat = Seat { child: command.spawn()? };
         let mut line = String::new();
