@@ -4,6 +4,7 @@ mod devices;
 mod display;
 mod headless;
 mod hotplug;
+mod huge;
 mod input;
 mod lease;
 mod raw_drm;
@@ -22,6 +23,7 @@ pub type Part = fn(&[&str]) -> Result<()>;
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("devices", devices::devices),
     ("headless", headless::headless),
+    ("huge-lanes", huge::huge_lanes),
     ("raw-drm", raw_drm::raw_drm),
     ("raw-keys", raw_keys::raw_keys),
     ("display", display::display),
