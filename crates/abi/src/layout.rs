@@ -62,9 +62,16 @@ pub const BARRIER_ALL: u32 = 1;
 pub const CLOCK_OFFSET: usize = 264;
 /// The sender does not know its time namespace, or does not stamp.
 pub const CLOCK_UNKNOWN: u32 = 0;
-/// Offset of the word that says that the sender awaits the release of a segment, in ring memory: 0 or 1. On a line pair of its
-/// own, because the receiver reads it after each release.
+/// Offset of the word that says up to how many bytes the receiver takes payloads that come as segments, in acknowledgement memory; 0
+/// where it has not said. Written before the other side maps it, and then never again.
+pub const PAYLOAD_MAX_OFFSET: usize = 268;
+/// Offset of the word that says how the sender awaits the release of a segment, in ring memory: 0, or bits of
+/// `RELEASE_WAITING_BY_*`. On a line pair of its own, because the receiver reads it after each release.
 pub const RELEASE_WAITING_OFFSET: usize = 384;
+/// It sleeps on the words of what was not released: a futex call wakes it.
+pub const RELEASE_WAITING_BY_FUTEX: u32 = 1;
+/// An event loop awaits a ring for the lane.
+pub const RELEASE_WAITING_BY_DOORBELL: u32 = 2;
 /// Offset of the releases, in acknowledgement memory. The sender gives each segment a slot and a generation, which grows with each
 /// use of the slot; the receiver stores that generation in the slot's word once it reads the segment no more.
 pub const RELEASES_OFFSET: usize = 1024;

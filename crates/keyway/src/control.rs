@@ -368,6 +368,12 @@ impl Control {
         }
     }
 
+    /// Fails once the broker has gone or ended the session, as often as it is asked: a descriptor of which one reads the end tells an
+    /// event loop so once.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.is_over() { Err(self.over()) } else { Ok(()) }
+    }
+
     /// Whether the broker has gone or ended the session.
     pub(crate) fn is_over(&self) -> bool {
         self.routes().is_over

@@ -28,12 +28,13 @@
 //! Never here: a decision of the kernel's, `unsafe`, a thread that the user did not start. It rests on `keyway-wire` for
 //! the broker's frames, `keyway-shm` for lanes and `keyway-sys` for Linux.
 //!
-//! Floors, lowest first: `fault`; `error`, `waiting`; `control`; `capability`; `region`, `device`; `segment`, `pool`; `message`;
+//! Floors, lowest first: `fault`; `error`, `waiting`; `control`; `alarm`, `capability`; `region`, `device`; `segment`, `pool`; `message`;
 //! `sender`; `queue`;
 //! `call`, `signals`; `client` (where users begin); `confined`, `bridge`.
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod bells;
 #[cfg(feature = "gui")]
 pub mod bridge;
@@ -77,7 +78,7 @@ pub use crate::{
     fault::SegmentFault,
     message::{Carried, Message, Outgoing, ReplyTo},
     pool::{Block, Part, Pool, PoolOptions, SharedBlock},
-    queue::{Inbox, Incoming, Peer, Queue, QueueOptions, Received, wait_any},
+    queue::{Inbox, Incoming, Peeked, Peer, Queue, QueueOptions, Received, wait_any},
     region::{
         FrozenCopy, FrozenRegion, MapOptions, RegionCopy, RegionOptions, RegionReader, RegionWriter,
         SharedRegion,

@@ -25,6 +25,7 @@ use keyway_sys::memory::Piece;
 
 use self::space::Space;
 use crate::{
+    bells::Ear,
     capability::Capability,
     control::{Control, locked},
     error::Error,
@@ -32,7 +33,7 @@ use crate::{
     waiting::Until,
 };
 
-pub(crate) use self::shares::{Shares, Slot, wait_for_release};
+pub(crate) use self::shares::{Awaited, Shares, Slot, wait_for_release};
 
 /// How a pool is to be.
 ///
@@ -110,6 +111,8 @@ struct Inner {
 struct Memory {
     /// Unmapped before the broker is told.
     space: Mutex<Space>,
+    /// Who is to be told when a block is free again; each once.
+    ears: Mutex<Vec<Arc<Ear>>>,
     len_bytes: usize,
     _mapped: Mapped,
     region: Capability,
@@ -158,7 +161,14 @@ impl Pool {
         let lane_bytes_max = lane_bytes_max.unwrap_or(REGION_BYTES_MAX);
         let inner = Arc::new_cyclic(|pool: &Weak<Inner>| {
             let space = Mutex::new(Space::new(piece));
-            let memory = Memory { space, len_bytes, _mapped: mapped, region, pool: Weak::clone(pool) };
+            let memory = Memory {
+                space,
+                ears: Mutex::default(),
+                len_bytes,
+                _mapped: mapped,
+                region,
+                pool: Weak::clone(pool),
+            };
             Inner {
                 control: Arc::clone(control),
                 memory: Arc::new(memory),
@@ -207,6 +217,27 @@ impl Pool {
         }
     }
 
+    /// How much of a pool a block of `len` bytes keeps.
+    pub(crate) fn kept_for(len: usize) -> u64 {
+        Space::piece_bytes(len).map_or(u64::MAX, |bytes| bytes as u64)
+    }
+
+    /// What one lane's reader may keep of it.
+    pub(crate) fn lane_bytes_max(&self) -> u64 {
+        self.inner.lane_bytes_max
+    }
+
+    /// The lanes whose readers have blocks of it. From now on `ear` is told of the next block that is free again, and when a further
+    /// lane carries its blocks.
+    pub(crate) fn listen(&self, ear: &Arc<Ear>) -> Vec<Arc<Shares>> {
+        let mut ears = locked(&self.inner.memory.ears);
+        if !ears.iter().any(|known| Arc::ptr_eq(known, ear)) {
+            ears.push(Arc::clone(ear));
+        }
+        drop(ears);
+        locked(&self.inner.lanes).clone()
+    }
+
     pub(crate) fn loan_until(&self, len: usize, until: Until) -> Result<Block, Error> {
         let mut began = None;
         loop {
@@ -225,6 +256,16 @@ impl Inner {
     /// Frees what readers have released, and forgets lanes from which nothing more will come.
     fn collect(&self) {
         locked(&self.lanes).retain(|lane| lane.collect());
+    }
+}
+
+impl Memory {
+    /// Tells those who wait for room.
+    fn tell_ears(&self) {
+        // Once: who still finds no room listens again before it sleeps.
+        for ear in std::mem::take(&mut *locked(&self.ears)) {
+            ear.wake();
+        }
     }
 }
 
@@ -257,6 +298,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         if let Some(piece) = self.piece.take() {
             locked(&self.memory.space).put(piece);
+            self.memory.tell_ears();
         }
     }
 }
@@ -289,6 +331,9 @@ impl SharedBlock {
         let mut lanes = locked(&pool.lanes);
         if !lanes.iter().any(|known| Arc::ptr_eq(known, lane)) {
             lanes.push(Arc::clone(lane));
+            drop(lanes);
+            // They do not listen at this one yet.
+            self.block.memory.tell_ears();
         }
     }
 }

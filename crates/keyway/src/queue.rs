@@ -1,13 +1,14 @@
 //! A queue and its receiver: many lanes come in, messages go out in turn.
 //!
 //! Neighbours: `lanes` (which are looked at, whose turn it is), `by_arrival` (whose turn it is by when messages were sent), `arrivals` (lanes that come and go), `taking` (messages out
-//! of lanes), `waiting` (asleep and awake), `inbox` (messages received together), `segments` (what messages name instead of
+//! of lanes), `waiting` (asleep and awake), `inbox` (messages received together), `peeking` (a look at the next one), `segments` (what messages name instead of
 //! carrying it).
 
 mod arrivals;
 mod by_arrival;
 mod inbox;
 mod lanes;
+mod peeking;
 mod segments;
 mod taking;
 mod waiting;
@@ -21,13 +22,14 @@ use std::{
 use keyway_abi::{
     Badge, BadgeBearer, Denial, LaneId, PeerIdentity, QueueOrder, Reply, Rights,
     layout::RING_BYTES_MAX,
-    limits::{ACKS_MAX, QUEUE_SENDERS_DEFAULT, STOCK_MAX},
+    limits::{ACKS_MAX, QUEUE_SENDERS_DEFAULT, SEGMENT_PAYLOAD_BYTES_MAX, STOCK_MAX},
     request,
 };
 use keyway_sys::{clock, memory::Mapping};
 
-use self::{by_arrival::ByArrival, lanes::Lanes, waiting::Alarm};
+use self::{by_arrival::ByArrival, lanes::Lanes};
 use crate::{
+    alarm::Alarm,
     capability::Capability,
     control::Control,
     error::Error,
@@ -38,6 +40,7 @@ use crate::{
 
 pub use self::{
     inbox::{Inbox, Received},
+    peeking::Peeked,
     waiting::wait_any,
 };
 
@@ -51,6 +54,9 @@ pub struct QueueOptions {
     pub senders_max: u16,
     /// Lanes that can be opened before this process looks, 1 to 64; more than `senders_max` or 16 are never there.
     pub stock: u8,
+    /// Bytes of the largest payload that a sender may send through a [pool](crate::LargePayloads), which [`Queue::receive`] copies into
+    /// memory of this process: 256 MiB by default and at most. What fits a ring is bounded by `ring_bytes_max` alone.
+    pub payload_bytes_max: u32,
     /// In which order messages of several lanes are taken. With [`QueueOrder::Arrival`] a message that was committed before another
     /// was sent is received first, among senders that say honestly when they sent: each message says so, in 8 bytes that only this
     /// library sees. One that lies gets before others by twice what fits into its ring, so `ring_bytes_max` is worth choosing.
@@ -67,6 +73,7 @@ impl Default for QueueOptions {
             ring_bytes_max: RING_BYTES_MAX,
             senders_max: QUEUE_SENDERS_DEFAULT,
             stock: 4,
+            payload_bytes_max: SEGMENT_PAYLOAD_BYTES_MAX as u32,
             order: QueueOrder::default(),
             wait: WaitStyle::default(),
         }
@@ -115,6 +122,7 @@ pub struct Queue {
     acks: BTreeMap<u32, Mapping>,
     senders_max: u16,
     stock: u8,
+    payload_bytes_max: u32,
     lanes: Lanes,
     /// Whose turn it is, where that goes by arrival.
     by_arrival: Option<Box<ByArrival>>,
@@ -134,7 +142,7 @@ pub struct Queue {
 
 impl Queue {
     pub(crate) fn create(control: &Arc<Control>, options: QueueOptions) -> Result<Self, Error> {
-        let QueueOptions { ring_bytes_max, senders_max, stock, order, wait } = options;
+        let QueueOptions { ring_bytes_max, senders_max, stock, payload_bytes_max, order, wait } = options;
         if !(1..=STOCK_MAX).contains(&stock) {
             // None is lawful for the kernel, whose receiver may top up later; this library would never know when.
             let denial = Denial::InvalidCount { asked: stock.into(), max: STOCK_MAX.into() };
@@ -154,6 +162,7 @@ impl Queue {
             acks: BTreeMap::new(),
             senders_max,
             stock,
+            payload_bytes_max: payload_bytes_max.min(SEGMENT_PAYLOAD_BYTES_MAX as u32),
             lanes: Lanes::new(order),
             by_arrival: is_by_arrival.then(Box::default),
             clock: if is_by_arrival { clock::namespace() } else { None },
@@ -232,21 +241,28 @@ impl Queue {
     /// # Errors
     /// [`Error::BufferTooSmall`], which leaves the message in place and says what it needs; and as [`Queue::receive`].
     pub fn receive_into(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let mut asleep_since = None;
-        loop {
-            let lost = self.catch_up();
-            if let Some(Incoming::Message(message)) = self.take_next(buffer.len())? {
-                self.spinner.settle(asleep_since);
-                buffer[..message.payload.len()].copy_from_slice(&message.payload);
-                let len = message.payload.len();
-                self.buffer = message.payload;
-                return Ok(len);
-            }
-            if let Some(lost) = lost {
-                return Err(lost);
-            }
-            self.wait_once(Until::Forever, &mut asleep_since)?;
+        self.receive_into_until(buffer, Until::Forever)
+    }
+
+    /// As [`Queue::receive_into`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Queue::receive_into`].
+    pub fn receive_into_timeout(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize, Error> {
+        let received = self.receive_into_until(buffer, Until::after(timeout));
+        received.map_err(|error| timed_out(error, timeout))
+    }
+
+    /// As [`Queue::receive_into`], if there is a message.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when there is none, and as [`Queue::receive_into`].
+    pub fn try_receive_into(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let mut received = self.take_into(buffer)?;
+        if received.is_none() && self.hear_cold()? {
+            received = self.take_into(buffer)?;
         }
+        received.ok_or(Error::WouldBlock)
     }
 
     /// Receives a message into the queue's own memory, where it stays until the next call; waits for one. Nothing is allocated.

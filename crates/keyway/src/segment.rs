@@ -15,13 +15,18 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use keyway_abi::{
-    layout::{RELEASE_SLOTS, RELEASES_OFFSET},
+    LaneId, ProcessNumber,
+    layout::{
+        PAYLOAD_MAX_OFFSET, RELEASE_SLOTS, RELEASE_WAITING_BY_DOORBELL, RELEASE_WAITING_BY_FUTEX,
+        RELEASES_OFFSET,
+    },
     limits::{MESSAGE_SEGMENTS_MAX, SEGMENT_PAYLOAD_BYTES_MAX, SEGMENT_REGIONS_MAX},
 };
 use keyway_shm::{OutOfView, View, Word, own_barrier};
 use keyway_sys::futex;
 
 use crate::{
+    control::Control,
     fault::SegmentFault,
     region::{FrozenRegion, RegionReader},
 };
@@ -59,8 +64,12 @@ struct Release {
 pub(crate) struct ReleaseDesk {
     /// Ours.
     pub(crate) ack: View,
-    /// The sender's: that it waits for a release.
+    /// The sender's: how it waits for a release.
     pub(crate) waits: Word,
+    /// By what to ring, and for whom.
+    pub(crate) control: Arc<Control>,
+    pub(crate) sender: ProcessNumber,
+    pub(crate) lane: LaneId,
 }
 
 impl Segment {
@@ -142,17 +151,22 @@ impl Segment {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        let ReleaseDesk { ack, waits } = &*self.desk;
+        let ReleaseDesk { ack, waits, control, sender, lane } = &*self.desk;
         let place = RELEASES_OFFSET + usize::from(self.slot) * size_of::<u32>();
         // SYNC segment-release: our reads before the word.
         ack.store_u32(place, self.generation, Ordering::Release);
         // The release before the look at who waits; the other side announces itself before its last look.
         own_barrier();
-        if waits.load(Ordering::Relaxed) != 0
+        let by = waits.load(Ordering::Relaxed);
+        if by & RELEASE_WAITING_BY_FUTEX != 0
             && let Some(word) = ack.word(place)
         {
             // Whoever sleeps wakes by itself after a while; nothing is lost if this fails.
             let _ = futex::wake(&word, u32::MAX);
+        }
+        if by & RELEASE_WAITING_BY_DOORBELL != 0 {
+            // It fails when the broker is gone, of which the sender learns as well.
+            let _ = control.ring(*sender, *lane);
         }
     }
 }
@@ -199,6 +213,20 @@ impl Entry {
         }
         let release = (slot != NO_SLOT).then(|| Release { desk: Arc::clone(desk), slot, generation });
         Ok(Segment { memory: memory.clone(), offset: offset as usize, len: len as usize, _release: release })
+    }
+}
+
+/// Says to senders up to what size this queue takes payloads through a pool. In acknowledgement memory that no sender has yet.
+pub(crate) fn declare_payload_max(ack: &View, bytes_max: u32) {
+    // The word of a memory in which nobody has said anything is 0; whatever goes through a pool is longer than 1 byte.
+    ack.store_u32(PAYLOAD_MAX_OFFSET, bytes_max.max(1), Ordering::Relaxed);
+}
+
+/// Up to what size a receiver takes payloads through a pool, by what it has declared.
+pub(crate) fn declared_payload_max(ack: &View) -> u64 {
+    match ack.load_u32(PAYLOAD_MAX_OFFSET, Ordering::Relaxed) {
+        0 => SEGMENT_PAYLOAD_BYTES_MAX,
+        bytes_max => SEGMENT_PAYLOAD_BYTES_MAX.min(bytes_max.into()),
     }
 }
 

@@ -1,14 +1,15 @@
 //! The sending end of a lane.
 //!
-//! Neighbours: `in_place` (what is written in the lane's own memory), `segments` (what is sent without being copied into the
-//! lane).
+//! Neighbours: `event_loop` (who waits for room and does not sleep), `in_place` (what is written in the lane's own memory), `segments`
+//! (what is sent without being copied into the lane).
 
+mod event_loop;
 mod in_place;
 mod segments;
 
 use std::{
     ops::{Deref, DerefMut},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,23 +22,21 @@ use keyway_abi::{
 };
 use keyway_shm::{Access, Acknowledged, LaneSender, RecordHeader, SendError, Wait, WakeBy, declare_clock};
 use keyway_sys::{
-    barrier, clock,
-    epoll::{Epoll, Interest, Ready},
-    futex,
+    Errno, barrier, clock, futex,
     memory::{Mapping, Populate},
 };
 
 use crate::{
-    bells::Ear,
-    control::{Bell, Control},
+    control::Control,
     error::Error,
     message::{Outgoing, flags},
     pool::Shares,
+    segment::declared_payload_max,
     waiting::{Spinner, Until, WaitStyle},
 };
 
 pub use self::segments::LargePayloads;
-use self::segments::Segments;
+use self::{event_loop::Rung, segments::Segments};
 
 /// How a lane is to be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,7 +46,7 @@ pub struct SenderOptions {
     pub ring_bytes: Option<u32>,
     /// Whether the lane's memory is to be of pages of 2 MiB, where the administrator has reserved enough of them
     /// (`/proc/sys/vm/nr_hugepages`), else of ordinary ones. It is rounded up to whole ones (a ring of 2 MiB takes 4), and all of it is
-    /// put in place when the lane is opened (which fails with `ENOMEM` if somebody else takes the last of them meanwhile). For rings of megabytes that carry large messages.
+    /// put in place when the lane is opened. For rings of megabytes that carry large messages.
     pub huge: bool,
     /// The lane's priority: 0, the lowest, to 7, and no more than the capability allows. It counts at queues that take messages by
     /// priority.
@@ -66,7 +65,7 @@ pub struct Sender {
     peer: ProcessNumber,
     inner: LaneSender,
     spinner: Spinner,
-    alarm: Option<Alarm>,
+    rung: Option<Rung>,
     segments: Segments,
     /// Larger payloads go by segments.
     segments_above: usize,
@@ -74,6 +73,16 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn open(control: &Arc<Control>, queue: Handle, options: SenderOptions) -> Result<Self, Error> {
+        match Self::open_as_asked(control, queue, options) {
+            // Somebody took the last huge pages between the broker's look and ours.
+            Err(error) if options.huge && error.errno() == Errno::NOMEM.raw_os_error() => {
+                Self::open_as_asked(control, queue, SenderOptions { huge: false, ..options })
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_as_asked(control: &Arc<Control>, queue: Handle, options: SenderOptions) -> Result<Self, Error> {
         let (ring_bytes, (reply, descriptors)) = Self::ask_for_lane(control, queue, options)?;
         let incoherent = || Error::BrokerIncoherent { operation: "OpenLane" };
         let Reply::LaneOpening { lane, word, peer, stamps } = reply else { return Err(incoherent()) };
@@ -90,12 +99,13 @@ impl Sender {
             let waits = ring.view().word(RELEASE_WAITING_OFFSET).ok_or_else(incoherent)?;
             let ack = Mapping::new(ack, PAGE_BYTES, Access::Read, Populate::OnUse)?;
             control.ask(request::LaneMapped { lane })?;
+            let payload_bytes_max = declared_payload_max(&ack.view());
             let status = control.status(word)?;
-            let shares = Arc::new(Shares::new(ack.view(), waits, status.clone()));
+            let shares = Arc::new(Shares::new((peer, lane), ack.view(), waits, status.clone()));
             let inner = LaneSender::new(ring, &ack.view(), status, ring_bytes, barrier::own());
             let inner = inner.map_err(|_| incoherent())?;
             let inner = if stamps { inner.stamping(clock::now_ns) } else { inner };
-            Ok((inner, Segments::new(shares, options.large)))
+            Ok((inner, Segments::new(shares, options.large, payload_bytes_max)))
         };
         match map() {
             Ok((inner, segments)) => Ok(Sender {
@@ -105,7 +115,7 @@ impl Sender {
                 segments_above: segments.payloads_above(inner.payload_bytes_max()),
                 inner,
                 spinner: Spinner::new(options.wait),
-                alarm: None,
+                rung: None,
                 segments,
             }),
             Err(error) => {
@@ -272,6 +282,23 @@ impl Sender {
         self.send_parts(message, 0, &[], Until::Forever)
     }
 
+    /// As [`Sender::send_message`], if there is room now.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when the lane is full, and as [`Sender::send_message`].
+    pub fn try_send_message(&mut self, message: &Outgoing<'_>) -> Result<(), Error> {
+        self.send_parts(message, 0, &[], Until::after(Duration::ZERO))
+    }
+
+    /// As [`Sender::send_message`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Sender::send_message`].
+    pub fn send_message_timeout(&mut self, message: &Outgoing<'_>, timeout: Duration) -> Result<(), Error> {
+        let sent = self.send_parts(message, 0, &[], Until::after(timeout));
+        sent.map_err(|error| timed_out(error, timeout))
+    }
+
     /// How many messages the receiver has taken, of how many sent.
     pub fn acknowledged(&mut self) -> Acknowledged {
         self.inner.acknowledged()
@@ -329,6 +356,15 @@ impl Sender {
         if asked_bytes > bytes_max {
             return Err(Error::MessageTooLarge { asked_bytes, bytes_max });
         }
+        let header = RecordHeader {
+            message_type: message.message_type,
+            flags: u32::from(message.flags) | extra_flags | (asked as u32) << flags::CAPABILITIES_SHIFT,
+            ticket: 0,
+        };
+        if asked > 0 && asked_bytes <= self.loan_bytes_max() {
+            // Capabilities are on their way once there is room for what brings them.
+            self.wait_while_full(until, |lane| lane.check_loan(header, asked_bytes))?;
+        }
         let mut tickets = Vec::new();
         let put = match self.put_capabilities(message, &mut tickets) {
             // The broker knew it first.
@@ -337,11 +373,7 @@ impl Sender {
             }
             put => put,
         };
-        let header = RecordHeader {
-            message_type: message.message_type,
-            flags: u32::from(message.flags) | extra_flags | (asked as u32) << flags::CAPABILITIES_SHIFT,
-            ticket: tickets.first().map_or(0, |ticket| ticket.0),
-        };
+        let header = RecordHeader { ticket: tickets.first().map_or(0, |ticket| ticket.0), ..header };
         let sent = put.and_then(|()| self.send_until(header, &[prefix, message.payload], until));
         if sent.is_err() {
             for ticket in tickets {
@@ -455,90 +487,6 @@ fn why_not(lane: &mut LaneSender, error: SendError) -> Error {
             Error::LaneEnded { ending, acknowledged: messages, sent }
         }
         SendError::Fault(fault) => Error::PeerFault(fault),
-    }
-}
-
-/// For event loops.
-impl Sender {
-    /// A descriptor that is readable when there may be room, once the sender is armed: try to send, [`Sender::arm`], try once
-    /// more, wait until it is readable, [`Sender::hear`], and so on; [`Sender::disarm`] at the end.
-    ///
-    /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`; what the broker answers to the request for a doorbell.
-    pub fn event_descriptor(&mut self) -> Result<OwnedFd, Error> {
-        let alarm = match self.alarm.take() {
-            Some(alarm) => alarm,
-            None => Alarm::new(&self.control, (self.peer, self.lane))?,
-        };
-        let fd = self.alarm.insert(alarm).epoll.as_fd().try_clone_to_owned();
-        fd.map_err(|error| keyway_sys::Error::from_io("fcntl(F_DUPFD_CLOEXEC)", &error).into())
-    }
-
-    /// Asks the receiver to ring when there is room.
-    pub fn arm(&mut self) {
-        self.inner.announce_wait(WakeBy::Doorbell);
-        barrier::make();
-    }
-
-    /// Asks it to ring no more.
-    pub fn disarm(&mut self) {
-        self.inner.finish_wait();
-    }
-
-    /// Takes what made the descriptor readable. Never waits.
-    ///
-    /// # Errors
-    /// [`Error::BrokerGone`] and [`Error::SessionEnded`].
-    pub fn hear(&mut self) -> Result<(), Error> {
-        self.alarm.as_mut().map_or(Ok(()), Alarm::hear)
-    }
-}
-
-/// What one waits on for room, in an event loop.
-#[derive(Debug)]
-struct Alarm {
-    control: Arc<Control>,
-    place: (ProcessNumber, LaneId),
-    epoll: Epoll,
-    ear: Arc<Ear>,
-    /// Held, so that it stays in the set.
-    _bell: Bell,
-    ready: Vec<Ready>,
-}
-
-const CONTROL: u64 = 0;
-const EAR: u64 = 1;
-const BELL: u64 = 2;
-
-impl Alarm {
-    fn new(control: &Arc<Control>, place: (ProcessNumber, LaneId)) -> Result<Self, Error> {
-        let (peer, lane) = place;
-        let bell = control.bell_for(lane, peer)?;
-        let (epoll, ear) = (Epoll::new()?, Ear::new()?);
-        epoll.add(control.socket(), CONTROL, Interest::Read)?;
-        epoll.add(ear.event(), EAR, Interest::Read)?;
-        epoll.add(&bell.hears, BELL, Interest::Read)?;
-        control.routes().add_ear(&ear);
-        control.bells.listen(lane, peer, &ear);
-        Ok(Alarm { control: Arc::clone(control), place, epoll, ear, _bell: bell, ready: Vec::new() })
-    }
-
-    fn hear(&mut self) -> Result<(), Error> {
-        self.epoll.wait(&mut self.ready, Some(Duration::ZERO))?;
-        for Ready { token, .. } in &self.ready {
-            match *token {
-                CONTROL => self.control.pump()?,
-                BELL => self.control.hear(self.place.0)?,
-                _ => {}
-            }
-        }
-        self.ear.take().map(drop)
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        self.control.bells.ignore(self.place.1, &self.ear);
     }
 }
 

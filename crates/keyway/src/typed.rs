@@ -4,6 +4,8 @@
 //! every machine; both sides must mean the same type. Plain values are the bytes of a type whose every bit pattern is one
 //! ([`zerocopy`]): nothing is encoded or decoded, and both sides must be built for the same machine.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -18,12 +20,52 @@ impl Sender {
         self.send(&encode(value)?)
     }
 
+    /// As [`Sender::send_value`], if there is room now.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when the lane is full, and as [`Sender::send_value`].
+    pub fn try_send_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        self.try_send(&encode(value)?)
+    }
+
+    /// As [`Sender::send_value`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Sender::send_value`].
+    pub fn send_value_timeout<T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.send_timeout(&encode(value)?, timeout)
+    }
+
     /// Sends a value as the bytes that it is; waits while the lane is full.
     ///
     /// # Errors
     /// As [`Sender::send`].
     pub fn send_plain<T: IntoBytes + Immutable + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         self.send(value.as_bytes())
+    }
+
+    /// As [`Sender::send_plain`], if there is room now.
+    ///
+    /// # Errors
+    /// As [`Sender::try_send`].
+    pub fn try_send_plain<T: IntoBytes + Immutable + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        self.try_send(value.as_bytes())
+    }
+
+    /// As [`Sender::send_plain`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Sender::send_timeout`].
+    pub fn send_plain_timeout<T: IntoBytes + Immutable + ?Sized>(
+        &mut self,
+        value: &T,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.send_timeout(value.as_bytes(), timeout)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use futures_core::Stream;
+use futures_core::{FusedStream, Stream};
+use tokio::task::coop::poll_proceed;
 
 use keyway::{Error, Inbox, Incoming, Message, Outgoing, Queue, ReplyTo};
 
@@ -18,6 +19,8 @@ pub struct AsyncQueue {
     queue: Queue,
     watched: Watched,
     is_armed: bool,
+    /// The stream has ended.
+    is_over: bool,
 }
 
 impl AsyncQueue {
@@ -30,7 +33,7 @@ impl AsyncQueue {
     /// Without such a runtime, as [`tokio::io::unix::AsyncFd`] does.
     pub fn new(mut queue: Queue) -> Result<Self, Error> {
         let watched = Watched::new(queue.event_descriptor()?)?;
-        Ok(AsyncQueue { queue, watched, is_armed: false })
+        Ok(AsyncQueue { queue, watched, is_armed: false, is_over: false })
     }
 
     /// The next message.
@@ -98,11 +101,14 @@ impl AsyncQueue {
         context: &mut Context<'_>,
         mut attempt: impl FnMut(&mut Queue) -> Result<T, Error>,
     ) -> Poll<Result<T, Error>> {
+        // A task that always finds a message lets others run now and then.
+        let turn = ready!(poll_proceed(context));
         for _ in 0..ROUNDS_MAX {
             match attempt(&mut self.queue) {
                 Err(Error::WouldBlock) => {}
                 done => {
                     self.settle();
+                    turn.made_progress();
                     return Poll::Ready(done);
                 }
             }
@@ -142,11 +148,22 @@ impl AsyncQueue {
     }
 }
 
-/// Messages without end; an error is the last item.
+/// Messages as they come; an error is the last item.
 impl Stream for AsyncQueue {
     type Item = Result<Message, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_with(context, Queue::try_receive).map(Some)
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let received = ready!(self.poll_with(context, Queue::try_receive));
+        self.is_over = received.is_err();
+        Poll::Ready(Some(received))
+    }
+}
+
+impl FusedStream for AsyncQueue {
+    fn is_terminated(&self) -> bool {
+        self.is_over
     }
 }

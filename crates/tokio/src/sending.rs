@@ -3,12 +3,14 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_sink::Sink;
+use serde::Serialize;
+use tokio::task::coop::poll_proceed;
 
-use keyway::{Error, Sender};
+use keyway::{Block, Error, Outgoing, Part, Sender};
 
 use crate::{ROUNDS_MAX, Watched};
 
@@ -53,6 +55,40 @@ impl AsyncSender {
         poll_fn(|context| self.poll_with(context, |sender| sender.try_send_batch(payloads))).await
     }
 
+    /// Sends a message with type, flags and capabilities; waits for room. The capabilities are handed to the broker when there is
+    /// room, which takes a system call or two.
+    ///
+    /// # Errors
+    /// As [`Sender::send_message`].
+    pub async fn send_message(&mut self, message: &Outgoing<'_>) -> Result<(), Error> {
+        poll_fn(|context| self.poll_with(context, |sender| sender.try_send_message(message))).await
+    }
+
+    /// Sends a serialised value; waits for room.
+    ///
+    /// # Errors
+    /// As [`Sender::send_value`].
+    pub async fn send_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        let bytes = keyway::encode(value)?;
+        self.send(&bytes).await
+    }
+
+    /// Lends a block of `len` bytes of the sender's pool, for [`AsyncSender::send_segments`]; waits until there is room for it.
+    ///
+    /// # Errors
+    /// As [`Sender::block`].
+    pub async fn block(&mut self, len: usize) -> Result<Block, Error> {
+        poll_fn(|context| self.poll_with(context, |sender| sender.try_block(len))).await
+    }
+
+    /// Sends a message that names parts of blocks and of frozen regions, which its receiver reads where they are; waits for room.
+    ///
+    /// # Errors
+    /// As [`Sender::send_segments`].
+    pub async fn send_segments(&mut self, message: &Outgoing<'_>, parts: &[Part<'_>]) -> Result<(), Error> {
+        poll_fn(|context| self.poll_with(context, |sender| sender.try_send_segments(message, parts))).await
+    }
+
     /// The sender, for what needs no waiting.
     pub fn get_mut(&mut self) -> &mut Sender {
         &mut self.sender
@@ -63,24 +99,35 @@ impl AsyncSender {
         context: &mut Context<'_>,
         mut attempt: impl FnMut(&mut Sender) -> Result<T, Error>,
     ) -> Poll<Result<T, Error>> {
+        // A task whose sends never wait lets others run now and then.
+        let turn = ready!(poll_proceed(context));
         for _ in 0..ROUNDS_MAX {
             match attempt(&mut self.sender) {
                 Err(Error::WouldBlock) => {}
                 done => {
                     self.settle();
+                    turn.made_progress();
                     return Poll::Ready(done);
                 }
             }
             if !self.is_armed {
                 // Armed first, and then tried once more: room that came in between rings for nobody.
-                self.sender.arm();
+                let are_heard = self.sender.arm();
                 self.is_armed = true;
+                match are_heard {
+                    Ok(true) => {}
+                    // Somebody who cannot ring: it is tried again, with others' turns in between.
+                    Ok(false) => break,
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
                 continue;
             }
             match self.watched.poll_changed(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) => {
+                    // Armed anew, as further lanes may have what is waited for.
+                    self.settle();
                     if let Err(error) = self.sender.hear() {
                         return Poll::Ready(Err(error));
                     }

@@ -2,17 +2,33 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt, stream::FusedStream};
 use keyway::{
-    Audience, Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, Queue, QueueOptions, QueueOrder,
-    Rights, Sender, SenderOptions,
+    Audience, Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, PoolOptions, Queue, QueueOptions,
+    QueueOrder, Rights, Sender, SenderOptions,
 };
 
 use keyway_tokio::{AsyncQueue, AsyncSender, Listener, Transport};
 
 const SOON: Duration = Duration::from_secs(20);
+
+/// What a future has, which must not take as long as that. A timeout of tokio's alone would not say so: it looks once more at its
+/// future when the time is over, and what had been ready all the while without anybody being woken would be taken for prompt.
+async fn soon<F: Future>(future: F) -> F::Output {
+    let began = Instant::now();
+    let output = tokio::time::timeout(SOON, future).await.unwrap();
+    assert!(began.elapsed() < SOON, "nobody was woken");
+    output
+}
 
 struct Two {
     broker: Embedded,
@@ -58,7 +74,7 @@ async fn a_task_sleeps_until_its_message_comes() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         sender.send(payload).unwrap();
     }
-    let got = tokio::time::timeout(SOON, receiving).await.unwrap().unwrap();
+    let got = soon(receiving).await.unwrap();
     assert_eq!(got, [b"one", b"two", b"six"]);
 }
 
@@ -77,7 +93,7 @@ async fn a_task_awaits_room_and_nothing_is_lost_on_the_way() {
     let mut inbox = Inbox::new();
     let mut next = 0;
     while next < count {
-        tokio::time::timeout(SOON, queue.receive_many(&mut inbox, 64)).await.unwrap().unwrap();
+        soon(queue.receive_many(&mut inbox, 64)).await.unwrap();
         for received in inbox.iter() {
             assert_eq!(received.payload, next.to_le_bytes());
             next += 1;
@@ -87,14 +103,15 @@ async fn a_task_awaits_room_and_nothing_is_lost_on_the_way() {
         }
     }
     drop(sending.await.unwrap());
-    let end = tokio::time::timeout(SOON, async {
+    let why = soon(async {
         loop {
             if let Incoming::Ended { why, .. } = queue.next().await.unwrap() {
                 return why;
             }
         }
-    });
-    assert!(matches!(end.await.unwrap(), Error::LaneEnded { ending: Ending::PeerDead, .. }));
+    })
+    .await;
+    assert!(matches!(why, Error::LaneEnded { ending: Ending::PeerDead, .. }));
 }
 
 #[tokio::test]
@@ -111,7 +128,7 @@ async fn a_future_that_is_dropped_has_taken_and_sent_nothing() {
     }
     assert!(sender.send(&[7; 500]).now_or_never().is_none());
     for _ in 0..sent {
-        assert_eq!(tokio::time::timeout(SOON, queue.receive()).await.unwrap().unwrap().payload, [7; 500]);
+        assert_eq!(soon(queue.receive()).await.unwrap().payload, [7; 500]);
     }
     assert!(queue.receive().now_or_never().is_none(), "only what was sent");
     // Under way when the message comes, and dropped then: it is still there.
@@ -120,7 +137,7 @@ async fn a_future_that_is_dropped_has_taken_and_sent_nothing() {
         assert!(receiving.as_mut().now_or_never().is_none());
         sender.send(b"later").await.unwrap();
     }
-    assert_eq!(tokio::time::timeout(SOON, queue.receive()).await.unwrap().unwrap().payload, b"later");
+    assert_eq!(soon(queue.receive()).await.unwrap().payload, b"later");
 }
 
 #[tokio::test]
@@ -139,7 +156,7 @@ async fn one_session_may_have_both_ends() {
             assert_eq!(queue.receive().await.unwrap().payload.len(), 900);
         }
     };
-    tokio::time::timeout(SOON, async { tokio::join!(sending, receiving) }).await.unwrap();
+    soon(async { tokio::join!(sending, receiving) }).await;
 }
 
 #[tokio::test]
@@ -154,7 +171,7 @@ async fn calls_are_answered_from_a_task() {
         let mut caller = there.open_caller(&there.lookup("service").unwrap()).unwrap();
         caller.call(&Outgoing::bytes(b"2 + 2"), SOON).unwrap().payload
     });
-    let question = tokio::time::timeout(SOON, queue.receive()).await.unwrap().unwrap();
+    let question = soon(queue.receive()).await.unwrap();
     assert_eq!(question.payload, b"2 + 2");
     queue.reply(question.reply_to.unwrap(), &Outgoing::bytes(b"4")).unwrap();
     assert_eq!(calling.await.unwrap(), b"4");
@@ -179,11 +196,11 @@ async fn values_go_both_ways_over_a_transport_until_one_side_is_gone() {
     });
     for length in 1..50_u32 {
         client.send((0..length).collect()).await.unwrap();
-        let (sum, text) = tokio::time::timeout(SOON, client.next()).await.unwrap().unwrap().unwrap();
+        let (sum, text) = soon(client.next()).await.unwrap().unwrap();
         assert_eq!((sum, text), (length * (length - 1) / 2, format!("sum {}", length * (length - 1) / 2)));
     }
     drop(client);
-    tokio::time::timeout(SOON, serving).await.unwrap().unwrap();
+    soon(serving).await.unwrap();
 }
 
 /// A service that adds up, for each client by itself.
@@ -241,7 +258,7 @@ async fn who_asks_for_no_conversation_is_passed_over_and_told() {
         while sender.try_send(b"").is_ok() {}
         refused
     });
-    let refused = tokio::time::timeout(SOON, refused).await.unwrap().unwrap();
+    let refused = soon(refused).await.unwrap();
     assert!(matches!(refused, Error::LaneEnded { .. }), "{refused}");
     let mut conversation: Transport<(u64, u32), u32> =
         Transport::connect(&two.there, "sums", SOON).await.unwrap();
@@ -306,6 +323,133 @@ async fn a_task_receives_by_arrival_what_several_have_sent() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    let got = tokio::time::timeout(SOON, receiving).await.unwrap().unwrap();
+    let got = soon(receiving).await.unwrap();
     assert_eq!(got, (0..300).collect::<Vec<_>>());
+}
+
+const FRAME_BYTES: usize = 2 << 20;
+
+/// Payloads larger than the ring, and a pool with room for one of them: each waits until the last was copied out.
+#[tokio::test]
+async fn a_task_awaits_room_in_a_pool() {
+    let two = Two::new();
+    let (queue, mut sender) = two.lane("a", 4096);
+    let options = PoolOptions { bytes: FRAME_BYTES as u64, ..PoolOptions::default() };
+    sender.set_pool(two.there.create_pool(options).unwrap());
+    let (mut queue, mut sender) = (AsyncQueue::new(queue).unwrap(), AsyncSender::new(sender).unwrap());
+    let sending = tokio::spawn(async move {
+        for number in 0..20_u8 {
+            sender.send(&vec![number; FRAME_BYTES]).await.unwrap();
+        }
+        sender
+    });
+    for number in 0..20_u8 {
+        let message = soon(queue.receive()).await.unwrap();
+        assert!(message.payload.len() == FRAME_BYTES && message.payload.iter().all(|byte| *byte == number));
+    }
+    drop(sending.await.unwrap());
+}
+
+/// The reader keeps a segment for a while: whoever awaits its block hears of the release, and of nothing else.
+#[tokio::test]
+async fn a_task_awaits_what_a_reader_releases_late() {
+    let two = Two::new();
+    let (queue, mut sender) = two.lane("a", 4096);
+    let options = PoolOptions { bytes: FRAME_BYTES as u64, ..PoolOptions::default() };
+    sender.set_pool(two.there.create_pool(options).unwrap());
+    let (mut queue, mut sender) = (AsyncQueue::new(queue).unwrap(), AsyncSender::new(sender).unwrap());
+    for round in 0..5 {
+        let block = soon(sender.block(FRAME_BYTES)).await.unwrap().share();
+        sender.send_segments(&Outgoing::bytes(b"frame"), &[block.whole()]).await.unwrap();
+        drop(block);
+        let held = soon(queue.receive()).await.unwrap();
+        assert!(sender.block(FRAME_BYTES).now_or_never().is_none(), "round {round}: it is lent");
+        let later = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(held);
+        });
+        drop(soon(sender.block(FRAME_BYTES)).await.unwrap());
+        later.await.unwrap();
+    }
+}
+
+/// What is waited for can also be with the reader of another lane, or with another thread of this process.
+#[tokio::test]
+async fn a_task_awaits_a_block_that_went_by_another_lane() {
+    let two = Two::new();
+    let third = Client::over(two.broker.connect().unwrap()).unwrap();
+    let (_queue, mut sender) = two.lane("a", 4096);
+    let (mut elsewhere, mut other) = Two::between(&third, &two.there, "b", 4096);
+    let options = PoolOptions { bytes: FRAME_BYTES as u64, ..PoolOptions::default() };
+    let pool = two.there.create_pool(options).unwrap();
+    sender.set_pool(pool.clone());
+    let mut sender = AsyncSender::new(sender).unwrap();
+
+    let block = pool.loan(FRAME_BYTES).unwrap().share();
+    let waiting = tokio::spawn(async move {
+        drop(sender.block(FRAME_BYTES).await.unwrap());
+        sender
+    });
+    // It waits while the block is here, then while the other lane's reader has it.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    other.send_segments(&Outgoing::default(), &[block.whole()]).unwrap();
+    drop(block);
+    let held = elsewhere.receive_timeout(SOON).unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished());
+    drop(held);
+    let mut sender = soon(waiting).await.unwrap();
+
+    let block = pool.loan(FRAME_BYTES).unwrap();
+    let waiting = tokio::spawn(async move { drop(sender.block(FRAME_BYTES).await.unwrap()) });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    std::thread::spawn(move || drop(block)).join().unwrap();
+    soon(waiting).await.unwrap();
+}
+
+/// There is always a message and always room; still another task of the thread has its turn before all are through.
+#[tokio::test]
+async fn a_task_that_never_waits_lets_others_run() {
+    let two = Two::new();
+    let (queue, sender) = two.lane("a", 1 << 16);
+    let (mut queue, mut sender) = (AsyncQueue::new(queue).unwrap(), AsyncSender::new(sender).unwrap());
+    let count = 500_u32;
+    let has_run = Arc::new(AtomicBool::new(false));
+    for is_sending in [true, false] {
+        has_run.store(false, Ordering::Relaxed);
+        let seen = Arc::clone(&has_run);
+        let busy = tokio::spawn(async move {
+            let mut alone = 0;
+            for number in 0..count {
+                if is_sending {
+                    sender.send(&number.to_le_bytes()).await.unwrap();
+                } else {
+                    assert_eq!(queue.receive().await.unwrap().payload, number.to_le_bytes());
+                }
+                alone += u32::from(!seen.load(Ordering::Relaxed));
+            }
+            (queue, sender, alone)
+        });
+        let other = Arc::clone(&has_run);
+        let modest = tokio::spawn(async move { other.store(true, Ordering::Relaxed) });
+        let (queue_again, sender_again, alone) = soon(busy).await.unwrap();
+        modest.await.unwrap();
+        assert!(alone < count, "sending: {is_sending}");
+        (queue, sender) = (queue_again, sender_again);
+    }
+}
+
+/// The stream is over with its error, as one that loops over it expects.
+#[tokio::test]
+async fn a_stream_ends_after_its_error() {
+    let two = Two::new();
+    let (queue, mut sender) = two.lane("a", 4096);
+    let mut queue = AsyncQueue::new(queue).unwrap();
+    sender.send(b"last").unwrap();
+    let Two { broker, here, .. } = two;
+    drop((sender, broker));
+    let items: Vec<_> = soon(queue.by_ref().collect()).await;
+    assert!(matches!(&items[..], [Ok(_), Err(_)]), "{items:?}");
+    assert!(queue.is_terminated() && queue.next().await.is_err());
+    drop(here);
 }

@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyway_abi::layout::{RELEASE_SLOTS, RELEASES_OFFSET};
-use keyway_shm::{Status, Verdict, View, Word, own_barrier};
+use keyway_abi::{
+    LaneId, ProcessNumber,
+    layout::{RELEASE_SLOTS, RELEASE_WAITING_BY_DOORBELL, RELEASE_WAITING_BY_FUTEX, RELEASES_OFFSET},
+};
+use keyway_shm::{Status, Verdict, View, WakeBy, Word, own_barrier};
 use keyway_sys::futex;
 
 use super::SharedBlock;
@@ -22,9 +25,11 @@ use crate::{
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Shares {
+    /// The reader, and the lane.
+    place: (ProcessNumber, LaneId),
     /// The reader's.
     ack: View,
-    /// Ours: that we wait for a release.
+    /// Ours: how we wait for a release.
     waits: Word,
     status: Status,
     table: Mutex<Table>,
@@ -39,8 +44,10 @@ struct Table {
     unused: Vec<u16>,
     kept_bytes: u64,
     is_closed: bool,
-    /// Who waits for a release.
-    waiters: usize,
+    /// How many wait for a release.
+    sleepers: usize,
+    /// How many await a ring at a release.
+    listeners: usize,
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +64,20 @@ pub(crate) struct Slot {
 }
 
 impl Shares {
-    pub(crate) fn new(ack: View, waits: Word, status: Status) -> Self {
-        Shares { ack, waits, status, table: Mutex::default() }
+    pub(crate) fn new(place: (ProcessNumber, LaneId), ack: View, waits: Word, status: Status) -> Self {
+        Shares { place, ack, waits, status, table: Mutex::default() }
+    }
+
+    /// The reader, and the lane.
+    pub(crate) fn place(&self) -> (ProcessNumber, LaneId) {
+        self.place
+    }
+
+    /// Whether [`Shares::take`] would give a block a slot that keeps so much of a pool, of which the reader may keep `bytes_max`.
+    pub(crate) fn has_room(&self, kept_bytes: u64, bytes_max: u64) -> bool {
+        let mut table = locked(&self.table);
+        self.collect_from(&mut table);
+        table.has_room(1, kept_bytes, bytes_max)
     }
 
     /// Gives each of these blocks a slot, or none if there is no room for all.
@@ -67,9 +86,7 @@ impl Shares {
         self.collect_from(&mut table);
         let more_bytes: u64 = blocks.iter().map(SharedBlock::kept_bytes).sum();
         let bytes_max = blocks.iter().map(SharedBlock::lane_bytes_max).min().unwrap_or(u64::MAX);
-        // One message is let through if nothing else is out, however much it keeps.
-        let is_much = table.kept_bytes.saturating_add(more_bytes) > bytes_max && !table.used.is_empty();
-        if table.used.len() + blocks.len() > RELEASE_SLOTS || is_much {
+        if !table.has_room(blocks.len(), more_bytes, bytes_max) {
             return false;
         }
         table.kept_bytes += more_bytes;
@@ -135,14 +152,21 @@ impl Shares {
         self.ack.load_u32(place(number), Ordering::Acquire)
     }
 
-    /// Announces that this side will sleep until a release, or retracts it.
-    fn announce(&self, change: Change) {
+    /// Announces that this side waits for a release, or retracts it.
+    fn announce(&self, by: WakeBy, change: Change) {
         let mut table = locked(&self.table);
+        let count = match by {
+            WakeBy::Futex => &mut table.sleepers,
+            WakeBy::Doorbell => &mut table.listeners,
+        };
         match change {
-            Change::Come => table.waiters += 1,
-            Change::Go => table.waiters -= 1,
+            Change::Come => *count += 1,
+            Change::Go => *count -= 1,
         }
-        self.waits.store(u32::from(table.waiters > 0), Ordering::Relaxed);
+        let bit = |count: usize, bit: u32| if count > 0 { bit } else { 0 };
+        let how =
+            bit(table.sleepers, RELEASE_WAITING_BY_FUTEX) | bit(table.listeners, RELEASE_WAITING_BY_DOORBELL);
+        self.waits.store(how, Ordering::Relaxed);
     }
 
     /// Adds what changes at a release, and with the lane's end, to what is slept on.
@@ -163,6 +187,30 @@ impl Shares {
     }
 }
 
+/// A lane whose reader is asked to ring at a release, for as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    lane: Arc<Shares>,
+}
+
+impl Awaited {
+    /// Asks; a barrier and a last look must follow.
+    pub(crate) fn new(lane: Arc<Shares>) -> Self {
+        lane.announce(WakeBy::Doorbell, Change::Come);
+        Awaited { lane }
+    }
+
+    pub(crate) fn shares(&self) -> &Arc<Shares> {
+        &self.lane
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.lane.announce(WakeBy::Doorbell, Change::Go);
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Come,
@@ -176,6 +224,12 @@ enum Seen {
 }
 
 impl Table {
+    /// One message is let through if nothing else is out, however much it keeps.
+    fn has_room(&self, blocks: usize, more_bytes: u64, bytes_max: u64) -> bool {
+        let is_much = self.kept_bytes.saturating_add(more_bytes) > bytes_max && !self.used.is_empty();
+        self.used.len() + blocks <= RELEASE_SLOTS && !is_much
+    }
+
     fn free(&mut self, number: u16) {
         if let Some(at) = self.used.iter().position(|used| *used == number) {
             self.used.swap_remove(at);
@@ -212,7 +266,7 @@ pub(crate) fn wait_for_release(
         return Ok(());
     }
     for lane in lanes {
-        lane.announce(Change::Come);
+        lane.announce(WakeBy::Futex, Change::Come);
     }
     own_barrier();
     let mut words = vec![(control.event_word().clone(), control.events_seen())];
@@ -224,7 +278,7 @@ pub(crate) fn wait_for_release(
         slept = futex::wait(&words, timeout.min(LOOK_EVERY));
     }
     for lane in lanes {
-        lane.announce(Change::Go);
+        lane.announce(WakeBy::Futex, Change::Go);
     }
     slept?;
     // Nobody would tell of a reader's death any more if the broker had died.

@@ -21,9 +21,14 @@ impl Space {
         Space { free: BTreeMap::from([(whole.offset(), whole)]) }
     }
 
+    /// How large the piece for `len` bytes is; `None` for more than there can be.
+    pub(super) fn piece_bytes(len: usize) -> Option<usize> {
+        len.max(1).checked_next_multiple_of(ALIGN_BYTES)
+    }
+
     /// A piece of at least `len` bytes: the first that there is room for, so that little memory is used if little is enough.
     pub(super) fn take(&mut self, len: usize) -> Option<Piece> {
-        let len = len.max(1).checked_next_multiple_of(ALIGN_BYTES)?;
+        let len = Self::piece_bytes(len)?;
         let offset = self.free.values().find(|piece| piece.len() >= len)?.offset();
         let mut rest = self.free.remove(&offset)?;
         let piece = rest.split_to(len);

@@ -14,6 +14,7 @@ use crate::{
     control::Arrival,
     error::Error,
     queue::{Incoming, Peer, Queue, by_arrival::Stamps, lanes::Lane, segments::Places},
+    segment::declare_payload_max,
 };
 
 impl Queue {
@@ -58,7 +59,13 @@ impl Queue {
         let status = self.control.status(word);
         let opened = match (arrival.ring, ack, status) {
             (Some(ring), Some(ack), Ok(status)) => {
-                let places = Places::new(&ring.view(), ack.view());
+                let places = Places::new(
+                    &self.control,
+                    (peer.process, lane),
+                    &ring.view(),
+                    ack.view(),
+                    self.payload_bytes_max,
+                );
                 let clock = declared_clock(&ring.view());
                 let receiver =
                     LaneReceiver::new(&ring.view(), &ack.view(), status, ring_bytes, barrier::own());
@@ -105,6 +112,7 @@ impl Queue {
         for (index, fd) in (first..).zip(descriptors) {
             let mapping = Mapping::new(fd, PAGE_BYTES, Access::Write, Populate::OnUse)?;
             barrier::own().declare(&mapping.view());
+            declare_payload_max(&mapping.view(), self.payload_bytes_max);
             self.acks.insert(index, mapping);
         }
         let queue = self.capability.handle();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keyway_abi::{layout::RELEASE_WAITING_OFFSET, limits::SEGMENT_REGIONS_MAX};
+use keyway_abi::{LaneId, ProcessNumber, layout::RELEASE_WAITING_OFFSET, limits::SEGMENT_REGIONS_MAX};
 use keyway_shm::{RecordHeader, View};
 
 use super::taking::Brought;
@@ -13,7 +13,7 @@ use crate::{
     fault::SegmentFault,
     message::flags,
     region::{FrozenRegion, MapOptions, RegionReader},
-    segment::{ReleaseDesk, Segment, SegmentMemory, Table},
+    segment::{Entry, ReleaseDesk, Segment, SegmentMemory, Table},
 };
 
 /// See the module. LIMIT: [`SEGMENT_REGIONS_MAX`] regions are mapped at a time; a further one takes the place of another.
@@ -21,13 +21,21 @@ use crate::{
 pub(super) struct Places {
     regions: Vec<Option<SegmentMemory>>,
     desk: Arc<ReleaseDesk>,
+    payload_bytes_max: u32,
 }
 
 impl Places {
     /// Those of a new lane: none. `None` when its memories have not the words for it.
-    pub(super) fn new(ring: &View, ack: View) -> Option<Self> {
-        let waits = ring.word(RELEASE_WAITING_OFFSET)?;
-        Some(Places { regions: Vec::new(), desk: Arc::new(ReleaseDesk { ack, waits }) })
+    pub(super) fn new(
+        control: &Arc<Control>,
+        (sender, lane): (ProcessNumber, LaneId),
+        ring: &View,
+        ack: View,
+        payload_bytes_max: u32,
+    ) -> Option<Self> {
+        let (control, waits) = (Arc::clone(control), ring.word(RELEASE_WAITING_OFFSET)?);
+        let desk = ReleaseDesk { ack, waits, control, sender, lane };
+        Some(Places { regions: Vec::new(), desk: Arc::new(desk), payload_bytes_max })
     }
 
     /// Maps what comes with a message, and opens what it names. Answers also how many of its bytes that took to say.
@@ -38,6 +46,12 @@ impl Places {
         capabilities: &mut Vec<Result<Capability, Error>>,
     ) -> Result<(Brought, usize), SegmentFault> {
         let (table, table_bytes) = Table::decode(bytes)?;
+        let (bytes_max, payload) = (u64::from(self.payload_bytes_max), table.entries.first());
+        if let Some(&Entry { len: asked_bytes, .. }) = payload.filter(|_| table.is_payload)
+            && asked_bytes > bytes_max
+        {
+            return Err(SegmentFault::PayloadTooLarge { asked_bytes, bytes_max });
+        }
         // Those of regions are behind the user's.
         let users = capabilities.len().checked_sub(table.regions.len());
         let brought = users.map(|users| capabilities.split_off(users)).unwrap_or_default();

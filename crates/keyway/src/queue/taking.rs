@@ -206,8 +206,36 @@ impl Queue {
         Ok(None)
     }
 
+    pub(super) fn receive_into_until(&mut self, buffer: &mut [u8], until: Until) -> Result<usize, Error> {
+        let mut asleep_since = None;
+        loop {
+            if let Some(len) = self.take_into(buffer)? {
+                self.spinner.settle(asleep_since);
+                return Ok(len);
+            }
+            self.wait_once(until, &mut asleep_since)?;
+        }
+    }
+
+    /// Takes the next message into a buffer, and what else there is before it for nobody.
+    pub(super) fn take_into(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
+        let lost = self.catch_up();
+        loop {
+            match self.take_next(buffer.len())? {
+                Some(Incoming::Message(message)) => {
+                    let len = message.payload.len();
+                    buffer[..len].copy_from_slice(&message.payload);
+                    self.buffer = message.payload;
+                    return Ok(Some(len));
+                }
+                Some(_) => {}
+                None => return lost.map_or(Ok(None), Err),
+            }
+        }
+    }
+
     /// Takes a message from one lane, or learns that it is over.
-    fn take_from(&mut self, slot: usize, bytes_max: usize) -> Result<Option<Incoming>, Error> {
+    pub(super) fn take_from(&mut self, slot: usize, bytes_max: usize) -> Result<Option<Incoming>, Error> {
         let Some(lane) = self.lanes.get_mut(slot) else { return Ok(None) };
         let header = match lane.receiver.peek(&mut self.buffer) {
             Ok(None) => {

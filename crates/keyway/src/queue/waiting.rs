@@ -4,23 +4,17 @@
 //! doorbells of its peers; while it is awake it looks at those now and then.
 
 use std::{
-    collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use keyway_abi::{LaneId, ProcessNumber};
 use keyway_shm::{Wait, WakeBy, Word};
-use keyway_sys::{
-    barrier,
-    epoll::{Epoll, Interest, Ready},
-    futex,
-};
+use keyway_sys::{barrier, futex};
 
 use crate::{
-    bells::Ear,
-    control::Control,
+    alarm::Alarm,
     error::Error,
     queue::Queue,
     waiting::{SLEEP_MAX, Until},
@@ -32,48 +26,6 @@ const HOT_MAX: usize = 16;
 const LOOK_EVERY: u32 = 1024;
 /// So many times nothing is found between two looks at the doorbells.
 const IDLE_LOOK_EVERY: u32 = 64;
-
-/// What a queue of many lanes sleeps on.
-#[derive(Debug)]
-pub(super) struct Alarm {
-    control: Arc<Control>,
-    epoll: Epoll,
-    ear: Arc<Ear>,
-    /// The doorbells that are watched.
-    watched: BTreeMap<ProcessNumber, Weak<OwnedFd>>,
-    ready: Vec<Ready>,
-}
-
-/// Tokens below this are not of peers.
-const CONTROL: u64 = 0;
-const EAR: u64 = 1;
-const PEERS_FROM: u64 = 2;
-
-impl Alarm {
-    fn new(control: &Arc<Control>) -> Result<Self, Error> {
-        let (epoll, ear) = (Epoll::new()?, Ear::new()?);
-        epoll.add(control.socket(), CONTROL, Interest::Read)?;
-        epoll.add(ear.event(), EAR, Interest::Read)?;
-        control.routes().add_ear(&ear);
-        Ok(Alarm { control: Arc::clone(control), epoll, ear, watched: BTreeMap::new(), ready: Vec::new() })
-    }
-
-    fn watch(&mut self, peer: ProcessNumber, end: &Arc<OwnedFd>) -> Result<(), Error> {
-        // A doorbell that was let go has left the set by itself.
-        if self.watched.get(&peer).is_some_and(|watched| watched.strong_count() > 0) {
-            return Ok(());
-        }
-        self.epoll.add(end, PEERS_FROM + peer.0, Interest::Read)?;
-        self.watched.insert(peer, Arc::downgrade(end));
-        Ok(())
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        self.control.bells.forget(&self.ear);
-    }
-}
 
 impl Queue {
     /// What it sleeps on.
@@ -177,37 +129,20 @@ impl Queue {
     fn listen(&mut self, slot: usize) -> Result<(), Error> {
         let Some(lane) = self.lanes.get(slot) else { return Ok(()) };
         let (id, peer) = (lane.peer.lane, ProcessNumber(lane.peer.identity.process.0));
-        let bell = self.control.bell_for(id, peer)?;
-        let alarm = self.alarm()?;
-        alarm.watch(peer, &bell.hears)?;
-        let ear = Arc::clone(&alarm.ear);
-        self.control.bells.listen(id, peer, &ear);
-        Ok(())
+        self.alarm()?.listen(id, peer)
     }
 
     /// Rings for a lane that is over are for nobody.
     pub(super) fn listen_no_more(&self, lane: LaneId) {
         if let Some(alarm) = &self.alarm {
-            self.control.bells.ignore(lane, &alarm.ear);
+            alarm.ignore(lane);
         }
     }
 
     /// Waits for rings and for what the broker has to tell, and looks from now on at the lanes that rang.
     fn hear_for(&mut self, timeout: Duration) -> Result<(), Error> {
-        let alarm = self.alarm()?;
-        let mut ready = std::mem::take(&mut alarm.ready);
-        let waited = alarm.epoll.wait(&mut ready, Some(timeout));
-        let ear = Arc::clone(&alarm.ear);
-        for Ready { token, .. } in &ready {
-            match *token {
-                CONTROL => self.control.pump()?,
-                EAR => {}
-                peer => self.control.hear(ProcessNumber(peer - PEERS_FROM))?,
-            }
-        }
-        alarm_of(&mut self.alarm, ready);
-        waited?;
-        self.heat(ear.take()?);
+        let rung = self.alarm()?.hear(timeout)?;
+        self.heat(rung);
         // An event is in the socket before the event word says so: the word alone would have us sleep beside it.
         self.take_in();
         Ok(())
@@ -253,8 +188,7 @@ impl Queue {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn event_descriptor(&mut self) -> Result<OwnedFd, Error> {
-        let fd = self.alarm()?.epoll.as_fd().try_clone_to_owned();
-        fd.map_err(|error| keyway_sys::Error::from_io("fcntl(F_DUPFD_CLOEXEC)", &error).into())
+        self.alarm()?.descriptor()
     }
 
     /// Asks all senders to ring: see [`Queue::event_descriptor`]. `false` when there is something to take, or a sender who cannot
@@ -263,6 +197,7 @@ impl Queue {
     /// # Errors
     /// As [`Queue::receive`].
     pub fn arm(&mut self) -> Result<bool, Error> {
+        self.control.check()?;
         Ok(self.arm_lanes()? == Armed::Asleep)
     }
 
@@ -317,12 +252,6 @@ enum Armed {
 
 /// How long one sleeps who does not hear all lanes.
 const HALF_SLEEP: Duration = Duration::from_millis(1);
-
-fn alarm_of(alarm: &mut Option<Alarm>, ready: Vec<Ready>) {
-    if let Some(alarm) = alarm {
-        alarm.ready = ready;
-    }
-}
 
 /// Waits until one of the queues, which must be of one [`Client`](crate::Client), may have something to tell; then ask
 /// each with [`Queue::try_next`]. Returns also when the time is over.
@@ -385,7 +314,7 @@ fn sleep_on_bells(queues: &mut [&mut Queue], timeout: Duration) -> Result<(), Er
     let mut slept = Ok(true);
     if armed != Armed::Ready {
         let fds: Vec<BorrowedFd<'_>> =
-            queues.iter().filter_map(|queue| queue.alarm.as_ref().map(|alarm| alarm.epoll.as_fd())).collect();
+            queues.iter().filter_map(|queue| queue.alarm.as_ref().map(|alarm| alarm.as_fd())).collect();
         slept = keyway_sys::epoll::wait_readable(&fds, timeout);
     }
     let has_slept_through = !slept?;

@@ -57,12 +57,16 @@ fn a_head_that_says_what_no_head_says_is_refused() {
 
 /// The first page of a memory is all that a desk needs.
 #[test]
+#[cfg(feature = "embedded")]
 fn only_the_word_of_the_slot_is_written() {
     let memory = create_memory("desk", 4096).expect("memory");
     let mapping = Mapping::new(&memory, 4096, Access::Write, Populate::OnUse).expect("a mapping");
     let view = mapping.view();
     let waits = view.word(0).expect("a word");
-    let desk = Arc::new(ReleaseDesk { ack: view.clone(), waits });
+    let broker = keyway_broker::Embedded::start().expect("a broker");
+    let client = crate::client::Client::over(broker.connect().expect("a socket")).expect("a session");
+    let (control, sender, lane) = (client.control, ProcessNumber(1), LaneId(1));
+    let desk = Arc::new(ReleaseDesk { ack: view.clone(), waits, control, sender, lane });
     for (slot, generation) in [(0, 7), (511, 9)] {
         drop(Release { desk: Arc::clone(&desk), slot, generation });
     }

@@ -14,7 +14,7 @@ impl Sender {
     ///
     /// `fill` gets exactly so many bytes, whose content is whatever this lane carried there before, and is called once there is
     /// room; not at all if there is an error first. What does not fit the ring is written into a [pool](crate::LargePayloads), once
-    /// there is room in that, and can then still meet a full lane.
+    /// there is room in that and in the lane.
     ///
     /// ```
     /// # use keyway::{Audience, Client, Embedded, QueueOptions, Rights};

@@ -7,8 +7,10 @@ use std::{
 
 use keyway_abi::{
     Handle, Rights,
-    limits::{MESSAGE_SEGMENTS_MAX, REGION_BYTES_MAX, SEGMENT_PAYLOAD_BYTES_MAX, SEGMENT_REGIONS_MAX},
+    limits::{MESSAGE_SEGMENTS_MAX, REGION_BYTES_MAX, SEGMENT_REGIONS_MAX},
 };
+
+use keyway_shm::RecordHeader;
 
 use super::{Sender, timed_out};
 use crate::{
@@ -45,6 +47,8 @@ pub(super) struct Segments {
     next_place: usize,
     pool: Option<Pool>,
     large: LargePayloads,
+    /// What the receiver takes at most, by its own account.
+    payload_bytes_max: u64,
     /// What goes in front of the user's bytes.
     prefix: Vec<u8>,
 }
@@ -53,12 +57,22 @@ pub(super) struct Segments {
 const RING_PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// A pool that the library makes has room for so many of the payload for which it is made, if it may.
 const POOL_PAYLOADS: u64 = 4;
+/// The record of a payload that goes through a pool is no larger: a call's number, and a table of one region and one segment.
+const LARGE_RECORD_BYTES_MAX: usize = 64;
 /// It has so many bytes, at least.
 const POOL_BYTES_MIN: u64 = 1 << 20;
 
 impl Segments {
-    pub(super) fn new(shares: Arc<Shares>, large: LargePayloads) -> Self {
-        Segments { shares, places: Vec::new(), next_place: 0, pool: None, large, prefix: Vec::new() }
+    pub(super) fn new(shares: Arc<Shares>, large: LargePayloads, payload_bytes_max: u64) -> Self {
+        Segments {
+            shares,
+            places: Vec::new(),
+            next_place: 0,
+            pool: None,
+            large,
+            payload_bytes_max,
+            prefix: Vec::new(),
+        }
     }
 
     /// From what payload on segments are used.
@@ -71,6 +85,11 @@ impl Segments {
 
     pub(super) fn close(&self) {
         self.shares.close();
+    }
+
+    /// What the lane's reader may release, and the pool by which large payloads go.
+    pub(super) fn what_is_awaited(&self) -> (&Arc<Shares>, Option<&Pool>) {
+        (&self.shares, self.pool.as_ref())
     }
 
     /// The place of a region, and whether the receiver has to be told of it. `used` are not given to another.
@@ -168,6 +187,23 @@ impl Sender {
         self.segments_above = self.segments.payloads_above(self.inner.payload_bytes_max());
     }
 
+    /// Lends a block of `len` bytes of the pool by which large payloads go ([`Sender::set_pool`]), which is made if there is none,
+    /// for [`Sender::send_segments`]; waits until there is room.
+    ///
+    /// # Errors
+    /// As [`Pool::loan`]; what the broker answers to the request for a pool.
+    pub fn block(&mut self, len: usize) -> Result<Block, Error> {
+        self.pool_for(len)?.loan(len)
+    }
+
+    /// As [`Sender::block`], if there is room now.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`], and as [`Sender::block`].
+    pub fn try_block(&mut self, len: usize) -> Result<Block, Error> {
+        self.pool_for(len)?.try_loan(len)
+    }
+
     /// Sends a message whose payload does not fit into the ring: copied into a pool, and from there by the receiver.
     #[cold]
     pub(super) fn send_large(
@@ -201,18 +237,22 @@ impl Sender {
         self.send_named(&Outgoing::default(), &named, until)
     }
 
-    /// A place in a pool, unless the lane is over or the payload can never be sent.
+    /// A place in a pool, unless the lane is over or the payload can never be sent. Once there is one, nothing else is waited for:
+    /// who is told that there is no room has neither copied in vain nor kept the place from others.
     fn block_for(&mut self, asked_bytes: usize, until: Until) -> Result<Block, Error> {
         if let Some(ending) = self.ending() {
             return Err(ending);
         }
-        if asked_bytes as u64 > SEGMENT_PAYLOAD_BYTES_MAX {
-            return Err(Error::MessageTooLarge {
-                asked_bytes,
-                bytes_max: SEGMENT_PAYLOAD_BYTES_MAX as usize,
-            });
+        let bytes_max = self.segments.payload_bytes_max;
+        if asked_bytes as u64 > bytes_max {
+            return Err(Error::MessageTooLarge { asked_bytes, bytes_max: bytes_max as usize });
         }
-        self.pool_for(asked_bytes)?.loan_until(asked_bytes, until)
+        let pool = self.pool_for(asked_bytes)?;
+        let header = RecordHeader { flags: flags::SEGMENTS, ..RecordHeader::default() };
+        self.wait_while_full(until, |lane| lane.check_loan(header, LARGE_RECORD_BYTES_MAX))?;
+        let shares = &self.segments.shares;
+        self.wait_for_shares(until, || shares.has_room(Pool::kept_for(asked_bytes), pool.lane_bytes_max()))?;
+        pool.loan_until(asked_bytes, until)
     }
 
     /// The pool for a payload of so many bytes; made if there is none that is large enough.
@@ -285,6 +325,16 @@ impl Sender {
         sent
     }
 
+    /// Waits until `attempt` has found its reader to have released enough.
+    fn wait_for_shares(&self, until: Until, mut attempt: impl FnMut() -> bool) -> Result<(), Error> {
+        let mut began = None;
+        while !attempt() {
+            let began = *began.get_or_insert_with(Instant::now);
+            wait_for_release(&self.control, std::slice::from_ref(&self.segments.shares), began, until)?;
+        }
+        Ok(())
+    }
+
     /// A slot for each part of a block, in order; waits until there are so many. A lane that is over has all of them.
     fn take_slots(&self, parts: &[Part<'_>], until: Until) -> Result<Vec<Slot>, Error> {
         let block = |part: &Part<'_>| match part.memory {
@@ -293,11 +343,8 @@ impl Sender {
         };
         let blocks: Vec<SharedBlock> = parts.iter().filter_map(block).collect();
         let shares = &self.segments.shares;
-        let (mut slots, mut began) = (Vec::with_capacity(blocks.len()), None);
-        while !shares.take(&blocks, &mut slots) {
-            let began = *began.get_or_insert_with(Instant::now);
-            wait_for_release(&self.control, std::slice::from_ref(shares), began, until)?;
-        }
+        let mut slots = Vec::with_capacity(blocks.len());
+        self.wait_for_shares(until, || shares.take(&blocks, &mut slots))?;
         for block in &blocks {
             block.tell_pool_of(shares);
         }

@@ -22,7 +22,7 @@ fn page() -> View {
 fn lane(ack: &View, broker: &View) -> Arc<Shares> {
     broker.store_u32(4, GENERATION_FIRST, Ordering::Relaxed);
     let status = Status::new(broker.word(4).expect("a word"), GENERATION_FIRST);
-    Arc::new(Shares::new(ack.clone(), page().word(0).expect("a word"), status))
+    Arc::new(Shares::new((ProcessNumber(1), LaneId(1)), ack.clone(), page().word(0).expect("a word"), status))
 }
 
 fn send(pool: &Pool, lane: &Arc<Shares>) -> Slot {

@@ -1,6 +1,6 @@
 //! A sender that lies about its segments: each lie is named, ends its lane, and touches no other.
 
-use keyway_abi::layout::RELEASE_SLOTS;
+use keyway_abi::{layout::RELEASE_SLOTS, limits::SEGMENT_PAYLOAD_BYTES_MAX};
 use keyway_broker::Embedded;
 use keyway_provoked::Figures;
 
@@ -25,9 +25,13 @@ struct Scene {
 }
 
 fn scene() -> Scene {
+    scene_with(QueueOptions::default())
+}
+
+fn scene_with(options: QueueOptions) -> Scene {
     let broker = Embedded::start().expect("a broker");
     let client = Client::over(broker.connect().expect("a socket")).expect("a session");
-    let queue = client.create_queue(QueueOptions::default()).expect("a queue");
+    let queue = client.create_queue(options).expect("a queue");
     let open = || {
         let capability = queue.sender_capability(None).expect("a capability");
         client.open_sender_with(&capability, SenderOptions::default()).expect("a lane")
@@ -205,6 +209,19 @@ fn a_payload_that_is_larger_than_what_is_copied_out() {
     let table = Table { is_payload: true, ..of(vec![Entry { len: asked_bytes, ..honest() }]) };
     let expected = SegmentFault::PayloadTooLarge { asked_bytes, bytes_max: SEGMENT_PAYLOAD_BYTES_MAX };
     scene.lie_of(&table).ends_with(expected);
+}
+
+#[test]
+fn a_payload_that_is_larger_than_this_queue_takes() {
+    let mut scene = scene_with(QueueOptions { payload_bytes_max: 100, ..QueueOptions::default() });
+    scene.bring();
+    let of_bytes = |len| Table { is_payload: true, ..of(vec![Entry { len, ..honest() }]) };
+    let mut bytes = Vec::new();
+    of_bytes(100).encode(&mut bytes);
+    scene.liar.send_record(&Outgoing::default(), flags::SEGMENTS, &bytes, Until::Forever).expect("sent");
+    assert_eq!(scene.queue.receive_timeout(SOON).expect("a message").payload.len(), 100);
+    let expected = SegmentFault::PayloadTooLarge { asked_bytes: 101, bytes_max: 100 };
+    scene.lie_of(&of_bytes(101)).ends_with(expected);
 }
 
 /// The other ways of receiving judge the same: that lane is gone, the other goes on.

@@ -1,0 +1,108 @@
+//! Waiting for room without sleeping: what an event loop watches.
+
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use keyway_shm::WakeBy;
+use keyway_sys::barrier;
+
+use crate::{
+    alarm::Alarm,
+    error::Error,
+    pool::{Awaited, Pool, Shares},
+    sender::Sender,
+};
+
+/// For event loops.
+impl Sender {
+    /// A descriptor that is readable when there may be room, once the sender is armed. Close it when you like; it is always the
+    /// same set that is watched.
+    ///
+    /// ```text
+    /// loop {
+    ///     try to send (try_send, try_send_segments, try_block, ...) until it is no longer WouldBlock
+    ///     if arm()? { try once more; wait until the descriptor is readable }
+    ///     disarm(); hear()?
+    /// }
+    /// ```
+    ///
+    /// Room is that of the lane, of its segments, and of the pool by which its large payloads go ([`Sender::set_pool`]).
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`; what the broker answers to the request for a doorbell.
+    pub fn event_descriptor(&mut self) -> Result<OwnedFd, Error> {
+        if self.rung.is_none() {
+            let mut alarm = Alarm::new(&self.control)?;
+            alarm.listen(self.lane, self.peer)?;
+            self.rung = Some(Rung { alarm, awaited: Vec::new() });
+        }
+        self.rung.as_ref().map_or(Err(Error::WouldBlock), |rung| rung.alarm.descriptor())
+    }
+
+    /// Asks the receiver to ring when there is room, and the receivers of its pool's blocks when they have released some: see
+    /// [`Sender::event_descriptor`]. `false` when one of those cannot ring, because the broker had no doorbell to give or its lane
+    /// is closed; then it must be tried again and again.
+    ///
+    /// # Errors
+    /// [`Error::BrokerGone`] and [`Error::SessionEnded`].
+    pub fn arm(&mut self) -> Result<bool, Error> {
+        self.control.check()?;
+        self.disarm();
+        self.inner.announce_wait(WakeBy::Doorbell);
+        let (own, pool) = self.segments.what_is_awaited();
+        let are_heard = self.rung.as_mut().map_or(Ok(true), |rung| rung.listen(own, pool));
+        barrier::make();
+        are_heard
+    }
+
+    /// Asks them to ring no more.
+    pub fn disarm(&mut self) {
+        self.inner.finish_wait();
+        if let Some(rung) = &mut self.rung {
+            rung.listen_no_more(self.segments.what_is_awaited().0);
+        }
+    }
+
+    /// Takes what made the descriptor readable. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::BrokerGone`] and [`Error::SessionEnded`].
+    pub fn hear(&mut self) -> Result<(), Error> {
+        self.rung.as_mut().map_or(Ok(()), |rung| rung.alarm.hear(Duration::ZERO).map(drop))
+    }
+}
+
+/// How a sender hears of room.
+#[derive(Debug)]
+pub(super) struct Rung {
+    alarm: Alarm,
+    /// The lanes that are asked to ring for a release, while armed.
+    awaited: Vec<Awaited>,
+}
+
+impl Rung {
+    /// Asks for rings, and tells whether all of those asked can ring.
+    fn listen(&mut self, own: &Arc<Shares>, pool: Option<&Pool>) -> Result<bool, Error> {
+        let mut lanes = pool.map(|pool| pool.listen(self.alarm.ear())).unwrap_or_default();
+        if !lanes.iter().any(|lane| Arc::ptr_eq(lane, own)) {
+            lanes.push(Arc::clone(own));
+        }
+        let mut are_heard = true;
+        for lane in lanes {
+            let (peer, id) = lane.place();
+            match self.alarm.listen(id, peer) {
+                Ok(()) => self.awaited.push(Awaited::new(lane)),
+                Err(error @ (Error::BrokerGone | Error::SessionEnded(_))) => return Err(error),
+                Err(_) => are_heard = false,
+            }
+        }
+        Ok(are_heard)
+    }
+
+    fn listen_no_more(&mut self, own: &Arc<Shares>) {
+        for lane in self.awaited.drain(..) {
+            if !Arc::ptr_eq(lane.shares(), own) {
+                self.alarm.ignore(lane.shares().place().1);
+            }
+        }
+    }
+}
