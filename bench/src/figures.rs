@@ -5,6 +5,7 @@
 
 mod broker_revoke;
 mod check;
+mod death;
 mod flood;
 mod footprint;
 mod operations;
@@ -90,6 +91,12 @@ pub(crate) const FIGURES: &[Figure] = &[
         measure: flood::measure,
     },
     Figure {
+        name: "death",
+        about: "one that sleeps on a peer which is killed",
+        repeats: Repeats::EachRound,
+        measure: death::measure,
+    },
+    Figure {
         name: "revocation-races",
         about: "lanes in use, taken back by a third",
         repeats: Repeats::Once,
@@ -147,6 +154,9 @@ pub(crate) fn help(duty: Duty) -> Result<()> {
         HelperRole::RaceReceiver => races::receive(&post),
         HelperRole::Spinner => flood::spin(&post),
         HelperRole::Flooder => flood::flood(&post),
+        HelperRole::DoomedSender => death::send(&post),
+        HelperRole::DoomedReceiver => death::receive(&post),
+        HelperRole::Idler => death::idle(&post),
     }
 }
 

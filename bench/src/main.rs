@@ -34,7 +34,7 @@ use std::{
     io::{self, IsTerminal},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Parser, Subcommand};
@@ -113,6 +113,7 @@ fn main() -> ExitCode {
 }
 
 fn control(arguments: &Arguments) -> Result<ExitCode> {
+    let began = Instant::now();
     machine::raise_descriptors();
     let machine = Machine::describe()?;
     let claim = Place::claim()?;
@@ -146,8 +147,9 @@ fn control(arguments: &Arguments) -> Result<ExitCode> {
         fs::write(path, plot::draw(&outcome, &machine.headline()))?;
     }
     if let Some(path) = &arguments.markdown {
-        fs::write(path, markdown::write(&outcome, &machine, &command()))?;
+        fs::write(path, markdown::write(&outcome, &machine, &command(), began.elapsed()))?;
     }
+    println!("measured in {:.0} s", began.elapsed().as_secs_f64());
     for failure in &failures {
         eprintln!("keyway-bench: {failure}");
     }

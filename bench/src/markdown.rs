@@ -1,6 +1,6 @@
 //! The outcome as a document: the machine, the command, tables, the aims, and where Keyway loses.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use crate::{
     machine::Machine,
@@ -39,8 +39,9 @@ const TABLES: &[Table] = &[
 ];
 
 /// The whole document; `command` is what was run.
-pub(crate) fn write(outcome: &Outcome, machine: &Machine, command: &str) -> String {
-    let mut text = format!("`{command}`\n\n{}.\n", machine.headline());
+pub(crate) fn write(outcome: &Outcome, machine: &Machine, command: &str, took: Duration) -> String {
+    let took = took.as_secs_f64();
+    let mut text = format!("`{command}`, which measured for {took:.0} s\n\n{}.\n", machine.headline());
     if !outcome.cache_line_ns.is_empty() {
         let _ = writeln!(text, "{}.", capital(&outcome.cache_line_summary()));
     }
@@ -120,6 +121,11 @@ fn write_losses(text: &mut String, outcome: &Outcome) {
         let _ = writeln!(text, "In no scenario of this run.");
         return;
     }
+    let _ = writeln!(
+        text,
+        "Times are the median of the ratios within the rounds. Beside them are the medians over all rounds, which can tell the \
+         other way round where two systems are close.\n"
+    );
     let _ = writeln!(text, "| scenario | Keyway | better | times |\n|---|---|---|---|");
     for (own, peer, times) in losses {
         let metric = own.scenario.metrics()[0];

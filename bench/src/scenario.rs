@@ -270,6 +270,7 @@ impl Metric {
 
     pub(crate) fn show(self, value: f64) -> String {
         match self {
+            Self::Rate | Self::Deliveries if value < 1e5 => format!("{:.1} k/s", value / 1e3),
             Self::Rate | Self::Deliveries => format!("{:.2} M/s", value / 1e6),
             Self::Throughput => format!("{:.2} GB/s", value / 1e9),
             Self::Sleeps if value == 0.0 => "0".to_owned(),

@@ -60,6 +60,12 @@ pub(crate) enum HelperRole {
     Spinner,
     /// Does to the broker whatever it can, with as many.
     Flooder,
+    /// Has a lane, until it is killed.
+    DoomedSender,
+    /// Has a queue from which it takes nothing, until it is killed.
+    DoomedReceiver,
+    /// Waits to be killed.
+    Idler,
 }
 
 /// What a helper is told on its command line.
@@ -193,6 +199,22 @@ impl Helper {
     /// Whether it has ended, in whatever way.
     pub(crate) fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Kills it, and does not wait until it is dead.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill()?)
+    }
+
+    /// This end of the pair, which is at its end when the helper is.
+    pub(crate) fn take_socket(&mut self) -> Result<OwnedFd> {
+        Ok(self.socket.take().ok_or("the socket is gone")?)
+    }
+
+    /// Returns once the other end of the pair is closed.
+    pub(crate) fn wait_for_end_of(socket: &OwnedFd) -> Result<()> {
+        while net::recv(socket, &mut [0; 1], RecvFlags::empty())?.0 > 0 {}
+        Ok(())
     }
 
     /// Has it end by itself; says whether it ended well.

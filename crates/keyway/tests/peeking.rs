@@ -179,6 +179,15 @@ fn a_large_payload_waits_for_its_lane_before_it_takes_a_block() {
     assert!(matches!(sent, Err(Error::WouldBlock)) && !has_filled);
     drop(pool.try_loan(16_384).unwrap());
     while queue.try_receive_ref().is_ok() {}
+    // Nor for what its reader may not have beside what it keeps.
+    let options = PoolOptions { bytes: 32_768, lane_bytes_max: Some(16_384), ..PoolOptions::default() };
+    sender.set_pool(client.create_pool(options).unwrap());
+    let kept = sender.try_block(16_384).unwrap().share();
+    sender.send_segments(&Outgoing::default(), &[kept.whole()]).unwrap();
+    let held = queue.receive().unwrap();
+    let sent = sender.try_send_with(16_384, |_| has_filled = true);
+    assert!(matches!(sent, Err(Error::WouldBlock)) && !has_filled);
+    drop(held);
     sender.try_send_with(16_384, |payload| payload.fill(4)).unwrap();
     assert_eq!(queue.receive().unwrap().payload, [4; 16_384]);
 }
