@@ -30,9 +30,8 @@ impl System for Mqueue {
         let is_allowed = scenario.bytes <= MESSAGE_BYTES_MAX;
         is_allowed
             && match scenario.kind {
-                Kind::RoundTrip(waiting) => waiting != Waiting::Spinning,
                 Kind::OneWay => scenario.batch == 1,
-                Kind::FanIn(_) | Kind::FanOut(_) => true,
+                Kind::RoundTrip(_) | Kind::FanIn(_) | Kind::FanOut(_) => true,
                 _ => false,
             }
     }
@@ -56,15 +55,18 @@ impl System for Mqueue {
     }
 
     fn take_side(&self, side: &Side) -> Result<()> {
+        let polls = matches!(side.scenario().kind, Kind::RoundTrip(Waiting::Spinning));
+        let flags = if polls { libc::O_NONBLOCK } else { 0 };
         let (outgoing, incoming) = match side.role() {
             Role::Asker => {
-                let all =
-                    (0..side.scenario().answerers()).map(|index| Queue::open(&name(side.place(), index)));
-                (all.collect::<Result<_>>()?, Queue::open(&back(side.place()))?)
+                let all = (0..side.scenario().answerers())
+                    .map(|index| Queue::open(&name(side.place(), index), flags));
+                (all.collect::<Result<_>>()?, Queue::open(&back(side.place()), flags)?)
             }
-            Role::Answerer => {
-                (vec![Queue::open(&back(side.place()))?], Queue::open(&name(side.place(), side.index()))?)
-            }
+            Role::Answerer => (
+                vec![Queue::open(&back(side.place()), flags)?],
+                Queue::open(&name(side.place(), side.index()), flags)?,
+            ),
         };
         let content = side.content();
         side.talk(Ends { content, outgoing, incoming, buffer: vec![0; content.bytes] })
@@ -133,10 +135,11 @@ impl Queue {
         Err(error.into())
     }
 
-    fn open(name: &str) -> Result<Self> {
+    /// With `O_NONBLOCK` for those who poll; a round trip's queue is never full.
+    fn open(name: &str, flags: libc::c_int) -> Result<Self> {
         let name = CString::new(name)?;
         // SAFETY: the name ends with a zero; without `O_CREAT` nothing follows (mq_open(3)).
-        let queue = unsafe { libc::mq_open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+        let queue = unsafe { libc::mq_open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC | flags) };
         if queue >= 0 { Ok(Self(queue)) } else { Err(io::Error::last_os_error().into()) }
     }
 }
@@ -170,11 +173,17 @@ impl Port for Ends {
 
     fn receive(&mut self) -> Result<u64> {
         let (start, bytes) = (self.buffer.as_mut_ptr().cast(), self.buffer.len());
-        // SAFETY: the buffer has so many bytes, and is ours to write.
-        let received = unsafe { libc::mq_receive(self.incoming.0, start, bytes, ptr::null_mut()) };
-        match usize::try_from(received) {
-            Ok(received) => self.content.judge(&self.buffer[..received]),
-            Err(_) => Err(io::Error::last_os_error().into()),
+        loop {
+            // SAFETY: the buffer has so many bytes, and is ours to write.
+            let received = unsafe { libc::mq_receive(self.incoming.0, start, bytes, ptr::null_mut()) };
+            if let Ok(received) = usize::try_from(received) {
+                return self.content.judge(&self.buffer[..received]);
+            }
+            let error = io::Error::last_os_error();
+            // Only where both sides poll.
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return Err(error.into());
+            }
         }
     }
 }

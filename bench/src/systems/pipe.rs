@@ -1,19 +1,19 @@
 //! Pipes with a name: what the kernel offers for bytes.
 //!
 //! One for each direction, made as large as Linux lets anyone make it. A message is one write; a batch is one as well, and
-//! the reader of batches takes whatever is there. Several senders share one pipe, where writes of up to 4 KiB do not mix;
+//! the reader of batches takes whatever is there. Where both sides poll, they read without waiting, again and again. Several senders share one pipe, where writes of up to 4 KiB do not mix;
 //! several receivers have one each.
 
 use std::{
     any::Any,
     fs::{self, File},
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     ops::Range,
     path::PathBuf,
 };
 
 use rustix::{
-    fs::{CWD, Mode, mkfifoat},
+    fs::{CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl, mkfifoat},
     pipe::fcntl_setpipe_size,
 };
 
@@ -38,11 +38,10 @@ impl System for Pipe {
     }
 
     fn offers(&self, scenario: Scenario) -> bool {
-        match scenario.kind {
-            Kind::RoundTrip(waiting) => waiting != Waiting::Spinning,
-            Kind::OneWay | Kind::Bulk(_) | Kind::FanIn(_) | Kind::FanOut(_) => true,
-            _ => false,
-        }
+        matches!(
+            scenario.kind,
+            Kind::RoundTrip(_) | Kind::OneWay | Kind::Bulk(_) | Kind::FanIn(_) | Kind::FanOut(_)
+        )
     }
 
     fn prepare(&self, scenario: Scenario, place: &Place) -> Result<Box<dyn Any>> {
@@ -68,6 +67,9 @@ impl System for Pipe {
             }
             Role::Answerer => (vec![open(back(side.place()))?], open(path(side.place(), side.index()))?),
         };
+        if matches!(side.scenario().kind, Kind::RoundTrip(Waiting::Spinning)) {
+            fcntl_setfl(&incoming, fcntl_getfl(&incoming)? | OFlags::NONBLOCK)?;
+        }
         let content = side.content();
         let buffer = vec![0; content.bytes * side.scenario().batch];
         let received = buffer.clone();
@@ -119,7 +121,15 @@ impl Port for Ends {
 
     fn receive(&mut self) -> Result<u64> {
         let message = &mut self.received[..self.content.bytes];
-        self.incoming.read_exact(&mut message[self.received_bytes..])?;
+        while self.received_bytes < message.len() {
+            match self.incoming.read(&mut message[self.received_bytes..]) {
+                Ok(0) => return Err("the pipe has ended".into()),
+                Ok(read_bytes) => self.received_bytes += read_bytes,
+                // Only where both sides poll.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         self.received_bytes = 0;
         self.content.judge(message)
     }
