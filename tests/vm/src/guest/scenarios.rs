@@ -2,6 +2,7 @@
 
 mod devices;
 mod display;
+mod example;
 mod headless;
 mod hotplug;
 mod huge;
@@ -28,6 +29,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("raw-keys", raw_keys::raw_keys),
     ("display", display::display),
     ("compositor-dies", display::compositor_dies),
+    ("example", example::example),
     ("input", input::input),
     ("hotplug", hotplug::hotplug),
     ("lease", lease::lease),

@@ -42,6 +42,9 @@ struct Arguments {
     /// The `keyway` command.
     #[arg(long, value_name = "FILE", hide = true)]
     keyway: PathBuf,
+    /// Further programs, which are in the guest's `/bin` by their names.
+    #[arg(long, value_name = "FILE", hide = true)]
+    program: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -83,6 +86,10 @@ fn files(kernel: &Kernel, arguments: &Arguments) -> Result<Vec<u8>> {
     }
     files.program("init", &read(&arguments.guest)?);
     files.program("bin/keyway", &read(&arguments.keyway)?);
+    for program in &arguments.program {
+        let name = program.file_name().context("a program has a name")?.to_string_lossy();
+        files.program(&format!("bin/{name}"), &read(program)?);
+    }
     for (index, (name, module)) in kernel.modules(&MODULES)?.iter().enumerate() {
         files.program(&format!("modules/{index:02}-{name}.ko"), module);
     }

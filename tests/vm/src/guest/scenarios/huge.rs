@@ -45,8 +45,8 @@ pub fn huge_lanes(stage: &mut Stage) -> Result<()> {
 
 /// Several times round the ring, each byte checked.
 fn converse(queue: &mut Queue, lane: &mut Sender) -> Result<()> {
-    for round in 0..200_u32 {
-        let payload = vec![round as u8; 40_000 + round as usize];
+    for round in 0..200_u8 {
+        let payload = vec![round; 40_000 + usize::from(round)];
         lane.send(&payload)?;
         ensure!(queue.receive()?.payload == payload, "message {round} came otherwise");
     }
