@@ -12,13 +12,13 @@
 //! A place is the number by which one lane's later messages name a region. All of this is its sender's allegation and judged
 //! against what is mapped, once, on a private copy.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use keyway_abi::{
-    layout::{RELEASE_SLOTS, RELEASES_OFFSET},
+    layout::RELEASE_SLOTS,
     limits::{MESSAGE_SEGMENTS_MAX, SEGMENT_PAYLOAD_BYTES_MAX, SEGMENT_REGIONS_MAX},
 };
-use keyway_shm::{OutOfView, View, Word, own_barrier};
+use keyway_shm::{OutOfView, View, Word, releases};
 use keyway_sys::futex;
 
 use crate::{
@@ -143,13 +143,8 @@ impl Segment {
 impl Drop for Release {
     fn drop(&mut self) {
         let ReleaseDesk { ack, waits } = &*self.desk;
-        let place = RELEASES_OFFSET + usize::from(self.slot) * size_of::<u32>();
-        // SYNC segment-release: our reads before the word.
-        ack.store_u32(place, self.generation, Ordering::Release);
-        // The release before the look at who waits; the other side announces itself before its last look.
-        own_barrier();
-        if waits.load(Ordering::Relaxed) != 0
-            && let Some(word) = ack.word(place)
+        if releases::release(ack, waits, self.slot, self.generation) != 0
+            && let Some(word) = ack.word(releases::place(self.slot))
         {
             // Whoever sleeps wakes by itself after a while; nothing is lost if this fails.
             let _ = futex::wake(&word, u32::MAX);
