@@ -24,9 +24,10 @@ use keyway_abi::{
     limits::{ACKS_MAX, QUEUE_SENDERS_DEFAULT, STOCK_MAX},
     request,
 };
+use keyway_shm::arrival::ByArrival;
 use keyway_sys::{clock, memory::Mapping};
 
-use self::{by_arrival::ByArrival, lanes::Lanes, waiting::Alarm};
+use self::{lanes::Lanes, waiting::Alarm};
 use crate::{
     capability::Capability,
     control::Control,

@@ -7,6 +7,8 @@
 //! dead sender forked. Those are played by a sender whose own word nobody changes.
 #![cfg(loom)]
 
+#[path = "loom/arrival.rs"]
+mod arrival;
 #[path = "loom/broker_page.rs"]
 mod broker_page;
 #[path = "loom/releases.rs"]
