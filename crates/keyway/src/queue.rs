@@ -6,6 +6,8 @@
 
 mod arrivals;
 mod by_arrival;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod inbox;
 mod lanes;
 mod segments;
