@@ -1,12 +1,13 @@
 //! One lane on real mappings, one end honest and the other played by bytes.
 //!
-//! Each byte, modulo the number of steps, names a step; what the step needs follows. See [`receive`] and [`send`].
+//! The first byte says which barrier both sides make (bit 0) and whether the lane is stamped (bit 1). Each further byte, modulo the
+//! number of steps, names a step; what the step needs follows. See [`receive`] and [`send`].
 
-use std::{ops::ControlFlow, os::fd::OwnedFd, sync::atomic::Ordering};
+use std::{cell::Cell, ops::ControlFlow, os::fd::OwnedFd, sync::atomic::Ordering};
 
 use keyway_abi::layout::{
-    BARRIER_OFFSET, COMMIT_BYTES, MESSAGES_OFFSET, PAGE_BYTES, POSITION_OFFSET, RECORDS_OFFSET,
-    RING_BYTES_MIN, RING_RESERVED_BYTES, WAITING_OFFSET, WORD_DEAD, WORD_REVOKED,
+    BARRIER_OFFSET, COMMIT_BYTES, KIND_EXTENDED, KIND_PADDING, MESSAGES_OFFSET, PAGE_BYTES, POSITION_OFFSET,
+    RECORDS_OFFSET, RING_BYTES_MIN, RING_RESERVED_BYTES, WAITING_OFFSET, WORD_DEAD, WORD_REVOKED,
 };
 use keyway_shm::{Barrier, Ending, Status, View, Word, own_barrier};
 use keyway_sys::memory::{Mapping, Populate, create_memory};
@@ -25,6 +26,22 @@ const GENERATION: u32 = 5;
 const COMMITTED_MAX: u32 = RING_BYTES - RING_RESERVED_BYTES as u32;
 /// Messages that fit a ring.
 const MESSAGES_MAX: usize = RING_BYTES as usize / COMMIT_BYTES;
+
+/// How a lane is, as its first byte says.
+fn sort(bytes: &mut Bytes<'_>) -> (Barrier, bool) {
+    let byte = bytes.byte().unwrap_or(0);
+    (if byte & 1 == 1 { Barrier::All } else { Barrier::Own }, byte & 2 == 2)
+}
+
+thread_local! {
+    static TIME: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A clock that goes one further with each look at it.
+fn tick() -> u64 {
+    TIME.set(TIME.get() + 1);
+    TIME.get()
+}
 
 /// The memories of a lane, used by one run after the other.
 struct Memories {

@@ -1,4 +1,4 @@
-//! A kernel driven by bytes, and in [`lanes`] one end of a lane.
+//! A kernel driven by bytes, in [`lanes`] one end of a lane, and in [`segments`] what messages say of their parts.
 //!
 //! The bytes are a list of steps, one after another, until they end:
 //!
@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod lanes;
+pub mod segments;
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use keyway_abi::layout::{EVENT_WORD, MESSAGES_OFFSET, PAGE_BYTES, POSITION_OFFSET};
 use keyway_kernel::{Answer, Refusal, SealUse, Task, Token};
-use keyway_shm::{Access, View};
+use keyway_shm::{Access, View, broker_page};
 use keyway_sys::{
     Errno, Error, futex,
     memory::{self, MapError, Mapping, PageSize, Populate, SealCheck},
@@ -210,17 +210,14 @@ impl BrokerPage {
     /// Stores a word and wakes whoever sleeps on it.
     pub(crate) fn set(&self, index: u16, value: u32) {
         let offset = usize::from(index) * 4;
-        // SYNC broker-word: all that the kernel did before is seen by who sees the word.
-        self.view.store_u32(offset, value, Ordering::Release);
+        broker_page::tell(&self.view, offset, value);
         self.wake(offset);
     }
 
     /// Counts events that have been sent.
     pub(crate) fn count_events(&self, events: u32) {
         let offset = EVENT_WORD * 4;
-        let next = self.view.load_u32(offset, Ordering::Relaxed).wrapping_add(events);
-        // SYNC event-word: the frame is in the socket before the word says so.
-        self.view.store_u32(offset, next, Ordering::Release);
+        broker_page::count_events(&self.view, offset, events);
         self.wake(offset);
     }
 

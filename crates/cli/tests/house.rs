@@ -82,6 +82,12 @@ fn every_proof_that_a_document_names_exists() {
 }
 
 #[test]
+fn every_ordering_that_has_a_label_is_listed() {
+    let (path, sources) = ("docs/orderings.md", Tree::read().sources);
+    demand(&papers::unlisted_orderings(path, tree::read_document(path).as_deref(), &sources));
+}
+
+#[test]
 fn every_refusal_is_listed_beside_tests_that_exist() {
     let document = tree::read_document(refusals::DOCUMENT);
     demand(&refusals::unlisted(&Tree::read().sources, document.as_deref()));

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use keyway_abi::{
     limits::{FRAME_BYTES_MAX, FRAME_DESCRIPTORS_MAX},
     request,
 };
-use keyway_shm::{Access, Status, Word};
+use keyway_shm::{Access, Status, Word, broker_page};
 use keyway_sys::{
     clock, doorbell,
     epoll::EventFd,
@@ -286,8 +286,7 @@ impl Control {
     /// What the event word says now.
     #[inline]
     pub(crate) fn events_seen(&self) -> u32 {
-        // SYNC event-word: the frame is in the socket before the word says so.
-        self.event_word.load(Ordering::Acquire)
+        broker_page::events_seen(&self.event_word)
     }
 
     pub(crate) fn routes(&self) -> MutexGuard<'_, Routes> {

@@ -67,6 +67,9 @@ pub use keyway_abi::{
 };
 pub use keyway_shm::{Acknowledged, Ending, OutOfView, Verdict};
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use crate::queue::fuzzed;
 pub use crate::{
     call::Caller,
     capability::{Capability, Terms, Watch},

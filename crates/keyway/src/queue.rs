@@ -6,6 +6,8 @@
 
 mod arrivals;
 mod by_arrival;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod inbox;
 mod lanes;
 mod peeking;
@@ -25,9 +27,10 @@ use keyway_abi::{
     limits::{ACKS_MAX, QUEUE_SENDERS_DEFAULT, SEGMENT_PAYLOAD_BYTES_MAX, STOCK_MAX},
     request,
 };
+use keyway_shm::arrival::ByArrival;
 use keyway_sys::{clock, memory::Mapping};
 
-use self::{by_arrival::ByArrival, lanes::Lanes};
+use self::lanes::Lanes;
 use crate::{
     alarm::Alarm,
     capability::Capability,

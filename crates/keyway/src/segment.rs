@@ -16,13 +16,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use keyway_abi::{
     LaneId, ProcessNumber,
-    layout::{
-        PAYLOAD_MAX_OFFSET, RELEASE_SLOTS, RELEASE_WAITING_BY_DOORBELL, RELEASE_WAITING_BY_FUTEX,
-        RELEASES_OFFSET,
-    },
+    layout::{PAYLOAD_MAX_OFFSET, RELEASE_SLOTS, RELEASE_WAITING_BY_DOORBELL, RELEASE_WAITING_BY_FUTEX},
     limits::{MESSAGE_SEGMENTS_MAX, SEGMENT_PAYLOAD_BYTES_MAX, SEGMENT_REGIONS_MAX},
 };
-use keyway_shm::{OutOfView, View, Word, own_barrier};
+use keyway_shm::{OutOfView, View, Word, releases};
 use keyway_sys::futex;
 
 use crate::{
@@ -152,14 +149,9 @@ impl Segment {
 impl Drop for Release {
     fn drop(&mut self) {
         let ReleaseDesk { ack, waits, control, sender, lane } = &*self.desk;
-        let place = RELEASES_OFFSET + usize::from(self.slot) * size_of::<u32>();
-        // SYNC segment-release: our reads before the word.
-        ack.store_u32(place, self.generation, Ordering::Release);
-        // The release before the look at who waits; the other side announces itself before its last look.
-        own_barrier();
-        let by = waits.load(Ordering::Relaxed);
+        let by = releases::release(ack, waits, self.slot, self.generation);
         if by & RELEASE_WAITING_BY_FUTEX != 0
-            && let Some(word) = ack.word(place)
+            && let Some(word) = ack.word(releases::place(self.slot))
         {
             // Whoever sleeps wakes by itself after a while; nothing is lost if this fails.
             let _ = futex::wake(&word, u32::MAX);

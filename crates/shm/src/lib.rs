@@ -18,7 +18,7 @@
 //! peer is told at which word; callers make the futex calls. Nothing here maps, seals or measures memory either:
 //! whoever makes a [`View`] has done that.
 //!
-//! Floors, lowest first: `view`, `status`, `lane`. Unsafe code exists in `view::mapped`, `view::records` (with `view::bytes`) and `view::piece` alone (and in
+//! Floors, lowest first: `view`, `status` and `broker_page`, `lane`, `releases` and `arrival`. Unsafe code exists in `view::mapped`, `view::records` (with `view::bytes`) and `view::piece` alone (and in
 //! the stand-in that replaces them under `--cfg loom`). The argument for the whole is `docs/threat-model.md`.
 
 #![no_std]
@@ -30,7 +30,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod arrival;
+pub mod broker_page;
 mod lane;
+pub mod releases;
 mod status;
 mod view;
 

@@ -7,13 +7,20 @@
 //! dead sender forked. Those are played by a sender whose own word nobody changes.
 #![cfg(loom)]
 
+#[path = "loom/arrival.rs"]
+mod arrival;
+#[path = "loom/broker_page.rs"]
+mod broker_page;
+#[path = "loom/releases.rs"]
+mod releases;
+
 // Plain, as loom's own counts its references even while a failed test unwinds, and aborts.
 use std::{ops::ControlFlow, sync::Arc};
 
 use keyway_abi::layout;
 use keyway_shm::{
     Acknowledged, Barrier, Ending, LaneReceiver, LaneSender, Own, ReceiveError, RecordHeader, SendError,
-    SleepOn, Status, View, Wait, WakeBy, own_barrier,
+    SleepOn, Status, View, Wait, WakeBy, Word, broker_page::tell, own_barrier,
 };
 use loom::{
     sync::{
@@ -64,7 +71,7 @@ fn forked_bench_of(ring_bytes: u32) -> (Bench, LaneSender) {
 /// A broker page, and the status that its word tells.
 fn status() -> (View, Status) {
     let (broker, reader) = View::modelled(layout::PAGE_BYTES);
-    broker.store_u32(STATUS_OFFSET, GENERATION, Ordering::Release);
+    tell(&broker, STATUS_OFFSET, GENERATION);
     (broker, Status::new(reader.word(STATUS_OFFSET).expect("a word"), GENERATION))
 }
 
@@ -81,15 +88,19 @@ struct Futex {
 
 impl Futex {
     fn sleep(&self, on: &SleepOn, by: WakeBy) {
-        let mut guard = self.lock.lock().expect("no panic");
-        if by == WakeBy::Doorbell {
-            while !*guard {
-                guard = self.woken.wait(guard).expect("no panic");
-            }
-            *guard = false;
-            return;
+        if by == WakeBy::Futex {
+            return self.sleep_on(&[&on.peer, &on.broker]);
         }
-        for (word, expected) in [&on.peer, &on.broker] {
+        let mut guard = self.lock.lock().expect("no panic");
+        while !*guard {
+            guard = self.woken.wait(guard).expect("no panic");
+        }
+        *guard = false;
+    }
+
+    fn sleep_on(&self, words: &[&(Word, u32)]) {
+        let guard = self.lock.lock().expect("no panic");
+        for (word, expected) in words {
             if word.load(Ordering::Relaxed) != *expected {
                 return;
             }
@@ -250,6 +261,7 @@ fn a_commit_brings_the_extension_with_it() {
 /// Breaks when a batch's first record is committed before the others, or its commit has no release.
 #[test]
 fn a_batch_is_seen_whole() {
+    type Send = fn(&mut LaneSender) -> Result<(), SendError>;
     let in_batch = |sender: &mut LaneSender| {
         let mut batch = sender.batch().expect("a live lane");
         batch.push(header(0), &[0x22; 8]).expect("space");
@@ -258,7 +270,7 @@ fn a_batch_is_seen_whole() {
     };
     let all = |sender: &mut LaneSender| sender.try_send_all(&[&[0x22; 8], &[0x22; 8]]);
     let each = |sender: &mut LaneSender| sender.try_send_each(2, 8, &mut |_, place| place.fill(0x22));
-    let ways: [fn(&mut LaneSender) -> Result<(), SendError>; 3] = [in_batch, all, each];
+    let ways: [Send; 3] = [in_batch, all, each];
     for way in ways {
         model(move || {
             let Bench { mut sender, mut receiver, .. } = bench_of(WIDE_RING_BYTES);
@@ -443,7 +455,7 @@ fn a_sleeping_receiver_is_woken_by_a_revocation() {
         let revoking = thread::spawn({
             let futex = Arc::clone(&futex);
             move || {
-                broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+                tell(&broker, STATUS_OFFSET, layout::WORD_REVOKED);
                 futex.wake(WakeBy::Futex);
             }
         });
@@ -461,7 +473,7 @@ fn nothing_committed_after_a_revocation_is_delivered() {
             let Bench { mut sender, mut receiver, broker, .. } = bench();
             let sending = thread::spawn(move || {
                 sender.try_send(header(1), &[]).expect("space");
-                broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+                tell(&broker, STATUS_OFFSET, layout::WORD_REVOKED);
                 sender.try_send(header(2), &[]).expect("space");
             });
             let mut out = Vec::new();
@@ -486,7 +498,7 @@ fn nor_behind_one_that_was_committed_before() {
             let Bench { mut sender, mut receiver, broker, .. } = bench();
             sender.try_send(header(1), &[]).expect("space");
             let sending = thread::spawn(move || {
-                broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+                tell(&broker, STATUS_OFFSET, layout::WORD_REVOKED);
                 sender.try_send(header(2), &[]).expect("space");
             });
             let (mut out, mut got) = (Vec::new(), Vec::new());
@@ -519,7 +531,7 @@ fn what_was_judged_is_what_is_delivered() {
                 let sending = thread::spawn(move || {
                     sender.try_send(header(1), &[0x11; 8]).expect("space");
                     if is_revoked {
-                        broker.store_u32(STATUS_OFFSET, layout::WORD_REVOKED, Ordering::Release);
+                        tell(&broker, STATUS_OFFSET, layout::WORD_REVOKED);
                     }
                     child.try_send(header(2), &[]).expect("space");
                 });
@@ -561,7 +573,7 @@ fn a_dead_senders_messages_are_delivered_to_the_last() {
         let dying = thread::spawn(move || {
             sender.try_send(header(1), &[]).expect("space");
             sender.try_send(header(2), &[]).expect("space");
-            broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
+            tell(&broker, STATUS_OFFSET, layout::WORD_DEAD);
         });
         let mut got = Vec::new();
         let mut out = Vec::new();
@@ -584,7 +596,7 @@ fn a_lane_ends_although_a_forked_child_goes_on() {
     model(|| {
         let Bench { mut sender, mut receiver, broker, .. } = bench();
         sender.try_send(header(1), &[]).expect("space");
-        broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
+        tell(&broker, STATUS_OFFSET, layout::WORD_DEAD);
         let pinned = Arc::new(AtomicBool::new(false));
         let child = thread::spawn({
             let pinned = Arc::clone(&pinned);
@@ -614,7 +626,7 @@ fn a_sender_learns_all_that_a_dead_receiver_acknowledged() {
         sender.try_send(header(1), &[]).expect("space");
         let dying = thread::spawn(move || {
             receiver.try_receive(&mut Vec::new()).expect("a live lane").expect("a message");
-            sender_broker.store_u32(STATUS_OFFSET, layout::WORD_DEAD, Ordering::Release);
+            tell(&sender_broker, STATUS_OFFSET, layout::WORD_DEAD);
         });
         match sender.try_send(header(2), &[]) {
             Ok(()) => {}

@@ -12,13 +12,13 @@ pub fn receive(bytes: &[u8]) {
     thread_local!(static MEMORIES: Memories = Memories::new());
     MEMORIES.with(|memories| {
         let mut bytes = Bytes(bytes);
-        let barrier =
-            if bytes.byte().is_some_and(|byte| byte % 2 == 1) { Barrier::All } else { Barrier::Own };
+        let (barrier, is_stamped) = sort(&mut bytes);
         memories.clean(barrier);
         let ack = &memories.ack;
         let lane = LaneReceiver::new(&memories.ring_reader, ack, memories.status(), RING_BYTES, barrier);
         let lane = lane.expect("sizes fit");
-        let mut end = Receiving { memories, lane, out: Vec::new(), peeked: 0, last: None };
+        let lane = if is_stamped { lane.stamped() } else { lane };
+        let mut end = Receiving { memories, lane, is_stamped, out: Vec::new(), peeked: 0, last: None };
         for _ in 0..STEPS {
             if end.step(&mut bytes).is_none() {
                 break;
@@ -35,6 +35,7 @@ const STEPS: usize = 600;
 struct Receiving<'m> {
     memories: &'m Memories,
     lane: LaneReceiver,
+    is_stamped: bool,
     out: Vec<u8>,
     /// Bytes of payload that were copied out since the last acknowledgement.
     peeked: usize,
@@ -70,6 +71,7 @@ impl Receiving<'_> {
                 self.peeked = 0;
             }
             22 => self.wait(),
+            _ if self.is_stamped => self.look_at_stamp(),
             _ => {
                 let waiting = self.memories.ring_reader.load_u32(WAITING_OFFSET, Ordering::Relaxed);
                 assert!(waiting != 0 || self.lane.must_wake_sender().is_none());
@@ -123,9 +125,28 @@ impl Receiving<'_> {
         }
     }
 
+    /// What it says is what is there, in front of a payload that has room for it; and looking takes nothing.
+    fn look_at_stamp(&mut self) {
+        let (tail, taken) = (self.tail(), self.lane.taken());
+        let got = self.lane.next_stamp();
+        self.peeked = 0;
+        assert_eq!(self.lane.taken(), taken);
+        if let Ok(Some(stamp)) = got {
+            // Behind what was passed over.
+            assert!(stamp.position.is_multiple_of(8) && stamp.position == self.tail());
+            assert!(stamp.position.wrapping_sub(tail) < RING_BYTES);
+            let word = self.memories.record_word(stamp.position);
+            let is_extended = word as u32 >> 30 == KIND_EXTENDED;
+            let at = stamp.position.wrapping_add(if is_extended { 16 } else { 8 });
+            assert_eq!(stamp.alleged_ns, self.memories.record_word(at));
+            assert!(word as u32 & ((1 << 30) - 1) >= 8, "a stamp that is not there");
+        }
+        self.keep(got.err());
+    }
+
     fn take_plain(&mut self) {
         let got = self.lane.take_plain(&mut self.out);
-        assert!(got.is_none() || self.last.is_none());
+        assert!(got.is_none() || self.last.is_none() && !self.is_stamped);
         assert!(got.is_none_or(|(_, len)| len <= self.out.len()));
         self.peeked = 0;
     }
@@ -138,7 +159,7 @@ impl Receiving<'_> {
             ControlFlow::Continue(())
         });
         assert!(count == handed_on && count <= max && self.lane.taken() == taken + count as u64);
-        assert!(count == 0 || self.last.is_none());
+        assert!(count == 0 || self.last.is_none() && !self.is_stamped);
         self.peeked = 0;
     }
 

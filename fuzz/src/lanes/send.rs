@@ -12,13 +12,13 @@ pub fn send(bytes: &[u8]) {
     thread_local!(static MEMORIES: Memories = Memories::new());
     MEMORIES.with(|memories| {
         let mut bytes = Bytes(bytes);
-        let barrier =
-            if bytes.byte().is_some_and(|byte| byte % 2 == 1) { Barrier::All } else { Barrier::Own };
+        let (barrier, is_stamped) = sort(&mut bytes);
         memories.clean(barrier);
         let own = Mapping::own(&memories.ring_fd, RING_LEN, Populate::OnUse).expect("memory to map");
         let lane = LaneSender::new(own, &memories.ack_reader, memories.status(), RING_BYTES, barrier);
-        let mut end =
-            Sending { memories, lane: lane.expect("sizes fit"), bound: 0, acknowledged: 0, last: None };
+        let lane = lane.expect("sizes fit");
+        let lane = if is_stamped { lane.stamping(tick) } else { lane };
+        let mut end = Sending { memories, lane, is_stamped, bound: 0, acknowledged: 0, last: None };
         for _ in 0..STEPS {
             if end.step(&mut bytes).is_none() {
                 break;
@@ -37,6 +37,7 @@ static PAYLOAD: [u8; 2 * RING_BYTES as usize] = [0xA5; 2 * RING_BYTES as usize];
 struct Sending<'m> {
     memories: &'m Memories,
     lane: LaneSender,
+    is_stamped: bool,
     /// The furthest position that the receiver has claimed and could have come to.
     bound: u32,
     acknowledged: u64,
@@ -94,22 +95,42 @@ impl Sending<'_> {
     }
 
     /// Holds the sender to what it said of `messages` that begin with one of these first words.
-    fn sent(&mut self, before: (u32, u64), messages: u64, said: Result<(), SendError>) {
-        let (head, count) = before;
+    fn sent(&mut self, before: (u32, u64, u64), messages: u64, said: Result<(), SendError>) {
+        let (head, count, _) = before;
         let has_sent = said.is_ok() && messages > 0;
         let sent = self.lane.acknowledged().sent;
         assert_eq!(sent, count + if has_sent { messages } else { 0 });
         assert_eq!(self.head() != head, has_sent, "what is visible is what was said");
         if has_sent {
-            assert_ne!(self.memories.record_word(head), 0, "committed");
+            self.hold_to_stamps(head, before.2, messages);
         }
         let is_final = matches!(said, Err(SendError::Ended(_) | SendError::Fault(_)));
         // Sizes are judged first nowhere: who is at the end says so.
         hold_to(&mut self.last, said.err().filter(|_| is_final), true);
     }
 
-    fn before(&mut self) -> (u32, u64) {
-        (self.head(), self.lane.acknowledged().sent)
+    fn before(&mut self) -> (u32, u64, u64) {
+        (self.head(), self.lane.acknowledged().sent, TIME.get())
+    }
+
+    /// From here on so many messages are committed, of which the first says when, if any does.
+    fn hold_to_stamps(&self, head: u32, before_ns: u64, messages: u64) {
+        let (mut at, mut seen) = (head, 0);
+        assert_eq!(TIME.get() - before_ns, u64::from(self.is_stamped), "the clock is read once");
+        while seen < messages {
+            let low = self.memories.record_word(at) as u32;
+            let (kind, size) = (low >> 30, low & ((1 << 30) - 1));
+            assert_ne!(kind, 0, "committed");
+            let header_bytes = if kind == KIND_EXTENDED { 16 } else { 8 };
+            if kind != KIND_PADDING {
+                let stamp = self.memories.record_word(at.wrapping_add(header_bytes));
+                let expected = if seen == 0 { TIME.get() } else { 0 };
+                assert!(!self.is_stamped || size >= 8 && stamp == expected, "message {seen}: {stamp}");
+                seen += 1;
+            }
+            at = at.wrapping_add((header_bytes + size).next_multiple_of(8));
+        }
+        assert_eq!(at, self.head());
     }
 
     fn send(&mut self, header: RecordHeader, len: usize) {
@@ -117,9 +138,13 @@ impl Sending<'_> {
         let said = self.lane.try_send(header, &PAYLOAD[..len]);
         if said.is_ok() {
             let word = self.memories.record_word(before.0);
-            assert_eq!(word as u32 & ((1 << 30) - 1), len as u32);
+            let stamp_bytes = if self.is_stamped { 8 } else { 0 };
+            if word as u32 >> 30 == KIND_PADDING {
+                return self.sent(before, 1, said);
+            }
+            assert_eq!(word as u32 & ((1 << 30) - 1), len as u32 + stamp_bytes);
             let is_extended = (header.flags | header.ticket) != 0;
-            let payload = before.0.wrapping_add(if is_extended { 16 } else { 8 });
+            let payload = before.0.wrapping_add(stamp_bytes + if is_extended { 16 } else { 8 });
             assert!(len < 8 || self.memories.record_word(payload) == u64::from_ne_bytes([0xA5; 8]));
         }
         self.sent(before, 1, said);

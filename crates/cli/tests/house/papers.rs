@@ -1,7 +1,10 @@
-//! Rules on what documents say of the tree: each dependency has its reason, each crate its place, each proof exists.
+//! Rules on what documents say of the tree: each dependency has its reason, each crate its place, each proof exists, each ordering is
+//! listed.
 //!
 //! In ARCHITECTURE.md a dependency's reason is a list item that begins with its name: ``- `name` ``. A proof is what a
 //! document names in backticks like a test, a sentence of four words or more: `` `a_stale_handle_is_denied` ``.
+
+use std::collections::BTreeSet;
 
 use crate::{
     source::{self, Source},
@@ -52,6 +55,35 @@ pub(crate) fn missing_proofs(path: &str, document: Option<&str>, sources: &[Sour
     found
 }
 
+/// Orderings that the sources label and the document does not name.
+///
+/// A label is the word behind `SYNC` in a comment: `// SYNC lane-publish: …`.
+pub(crate) fn unlisted_orderings(path: &str, document: Option<&str>, sources: &[Source]) -> Vec<Offence> {
+    let rule = "named-orderings";
+    let Some(document) = document else {
+        return vec![Offence::new(path, rule, "the file is missing")];
+    };
+    let named: BTreeSet<&str> = document.split(|it| !is_of_label(it)).collect();
+    let mut found = Vec::new();
+    for source in sources {
+        for (index, line) in source.comments.lines().enumerate() {
+            for label in
+                line.split("SYNC ").skip(1).filter_map(|rest| rest.split(|it| !is_of_label(it)).next())
+            {
+                if !named.contains(label) {
+                    let place = format!("{}:{}", source.path, index + 1);
+                    found.push(Offence::new(place, rule, format!("`SYNC {label}` is not in {path}")));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn is_of_label(character: char) -> bool {
+    character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-'
+}
+
 fn is_sentence(name: &str) -> bool {
     let is_name = name
         .chars()
@@ -100,5 +132,19 @@ mod tests {
         );
         assert_eq!(found("shown by `a_fresh_handle_is_denied`"), 1);
         assert_eq!(found("shown by `not_a_test_at_all`"), 1);
+    }
+    #[test]
+    fn an_ordering_that_is_not_listed_is_found() {
+        let text =
+            "// SYNC lane-publish: the bytes first.\nlet a = \"SYNC no-comment\";\n/* SYNC lane: both */";
+        let sources = [Source::new("crates/shm/src/lib.rs", text)];
+        let found = |document| -> Vec<String> {
+            let offences = unlisted_orderings("docs/orderings.md", document, &sources);
+            offences.iter().map(|offence| offence.place.clone()).collect()
+        };
+        assert_eq!(found(Some("| lane-publish, store | and `lane` |")), [""; 0]);
+        assert_eq!(found(Some("| lane-publish-2 | lane |")), ["crates/shm/src/lib.rs:1"]);
+        assert_eq!(found(Some("| lane-publish |")), ["crates/shm/src/lib.rs:3"]);
+        assert_eq!(found(None), ["docs/orderings.md"]);
     }
 }

@@ -10,9 +10,9 @@ use std::{
 
 use keyway_abi::{
     LaneId, ProcessNumber,
-    layout::{RELEASE_SLOTS, RELEASE_WAITING_BY_DOORBELL, RELEASE_WAITING_BY_FUTEX, RELEASES_OFFSET},
+    layout::{RELEASE_SLOTS, RELEASE_WAITING_BY_DOORBELL, RELEASE_WAITING_BY_FUTEX},
 };
-use keyway_shm::{Status, Verdict, View, WakeBy, Word, own_barrier};
+use keyway_shm::{Status, Verdict, View, WakeBy, Word, own_barrier, releases};
 use keyway_sys::futex;
 
 use super::SharedBlock;
@@ -148,8 +148,7 @@ impl Shares {
     }
 
     fn released(&self, number: u16) -> u32 {
-        // SYNC segment-release: the reader's reads before its word, and that before our next writes.
-        self.ack.load_u32(place(number), Ordering::Acquire)
+        releases::released(&self.ack, number)
     }
 
     /// Announces that this side waits for a release, or retracts it.
@@ -181,7 +180,7 @@ impl Shares {
             if said == table.slots[usize::from(number)].generation {
                 seen = Seen::Release;
             }
-            words.extend(self.ack.word(place(number)).map(|word| (word, said)));
+            words.extend(self.ack.word(releases::place(number)).map(|word| (word, said)));
         }
         seen
     }
@@ -241,11 +240,6 @@ impl Table {
     }
 }
 
-/// Where a slot's word lies in acknowledgement memory.
-fn place(number: u16) -> usize {
-    RELEASES_OFFSET + usize::from(number) * size_of::<u32>()
-}
-
 /// For so long one looks again and again before one sleeps: a reader that is at work releases soon.
 const SPIN: Duration = Duration::from_micros(50);
 /// What nobody wakes us for, such as a block that another thread of this process drops, is seen after so long.
@@ -268,6 +262,7 @@ pub(crate) fn wait_for_release(
     for lane in lanes {
         lane.announce(WakeBy::Futex, Change::Come);
     }
+    // SYNC segment-doorbell: that we wait before the last look; pairs with `releases::release`.
     own_barrier();
     let mut words = vec![(control.event_word().clone(), control.events_seen())];
     let seen: Vec<Seen> = lanes.iter().map(|lane| lane.add_words(&mut words)).collect();

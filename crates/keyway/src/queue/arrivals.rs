@@ -3,7 +3,7 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use keyway_abi::{Event, Reply, Rights, layout::PAGE_BYTES, limits::ACKS_MAX, request};
-use keyway_shm::{Access, LaneReceiver, ReceiveError, declared_clock};
+use keyway_shm::{Access, LaneReceiver, ReceiveError, arrival::Stamps, declared_clock};
 use keyway_sys::{
     barrier,
     memory::{Mapping, Populate},
@@ -13,7 +13,7 @@ use crate::{
     capability::Capability,
     control::Arrival,
     error::Error,
-    queue::{Incoming, Peer, Queue, by_arrival::Stamps, lanes::Lane, segments::Places},
+    queue::{Incoming, Peer, Queue, lanes::Lane, segments::Places},
     segment::declare_payload_max,
 };
 

@@ -15,11 +15,11 @@
 use std::collections::BTreeMap;
 
 use keyway_abi::{LaneId, QueueOrder};
-use keyway_shm::LaneReceiver;
+use keyway_shm::{LaneReceiver, arrival::Stamps};
 
 use crate::{
     capability::Capability,
-    queue::{Peer, by_arrival::Stamps, segments::Places},
+    queue::{Peer, segments::Places},
     sender::Sender,
 };
 

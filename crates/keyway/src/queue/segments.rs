@@ -56,10 +56,21 @@ impl Places {
         let users = capabilities.len().checked_sub(table.regions.len());
         let brought = users.map(|users| capabilities.split_off(users)).unwrap_or_default();
         let mut brought = brought.into_iter();
+        let opened = self.open_table(table, |is_frozen| {
+            let Some(Ok(capability)) = brought.next() else { return None };
+            map(control, &capability, is_frozen).ok()
+        });
+        Ok((opened?, table_bytes))
+    }
+
+    /// The same of a table that was judged in its form, with what maps the next region.
+    pub(super) fn open_table(
+        &mut self,
+        table: Table,
+        mut map_next: impl FnMut(bool) -> Option<SegmentMemory>,
+    ) -> Result<Brought, SegmentFault> {
         for (place, is_frozen) in table.regions {
-            let not_mapped = SegmentFault::RegionNotMapped { place };
-            let Some(Ok(capability)) = brought.next() else { return Err(not_mapped) };
-            let memory = map(control, &capability, is_frozen).map_err(|_| not_mapped)?;
+            let memory = map_next(is_frozen).ok_or(SegmentFault::RegionNotMapped { place })?;
             // LIMIT: SEGMENT_REGIONS_MAX; the place was judged.
             let place = (place as usize).min(SEGMENT_REGIONS_MAX - 1);
             if self.regions.len() <= place {
@@ -70,14 +81,13 @@ impl Places {
         let opened: Result<Vec<Segment>, _> =
             table.entries.iter().map(|entry| entry.open(&self.regions, &self.desk)).collect();
         let mut segments = opened?;
-        let brought = match segments.pop() {
+        Ok(match segments.pop() {
             Some(payload) if table.is_payload => Brought::Payload(payload),
             last => {
                 segments.extend(last);
                 Brought::Segments(segments)
             }
-        };
-        Ok((brought, table_bytes))
+        })
     }
 }
 

@@ -1,5 +1,8 @@
 //! Tables as they are written and read, each way to misuse one, and what a release writes.
 
+use std::sync::atomic::Ordering;
+
+use keyway_abi::layout::RELEASES_OFFSET;
 use keyway_sys::memory::{Access, Mapping, Populate, create_memory};
 
 use super::*;

@@ -50,6 +50,7 @@ impl Sender {
         self.inner.announce_wait(WakeBy::Doorbell);
         let (own, pool) = self.segments.what_is_awaited();
         let are_heard = self.rung.as_mut().map_or(Ok(true), |rung| rung.listen(own, pool));
+        // SYNC segment-doorbell: that we wait before the last look; pairs with `releases::release`.
         barrier::make();
         are_heard
     }

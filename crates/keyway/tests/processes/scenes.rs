@@ -44,10 +44,16 @@ pub(crate) enum Victim {
 pub(crate) enum Sends {
     /// One by one.
     Single,
+    /// One by one, written where they lie.
+    With,
     Batch,
+    /// As many of one length as go together, written where they lie.
+    Each,
     Loan,
     /// Some of the payloads are too large for the ring.
     Large,
+    /// The same, written where they lie: those in a block of a pool.
+    LargeWith,
     /// Each message names a part of a pool.
     Segments,
 }
@@ -78,10 +84,13 @@ impl Scene {
         let mut dice = Dice(seed);
         let victim = [Victim::Sender, Victim::Receiver][dice.below(2) as usize];
         let sends = match dice.below(16) {
-            0..6 => Sends::Single,
-            6..11 => Sends::Batch,
-            11..14 => Sends::Loan,
-            14 => Sends::Large,
+            0..4 => Sends::Single,
+            4..6 => Sends::With,
+            6..9 => Sends::Batch,
+            9..11 => Sends::Each,
+            11..13 => Sends::Loan,
+            13 => Sends::Large,
+            14 => Sends::LargeWith,
             _ => Sends::Segments,
         };
         let takes = match (sends, dice.below(5)) {
@@ -98,7 +107,7 @@ impl Scene {
             _ => Pace::Full,
         };
         let ring_bytes = match sends {
-            Sends::Large => 4096,
+            Sends::Large | Sends::LargeWith => 4096,
             _ => [4096, 4096, 1 << 16, 1 << 20][dice.below(4) as usize],
         };
         let lengths = [1, 1, 90, 90, 900][dice.below(5) as usize];
@@ -152,15 +161,26 @@ impl Scene {
     /// How many messages go together if the next is this one.
     pub(crate) fn portion(&self, number: u64) -> u64 {
         match self.sends {
-            Sends::Batch => 1 + mixed(number) % (3000 / (16 + self.lengths)).clamp(2, 64),
+            Sends::Batch => 1 + mixed(number) % self.together_max(),
+            // All that are left of those of one length, or some of them.
+            Sends::Each => 1 + mixed(number) % (self.together_max() - number % self.together_max()),
             _ => 1,
         }
     }
 
+    /// How many surely fit into the smallest ring.
+    fn together_max(&self) -> u64 {
+        (3000 / (16 + self.lengths)).clamp(2, 64)
+    }
+
     /// How long a message is.
     pub(crate) fn payload_bytes(&self, number: u64) -> usize {
-        let mixed = mixed(number);
-        let is_large = self.sends == Sends::Large && mixed & 0x700 == 0;
+        let mixed = match self.sends {
+            Sends::Each => mixed(number / self.together_max()),
+            _ => mixed(number),
+        };
+        let may_be_large = matches!(self.sends, Sends::Large | Sends::LargeWith);
+        let is_large = may_be_large && mixed & 0x700 == 0;
         8 + (mixed % if is_large { 30_000 } else { self.lengths }) as usize
     }
 }

@@ -35,7 +35,17 @@ impl Sending {
         let number = self.sent;
         match self.scene.sends {
             Sends::Single | Sends::Large => sender.send(self.written(number))?,
+            Sends::With | Sends::LargeWith => {
+                let len = self.scene.payload_bytes(number);
+                sender.send_with(len, |payload| scenes::write(number, payload))?;
+            }
             Sends::Batch => self.send_batch(sender)?,
+            Sends::Each => {
+                let (count, len) = (self.scene.portion(number), self.scene.payload_bytes(number));
+                sender.send_each(count as usize, len, |index, payload| {
+                    scenes::write(number + index as u64, payload);
+                })?;
+            }
             Sends::Loan => {
                 let mut loan = sender.loan(self.scene.payload_bytes(number))?;
                 scenes::write(number, &mut loan);

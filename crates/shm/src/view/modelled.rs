@@ -5,7 +5,10 @@
 //! atomic and a race would only tear a message. The words that commit records are loom's atomics; each word of a ring is
 //! both, as it may be the one today and the other tomorrow.
 //!
-//! Only the words that lanes and broker pages use exist, because loom pays for each.
+//! Only the words that a test uses exist, because loom pays for each.
+
+// The interface is that of real memory, which needs what the model does not.
+#![allow(clippy::unused_self, clippy::trivially_copy_pass_by_ref)]
 
 use alloc::{sync::Arc, vec::Vec};
 use core::{ops::Deref, sync::atomic::Ordering};
@@ -18,7 +21,7 @@ use loom::{
 
 use crate::view::{Access, order};
 
-/// The offsets at which a modelled memory has words.
+/// The offsets at which a modelled memory has words, if nothing else is said.
 const WORDS: [usize; 3] = [layout::POSITION_OFFSET, layout::MESSAGES_OFFSET, layout::WAITING_OFFSET];
 
 /// A window on memory that loom watches. Stands in for the real one, with its interface.
@@ -31,10 +34,15 @@ pub struct View {
 impl View {
     /// A memory of `len_bytes` zero bytes: its one writer's view and a reader's.
     pub fn modelled(len_bytes: usize) -> (View, View) {
+        Self::modelled_with(len_bytes, &WORDS)
+    }
+
+    /// The same with words at these offsets.
+    pub fn modelled_with(len_bytes: usize, words: &[usize]) -> (View, View) {
         let records_words = len_bytes.saturating_sub(layout::RECORDS_OFFSET) / WORD;
         let memory = Arc::new(Memory {
             len_bytes,
-            words: WORDS.map(|_| AtomicU32::new(0)),
+            words: words.iter().map(|&offset| (offset, AtomicU32::new(0))).collect(),
             records: (0..records_words)
                 .map(|_| RecordWord { commit: AtomicU64::new(0), bytes: UnsafeCell::new(()) })
                 .collect(),
@@ -73,8 +81,8 @@ impl View {
 
     /// The modelled word at `offset`.
     pub(super) fn place(&self, offset: usize) -> Option<Place> {
-        let has_word = WORDS.contains(&offset) && offset < self.len_bytes();
-        has_word.then(|| Place { memory: Arc::clone(&self.memory), offset })
+        let index = self.memory.words.iter().position(|(at, _)| *at == offset)?;
+        (offset < self.len_bytes()).then(|| Place { memory: Arc::clone(&self.memory), index })
     }
 
     fn assert_writable(&self) {
@@ -87,12 +95,12 @@ impl View {
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     memory: Arc<Memory>,
-    offset: usize,
+    index: usize,
 }
 
 impl Place {
-    pub(super) fn word(&self) -> &order::AtomicU32 {
-        self.memory.word(self.offset)
+    pub(super) fn word(&self) -> &AtomicU32 {
+        &self.memory.words[self.index].1
     }
 
     pub(super) fn as_ptr(&self) -> *const u32 {
@@ -135,7 +143,7 @@ struct RecordWord {
 #[derive(Debug)]
 struct Memory {
     len_bytes: usize,
-    words: [AtomicU32; WORDS.len()],
+    words: Vec<(usize, AtomicU32)>,
     records: Vec<RecordWord>,
 }
 
@@ -146,9 +154,9 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn word(&self, offset: usize) -> &AtomicU32 {
-        let index = WORDS.iter().position(|&word| word == offset);
-        // INVARIANT modelled-word: the lanes use no other words than those of the layout.
-        &self.words[index.expect("INVARIANT modelled-word")]
+        let word = self.words.iter().find(|(at, _)| *at == offset);
+        // INVARIANT modelled-word: no other words are used than those that a memory was made with.
+        &word.expect("INVARIANT modelled-word").1
     }
 }
 

@@ -48,14 +48,14 @@ fn only_a_slots_own_generation_frees_it_and_only_it() {
     for round in 0..5 {
         let slots = [send(&pool, &lane), send(&pool, &lane)];
         assert!(lent(&pool), "round {round}");
-        let say = |slot: Slot, said| ack.store_u32(place(slot.number), said, Ordering::Release);
+        let say = |slot: Slot, said| ack.store_u32(releases::place(slot.number), said, Ordering::Release);
         // Anything else, and any word of a slot that is not in use.
         for said in [0, slots[0].generation.wrapping_sub(1), slots[0].generation + 1, u32::MAX] {
             say(slots[0], said);
             assert!(lent(&pool), "{said} was never given");
         }
         for number in ACK_WORDS as u16..RELEASE_SLOTS as u16 {
-            ack.store_u32(place(number), u32::MAX, Ordering::Release);
+            ack.store_u32(releases::place(number), u32::MAX, Ordering::Release);
         }
         assert!(lent(&pool));
         say(slots[0], slots[0].generation);
@@ -85,7 +85,7 @@ fn a_death_frees_all_of_a_lane_and_after_our_own_closing_only_releases_do() {
     closes.close();
     broker.store_u32(4, 0, Ordering::Release);
     assert!(lent(&pool), "what was sent can still be received");
-    ack.store_u32(place(slot.number), slot.generation, Ordering::Release);
+    ack.store_u32(releases::place(slot.number), slot.generation, Ordering::Release);
     assert!(!lent(&pool));
     assert!(locked(&pool.inner.lanes).iter().all(|lane| !Arc::ptr_eq(lane, &closes)), "and it is forgotten");
 }

@@ -3,6 +3,9 @@
 //! A stamp is read after the payload is in place and before the commit. So it lies between the call and the moment at which
 //! the message can be seen: where one message was committed before another was sent, its stamp is not the later one. Messages
 //! that are committed together were sent together: the first is stamped, and the others say "as the one before".
+//!
+//! What this thread has committed before, on whatever lane, can be seen by all when the clock is read: else a receiver could read
+//! its clock later than that, find the lane of that message empty, and then find this one.
 
 use core::sync::atomic::Ordering;
 
@@ -11,7 +14,7 @@ use keyway_abi::layout::{self, CLOCK_OFFSET, COMMIT_BYTES, RING_RESERVED_BYTES, 
 use super::{LaneSender, State};
 use crate::{
     lane::{RecordHeader, SendError, record::record_bytes},
-    view::View,
+    view::{self, View},
 };
 
 /// A stamp that says no more than the one before it.
@@ -60,6 +63,8 @@ impl LaneSender {
     #[inline]
     pub(super) fn stamp(&mut self, at: u32, header: RecordHeader) {
         if let Some(clock) = self.clock {
+            // SYNC arrival-stamp: what was committed before, on any lane, before the clock; pairs with `ByArrival::renew`.
+            view::full_fence();
             self.records.store(at.wrapping_add(header.bytes()), clock());
         }
     }

@@ -43,7 +43,7 @@ impl Stage {
         }
         while queue.try_next().expect("live").is_some() {}
         for slot in 0..lanes {
-            queue.lanes.get_mut(slot).expect("a lane").stamps.is_same_clock = true;
+            queue.lanes.get_mut(slot).expect("a lane").stamps = Stamps::new(true, RING_BYTES);
         }
         Stage { queue, senders, _clients: [client, theirs], _broker: broker }
     }
@@ -139,7 +139,7 @@ fn by_another_clock_a_message_was_sent_when_it_is_seen() {
     let mut stage = Stage::new(2);
     let slot = stage.queue.lanes.slot(stage.senders[0].lane()).expect("a lane");
     for (is_same_clock, expected) in [(true, [b"other", b"first"]), (false, [b"first", b"other"])] {
-        stage.queue.lanes.get_mut(slot).expect("a lane").stamps.is_same_clock = is_same_clock;
+        stage.queue.lanes.get_mut(slot).expect("a lane").stamps = Stamps::new(is_same_clock, RING_BYTES);
         stage.send(1, b"first");
         stage.lie(0, 5, b"other").expect("room");
         assert_eq!([stage.take(), stage.take()], expected.map(|text| text.to_vec()));

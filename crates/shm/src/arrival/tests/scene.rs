@@ -1,10 +1,9 @@
 //! Lanes in private memory and a clock that goes one further with everything that happens; others act between any two steps of
 //! the receiver.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, vec::Vec};
 
-use super::{Look, Scene, Stamp, Stamps};
-use crate::queue::by_arrival::ByArrival;
+use super::{ByArrival, Look, Scene, Stamp, Stamps};
 
 pub(super) const RING_BYTES: u32 = 4096;
 pub(super) const MESSAGE_BYTES: u32 = 64;
