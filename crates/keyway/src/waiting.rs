@@ -149,7 +149,9 @@ impl Spinner {
 
     /// Whether it is time to look at the clock.
     pub(crate) fn is_clock_due(&self) -> bool {
-        self.spun.is_multiple_of(256)
+        // A yield to another thread can be as long as that one's share of the core.
+        let has_yielded = self.is_crowded && self.spun.is_multiple_of(CROWDED_YIELD_EVERY);
+        has_yielded || self.spun.is_multiple_of(256)
     }
 
     /// Whether it is time to see that the broker is there, for one who never sleeps: the others look after each sleep.

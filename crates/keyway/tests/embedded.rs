@@ -106,7 +106,7 @@ fn a_call_is_answered_and_a_late_answer_is_dropped() {
     let answer = caller.call(&Outgoing::bytes(b"one"), SOON).unwrap();
     assert_eq!(answer.payload, b"one!");
     let late = caller.call(&Outgoing::bytes(b"two"), Duration::from_millis(10));
-    assert!(matches!(late, Err(Error::TimedOut(_))));
+    assert!(matches!(late, Err(Error::TimedOut(_))), "{late:?}");
     assert_eq!(caller.call(&Outgoing::bytes(b"three"), SOON).unwrap().payload, b"three!");
     drop((server.join().unwrap(), name));
     assert!(caller.call(&Outgoing::bytes(b"four"), SOON).unwrap_err().is_lane_end());
