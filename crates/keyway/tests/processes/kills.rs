@@ -101,6 +101,8 @@ fn what_a_killed_producer_had_committed_is_received_whole_and_then_its_end() {
         }
         player.kill();
         stage.forgets(player.pid());
+        // What it took of the stock and died with is laid in anew by who looks: the next one needs it.
+        assert!(sink.try_next().unwrap().is_none(), "seed {seed}");
         match before {
             None => before = Some(stage.footprint()),
             Some(before) => stage.shrinks_to(before),
