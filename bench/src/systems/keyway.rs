@@ -2,7 +2,7 @@
 //!
 //! One queue and one lane for each direction, found by name. Messages are written in place (`send_with`, `send_each`) and received by
 //! `receive_ref`, or in streams by `receive_each`, with every default except how one waits where the scenario says so, and
-//! larger rings where a message would not fit; streams of large payloads go through a pool. The broker is embedded in the first
+//! larger rings where a message would not fit; large payloads go through a pool. The broker is embedded in the first
 //! answerer's process and so on that one's CPU: idle while messages pass, and a CPU away from the asker where it is what
 //! answers. So is the bridge.
 
@@ -63,7 +63,9 @@ impl System for Keyway {
             Kind::OpenLane => lanes::open(side, &client),
             Kind::IdleLane => lanes::leave_idle(side, &client),
             Kind::Lanes(count) => lanes::talk_beside_idle(side, &client, count),
-            Kind::Bulk(_) | Kind::FanOut(_) if side.content().bytes >= FRAME_BYTES_MIN => {
+            Kind::Bulk(_) | Kind::FanOut(_) | Kind::RoundTrip(_)
+                if side.content().bytes >= FRAME_BYTES_MIN =>
+            {
                 let (senders, queue) = open(side, &client)?;
                 side.talk(Frames::over(side, &client, senders, queue)?)
             }
