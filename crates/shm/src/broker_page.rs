@@ -34,3 +34,24 @@ pub fn events_seen(word: &Word) -> u32 {
     // SYNC event-word: the frame is in the socket before the word says so.
     word.load(Ordering::Acquire)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use keyway_abi::layout::PAGE_BYTES;
+
+    use super::*;
+    use crate::view::heap;
+
+    #[test]
+    fn a_word_is_told_and_events_are_counted_beyond_the_last_number() {
+        let page = heap::memory(PAGE_BYTES);
+        let word = page.reader.word(12).unwrap();
+        assert_eq!(events_seen(&word), 0);
+        tell(&page.writer, 12, u32::MAX - 1);
+        assert_eq!(events_seen(&word), u32::MAX - 1);
+        count_events(&page.writer, 12, 5);
+        assert_eq!(events_seen(&word), 3);
+        let others = (0..PAGE_BYTES).step_by(4).filter(|offset| *offset != 12);
+        assert!(others.into_iter().all(|offset| page.reader.load_u32(offset, Ordering::Relaxed) == 0));
+    }
+}

@@ -50,3 +50,31 @@ pub fn released(ack: &View, slot: u16) -> u32 {
     // SYNC segment-release: the reader's reads before its word, and that before our next writes.
     ack.load_u32(place(slot), Ordering::Acquire)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use keyway_abi::layout::{PAGE_BYTES, RELEASE_SLOTS};
+
+    use super::*;
+    use crate::view::heap;
+
+    #[test]
+    fn a_release_is_told_in_its_slots_word_alone_and_says_who_waits() {
+        let (ack, ring) = (heap::memory(PAGE_BYTES), heap::memory(PAGE_BYTES));
+        let waits = ring.reader.word(8).unwrap();
+        let slots = [(0, 7), (1, 8), (RELEASE_SLOTS as u16 - 1, 9)];
+        for (slot, generation) in slots {
+            ring.writer.store_u32(8, generation * 2, Ordering::Relaxed);
+            assert_eq!(release(&ack.writer, &waits, slot, generation), generation * 2);
+        }
+        for offset in (0..PAGE_BYTES).step_by(4) {
+            let told = slots.iter().find(|(slot, _)| RELEASES_OFFSET + usize::from(*slot) * 4 == offset);
+            let expected = told.map_or(0, |(_, generation)| *generation);
+            assert_eq!(ack.reader.load_u32(offset, Ordering::Relaxed), expected, "the word at {offset}");
+        }
+        for slot in 0..RELEASE_SLOTS as u16 {
+            let told = slots.iter().find(|(of, _)| *of == slot).map_or(0, |(_, generation)| *generation);
+            assert_eq!(released(&ack.reader, slot), told, "slot {slot}");
+        }
+    }
+}

@@ -233,3 +233,13 @@ proptest! {
         world.check();
     }
 }
+
+#[test]
+fn a_first_message_is_known_until_it_is_taken_or_withdrawn() {
+    let mut stamps = Stamps::new(true, RING_BYTES);
+    assert!(!stamps.is_known_after(0));
+    stamps.head = Some(Head { number: 1, taken: 4 });
+    assert!(stamps.is_known_after(4) && !stamps.is_known_after(3) && !stamps.is_known_after(5));
+    stamps.withdraw(100);
+    assert!(!stamps.is_known_after(4));
+}
