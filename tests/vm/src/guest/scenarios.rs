@@ -8,6 +8,7 @@ mod input;
 mod lease;
 mod raw_drm;
 mod raw_keys;
+mod seatd;
 
 use anyhow::{Context, Result};
 
@@ -30,6 +31,10 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("hotplug", hotplug::hotplug),
     ("lease", lease::lease),
     ("lessee-dies", lease::lessee_dies),
+    ("seatd", seatd::seatd),
+    ("seatd-lease", seatd::seatd_lease),
+    ("seatd-user", seatd::seatd_user),
+    ("seat-switch", seatd::seat_switch),
 ];
 
 const PARTS: &[(&str, Part)] = &[
@@ -37,6 +42,8 @@ const PARTS: &[(&str, Part)] = &[
     ("stranger", headless::stranger),
     ("doomed", display::doomed),
     ("lessee", lease::lessee),
+    ("seatd-seated", seatd::seated),
+    ("seatd-stranger", seatd::stranger),
 ];
 
 pub fn names() -> Vec<String> {
