@@ -9,6 +9,7 @@ mod lease;
 mod raw_drm;
 mod raw_keys;
 mod seatd;
+mod weston;
 
 use anyhow::{Context, Result};
 
@@ -35,6 +36,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("seatd-lease", seatd::seatd_lease),
     ("seatd-user", seatd::seatd_user),
     ("seat-switch", seatd::seat_switch),
+    // Where it is installed, which the host sees to.
+    ("weston", weston::weston),
+    ("weston-lease", weston::weston_lease),
 ];
 
 const PARTS: &[(&str, Part)] = &[
@@ -47,7 +51,8 @@ const PARTS: &[(&str, Part)] = &[
 ];
 
 pub fn names() -> Vec<String> {
-    SCENARIOS.iter().map(|(name, _)| (*name).into()).collect()
+    let is_there = |name: &str| !name.starts_with("weston") || weston::is_there();
+    SCENARIOS.iter().filter(|(name, _)| is_there(name)).map(|(name, _)| (*name).into()).collect()
 }
 
 pub fn scenario(name: &str) -> Result<Scenario> {

@@ -67,6 +67,11 @@ impl Stage {
         self.start_keyway("bridge", &["seat", "--socket", SOCKET], options, "keyway: the bridge")
     }
 
+    /// Starts any program; what it says is kept as `NAME.log`.
+    pub fn start(&self, name: &str, command: &mut Command) -> Result<Process> {
+        Process::start(&self.logs, name, command)
+    }
+
     /// Has a part of the scenario run by another user, while the scenario goes on.
     pub fn start_as_user(&self, uid: u32, part: &str, arguments: &[&str]) -> Result<Process> {
         let mut command = Command::new("/proc/self/exe");

@@ -20,7 +20,7 @@ use super::{
     raw_keys::{KEY_A, KEY_B, pressed},
 };
 use crate::{
-    compositor::{Compositor, FIRST_MODE, MORNING, OTHER_MODE, pixels},
+    compositor::{Compositor, FIRST_MODE, MORNING, OTHER_MODE, expect_console, pixels},
     hardware,
     libseat::{Libseat, SEATD_SOCKET, dies},
     stage::{SOCKET, Stage},
@@ -133,7 +133,7 @@ pub fn seatd(stage: &mut Stage) -> Result<()> {
     first.seat.await_enabled()?;
     show(stage, &first.card, "seatd-heir")?;
     drop(first);
-    stage.expect_pixels(Display::Virtio, "seatd-over", FIRST_MODE, &[])?;
+    expect_console(stage, "seatd-over")?;
     let mut compositor = Compositor::begin()?;
     let connector = compositor.connector(Display::Virtio)?;
     compositor.set_mode(&connector, OTHER_MODE)?;
@@ -190,7 +190,7 @@ pub fn seatd_user(stage: &mut Stage) -> Result<()> {
     ensure!(caps.contains("seatd-"), "the grant is not listed:\n{caps}");
     // By SIGKILL.
     drop(seated);
-    stage.expect_pixels(Display::Virtio, "seatd-user-dead", FIRST_MODE, &[])?;
+    expect_console(stage, "seatd-user-dead")?;
     let deadline = Instant::now() + Duration::from_secs(3);
     while listed("caps")?.contains("seatd-") {
         ensure!(Instant::now() < deadline, "the grant is listed after its holder's death");
@@ -272,7 +272,7 @@ pub fn seat_switch(stage: &mut Stage) -> Result<()> {
     drive(&card, OTHER_MODE)?;
     stage.expect_pixels(Display::Virtio, "seat-switch-alone", OTHER_MODE, &expected(OTHER_MODE))?;
     seat.close_seat()?;
-    stage.expect_pixels(Display::Virtio, "seat-switch-over", FIRST_MODE, &[])?;
+    expect_console(stage, "seat-switch-over")?;
     let none: Option<framebuffer::Handle> = None;
     let dark = lease.set_crtc(of_lease.1, none, (0, 0), &[], None);
     ensure!(dark.is_err(), "its holder's bridge is gone, and the lease sets modes");
