@@ -5,8 +5,9 @@
 //! connection at a time, and what the bridge decides comes back ([`Order`]). Whoever breaks the protocol is let go, with the
 //! reason on standard error.
 //!
-//! Absent: a descriptor that a client sent. One that arrives all the same, before Linux 6.16, is closed unseen, and so are
-//! sockets, in a thread apart, because closing can block.
+//! Absent: a descriptor that a client sent. Before Linux 6.16, which refuses them, one that arrives is closed unseen, and so are
+//! sockets, in threads apart, because closing can block. Who makes 64 of them block keeps newcomers from this door, and nobody
+//! who is in.
 //!
 //! Floors, lowest first: `connection`; this.
 
@@ -17,7 +18,7 @@ use std::{
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -111,6 +112,8 @@ pub(crate) const FIRST_CLIENT: u64 = 1 << 63;
 /// LIMIT: connections at a time, in all and of one user, those included whose socket is still being closed.
 const CONNECTIONS_MAX: usize = 64;
 const CONNECTIONS_PER_UID_MAX: usize = 16;
+/// LIMIT: connections that are being closed; nobody is taken in while there are as many.
+const CLOSING_MAX: usize = 64;
 /// LIMIT: connections that are taken between two looks at the others.
 const ACCEPTED_MAX: usize = 16;
 const BACKLOG: u16 = 32;
@@ -144,7 +147,7 @@ impl SeatdDoor {
             bell: Bell::new(told, lane),
             rules,
             connections: BTreeMap::new(),
-            closer: Closer::begin()?,
+            closer: Closer::default(),
             log: Log::default(),
             last_number: 0,
         };
@@ -201,20 +204,19 @@ struct Server {
 impl Server {
     fn serve(mut self) {
         let mut ready: Vec<Ready> = Vec::new();
-        let mut is_listening = true;
+        let mut is_full = false;
         loop {
-            let now = Instant::now();
             let deadline = self.connections.values().filter_map(Connection::deadline).min();
-            let patience = deadline.map(|deadline| deadline.saturating_duration_since(now));
-            // Where there is no room, nobody is taken before somebody has gone: that is looked at a little later.
-            let patience =
-                if is_listening { patience } else { Some(patience.map_or(PAUSE, |p| p.min(PAUSE))) };
+            let patience = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            // While nobody can be taken in, the socket is not watched, and looked at again a little later.
+            let patience = if is_full { Some(patience.map_or(PAUSE, |p| p.min(PAUSE))) } else { patience };
             if self.epoll.wait(&mut ready, patience).is_err() {
                 return;
             }
+            let was_full = std::mem::take(&mut is_full);
             for one in ready.iter().copied() {
                 match one.token {
-                    LISTENING => is_listening = self.accept(),
+                    LISTENING => is_full = !self.accept(),
                     WOKEN => {
                         let _ = self.wake.drain();
                         if !self.obey() {
@@ -225,15 +227,19 @@ impl Server {
                 }
             }
             self.end_late();
-            let interest = if is_listening { Interest::Read } else { Interest::End };
-            let _ = self.epoll.modify(&self.listening, LISTENING, interest);
-            is_listening = true;
+            if is_full != was_full {
+                let interest = if is_full { Interest::End } else { Interest::Read };
+                let _ = self.epoll.modify(&self.listening, LISTENING, interest);
+            }
         }
     }
 
-    /// Takes those who wait. False if Linux has no descriptor for them.
+    /// Takes those who wait. False if there are too many whose end takes long, or Linux has no descriptor for more.
     fn accept(&mut self) -> bool {
         for _ in 0..ACCEPTED_MAX {
+            if self.closer.count() >= CLOSING_MAX {
+                return false;
+            }
             match socket::accept(&self.listening) {
                 Ok(Some(socket)) => self.take_in(socket),
                 Ok(None) => return true,
@@ -245,19 +251,18 @@ impl Server {
 
     fn take_in(&mut self, socket: OwnedFd) {
         let Ok(credentials) = socket::peer_credentials(&socket) else {
-            return self.closer.close(socket, None);
+            return self.closer.close(vec![socket], u32::MAX);
         };
         let (pid, uid) = (credentials.pid, credentials.uid);
         let of_user = self.connections.values().filter(|connection| connection.uid == uid).count();
-        let (closing_all, closing_of_user) = self.closer.counts(uid);
-        if self.connections.len() + closing_all >= CONNECTIONS_MAX
-            || of_user + closing_of_user >= CONNECTIONS_PER_UID_MAX
+        if self.connections.len() >= CONNECTIONS_MAX
+            || of_user + self.closer.count_of(uid) >= CONNECTIONS_PER_UID_MAX
         {
             self.log.say(&format_args!(
                 "process {pid} of user {uid} is turned away: there are {CONNECTIONS_MAX} connections at most, \
                  {CONNECTIONS_PER_UID_MAX} of one user"
             ));
-            return self.closer.close(socket, None);
+            return self.closer.close(vec![socket], uid);
         }
         // It has sent nothing yet that was looked at.
         let _ = socket::refuse_descriptors(&socket);
@@ -273,7 +278,7 @@ impl Server {
         self.last_number += 1;
         let client = ClientId(FIRST_CLIENT + self.last_number);
         if self.epoll.add(&socket, client.0, Interest::End).is_err() {
-            return self.closer.close(socket, None);
+            return self.closer.close(vec![socket], uid);
         }
         let mut connection = Connection::new(socket, (pid, uid), standing);
         if standing == Standing::Refused {
@@ -363,13 +368,11 @@ impl Server {
         if connection.is_known() {
             self.bell.tell(vec![Heard::Gone { client }]);
         }
-        let (socket, unwanted) = connection.into_descriptors();
-        for descriptor in unwanted {
-            self.closer.close(descriptor, Some(uid));
-        }
+        let (socket, mut all) = connection.into_descriptors();
         // Whoever waits at the other end is told now, however long closing takes.
         let _ = socket::shutdown(&socket);
-        self.closer.close(socket, Some(uid));
+        all.push(socket);
+        self.closer.close(all, uid);
     }
 }
 
@@ -403,45 +406,39 @@ impl Log {
 
 const LINES_PER_SECOND_MAX: u32 = 10;
 
-/// Closes descriptors in a thread of its own, which may take as long as whoever made them likes.
+/// Closes descriptors in a thread for each connection: before Linux 6.16 somebody may have sent one along whose end takes as long as its
+/// maker likes.
+#[derive(Default)]
 struct Closer {
-    waiting: mpsc::Sender<(OwnedFd, Option<u32>)>,
-    /// What of each user is being closed.
+    /// How many of each user are being closed.
     of_user: Arc<Mutex<BTreeMap<u32, usize>>>,
 }
 
 impl Closer {
-    fn begin() -> io::Result<Self> {
-        let (waiting, closing) = mpsc::channel::<(OwnedFd, Option<u32>)>();
-        let of_user: Arc<Mutex<BTreeMap<u32, usize>>> = Arc::default();
-        let counts = Arc::clone(&of_user);
-        thread::Builder::new().name("keyway-closer".into()).spawn(move || {
-            for (descriptor, uid) in closing {
-                drop(descriptor);
-                if let Some(uid) = uid {
-                    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(count) = counts.get_mut(&uid) {
-                        *count -= 1;
-                    }
-                    counts.retain(|_, count| *count > 0);
-                }
+    /// Closes what a connection leaves; charged to a user until it is done.
+    fn close(&self, descriptors: Vec<OwnedFd>, uid: u32) {
+        *self.counts().entry(uid).or_default() += 1;
+        let of_user = Arc::clone(&self.of_user);
+        // Without a thread more it is closed here: the machine has none left for anybody.
+        let _ = thread::Builder::new().name("keyway-closer".into()).spawn(move || {
+            drop(descriptors);
+            let mut counts = of_user.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = counts.get_mut(&uid) {
+                *count -= 1;
             }
-        })?;
-        Ok(Closer { waiting, of_user })
+            counts.retain(|_, count| *count > 0);
+        });
     }
 
-    /// Closes it; charged to a user until it is done.
-    fn close(&self, descriptor: OwnedFd, uid: Option<u32>) {
-        if let Some(uid) = uid {
-            *self.of_user.lock().unwrap_or_else(PoisonError::into_inner).entry(uid).or_default() += 1;
-        }
-        // The thread ends with this alone.
-        let _ = self.waiting.send((descriptor, uid));
+    fn count(&self) -> usize {
+        self.counts().values().sum()
     }
 
-    /// What is being closed, in all and of a user.
-    fn counts(&self, uid: u32) -> (usize, usize) {
-        let counts = self.of_user.lock().unwrap_or_else(PoisonError::into_inner);
-        (counts.values().sum(), counts.get(&uid).copied().unwrap_or(0))
+    fn count_of(&self, uid: u32) -> usize {
+        self.counts().get(&uid).copied().unwrap_or(0)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<u32, usize>> {
+        self.of_user.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -46,6 +46,8 @@ impl control::Device for File {}
 /// Who is to be the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
+    /// Nobody, because Linux has refused somebody.
+    Nobody,
     Own,
     Idle,
     Session(ClientId),
@@ -90,6 +92,7 @@ impl Masters {
         grant: CardGrant,
     ) -> io::Result<OwnedFd> {
         self.drop_master(own)?;
+        // Opened while there is no master, it becomes it.
         let opened = self.open_file().and_then(|file| {
             let given = match grant {
                 CardGrant::Master => file.0.try_clone()?,
@@ -104,7 +107,8 @@ impl Masters {
                 Ok(given)
             }
             Err(error) => {
-                self.become_master(own, Who::Idle)?;
+                // That nobody else becomes it meanwhile; what was refused first is what is told.
+                let _ = self.become_master(own, Who::Idle);
                 Err(error)
             }
         }
@@ -112,13 +116,11 @@ impl Masters {
 
     /// Ends what a session has of the card. Whoever still has its descriptor can set nothing with it.
     pub(super) fn close(&mut self, own: BorrowedFd<'_>, client: ClientId) -> io::Result<()> {
-        let of_master = self.master == Who::Session(client);
-        if of_master {
-            self.become_master(own, Who::Idle)?;
-        }
+        let was_master = self.master == Who::Session(client);
+        let outcome = if was_master { self.become_master(own, Who::Idle) } else { Ok(()) };
         // Its leases end with the file, also while somebody has a copy of the lease.
         drop(self.sessions.remove(&client));
-        Ok(())
+        outcome
     }
 
     fn become_master(&mut self, own: BorrowedFd<'_>, who: Who) -> io::Result<()> {
@@ -138,25 +140,24 @@ impl Masters {
                     drm_master(file.as_fd())?;
                 }
             }
-            // Opened while there is no master, it becomes it.
+            Who::Nobody => {}
+            // As in `open`.
             Who::Idle => self.idle = Some(self.open_file()?),
         }
         self.master = who;
         Ok(())
     }
 
-    fn drop_master(&self, own: BorrowedFd<'_>) -> io::Result<()> {
+    fn drop_master(&mut self, own: BorrowedFd<'_>) -> io::Result<()> {
         let file = match self.master {
+            Who::Nobody => None,
             Who::Own => Some(own),
             Who::Idle => self.idle.as_ref().map(AsFd::as_fd),
             Who::Session(client) => self.sessions.get(&client).map(AsFd::as_fd),
         };
-        match file.map(|file| Borrowed(file).release_master_lock()) {
-            // It was dropped by an attempt that failed later.
-            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            Some(outcome) => outcome,
-            None => Ok(()),
-        }
+        file.map_or(Ok(()), |file| Borrowed(file).release_master_lock())?;
+        self.master = Who::Nobody;
+        Ok(())
     }
 
     fn open_file(&self) -> io::Result<File> {
