@@ -120,11 +120,11 @@ fn decode_open_device(size: usize, body: &[u8]) -> Result<Option<(Request<'_>, u
     if size > whole {
         return Err(Malformed::PathLength { bytes: size - LENGTH_BYTES, bytes_max: PATH_BYTES_MAX });
     }
-    let Some((length, rest)) = u16_at(body) else {
-        let is_too_short = size < LENGTH_BYTES;
-        let wrong = Malformed::WrongSize { opcode: OPEN_DEVICE, bytes: size, bytes_expected: LENGTH_BYTES };
-        return if is_too_short { Err(wrong) } else { Ok(None) };
-    };
+    if size < LENGTH_BYTES {
+        let bytes_expected = LENGTH_BYTES;
+        return Err(Malformed::WrongSize { opcode: OPEN_DEVICE, bytes: size, bytes_expected });
+    }
+    let Some((length, rest)) = u16_at(body) else { return Ok(None) };
     let length = usize::from(length);
     if size != LENGTH_BYTES + length {
         let bytes_expected = LENGTH_BYTES + length;

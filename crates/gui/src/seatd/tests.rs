@@ -70,6 +70,9 @@ fn a_path_ends_with_its_only_nul_and_is_bounded() {
     for short in [0, 1] {
         let wrong = Malformed::WrongSize { opcode: 3, bytes: short, bytes_expected: 2 };
         assert_eq!(refused(&header(short as u16)), Some(wrong));
+        // Whatever follows.
+        let longer = [header(short as u16).as_slice(), b"@\0@"].concat();
+        assert_eq!(refused(&longer), Some(wrong));
     }
     assert_eq!(refused(&path(b"")), Some(Malformed::PathLength { bytes: 0, bytes_max }));
     assert_eq!(refused(&path(b"\0")), Some(Malformed::PathLength { bytes: 1, bytes_max }));
