@@ -206,7 +206,8 @@ impl Seat {
     pub(super) fn answer_refusal(&self, client: ClientId, answer: &Answer) {
         let Some(sessions) = &self.sessions else { return };
         if let Answer::Document(GuiResponse::Error { message }) = answer {
-            eprintln!("keyway: seatd: {}not opened: {message}", self.session_label(client));
+            let pid = sessions.pids.get(&client).copied().unwrap_or_default();
+            eprintln!("keyway: seatd: process {pid} asked for a device that cannot be opened: {message}");
         }
         sessions.tell(client, Message::Error(errno(answer).raw_os_error()), None);
     }
