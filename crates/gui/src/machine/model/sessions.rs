@@ -150,7 +150,9 @@ fn play(bridge: &mut Bridge, world: &mut World, now_ns: &mut u64, step: Move) {
             effects
         }
     };
-    effects.into_iter().for_each(|effect| world.carry_out(effect));
+    for effect in effects {
+        world.carry_out(effect);
+    }
 }
 
 fn with_card() -> Bridge {

@@ -134,16 +134,16 @@ fn a_device_is_opened_twice_under_one_number_and_ends_with_the_last_opening() {
     assert_eq!(world.opens(FIRST, SCREENS), 2);
     assert_eq!(world.session(FIRST, open(SCREENS)), [opened(FIRST, 2, SCREENS)]);
 
-    let closed = answered(FIRST, SessionAnswer::DeviceClosed);
-    assert_eq!(world.session(FIRST, close(1)), [closed.clone()]);
-    assert_eq!(world.session(FIRST, close(1)), [revoked(FIRST), closed.clone()]);
+    let closed = || answered(FIRST, SessionAnswer::DeviceClosed);
+    assert_eq!(world.session(FIRST, close(1)), [closed()]);
+    assert_eq!(world.session(FIRST, close(1)), [revoked(FIRST), closed()]);
     let not_opened = Some(DenialReason::from(OtherDenial::NotOpened));
     for number in [1, 0, -1, 7, i32::MAX, i32::MIN] {
         assert_eq!(world.refused(FIRST, close(number)), not_opened, "{number}");
     }
-    assert_eq!(world.session(FIRST, close(2)), [closed.clone()]);
+    assert_eq!(world.session(FIRST, close(2)), [closed()]);
     let card = Effect::CloseCard { client: ClientId(FIRST), card: CARD };
-    assert_eq!(world.session(FIRST, close(2)), [card, closed]);
+    assert_eq!(world.session(FIRST, close(2)), [card, closed()]);
     assert_eq!(world.opens(FIRST, KEYS), 3, "numbers are not used again");
 }
 
@@ -429,11 +429,11 @@ fn what_is_opened_too_late_or_for_nobody_is_closed() {
     let late = denied(OtherDenial::DeadlinePassed.into());
     assert_eq!(world.expire(), [answer_of(FIRST, late)]);
     assert_eq!(world.refused(FIRST, open(SCREENS)), Some(DenialReason::AlreadyHeld));
-    let closed = Effect::CloseCard { client: ClientId(FIRST), card: CARD };
-    assert_eq!(world.backend(ticket, Ok(())), [closed.clone()]);
+    let closed = || Effect::CloseCard { client: ClientId(FIRST), card: CARD };
+    assert_eq!(world.backend(ticket, Ok(())), [closed()]);
 
     let effects = world.session(FIRST, open(SCREENS));
     let ticket = ticket_of(&effects[0]).unwrap();
     world.gone(FIRST);
-    assert_eq!(world.backend(ticket, Ok(())), [closed]);
+    assert_eq!(world.backend(ticket, Ok(())), [closed()]);
 }
