@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use keyway_broker::{Terminations, notify_manager};
-use keyway_seat::{CompositorRule, Seat};
+use keyway_seat::{CardGrant, CompositorRule, Seat};
 
 use crate::{Socket, Stop};
 
@@ -24,6 +24,13 @@ pub(crate) struct Options {
     /// Who may be the compositor, besides root and the user of this process: `user:NAME`, `group:NAME`, `exe:/path`. Several at will.
     #[arg(long, value_name = "WHO")]
     compositor: Vec<CompositorRule>,
+    /// Let compositors that use libseat have the seat by this socket, which they are told by `SEATD_SOCK`. Who may is what
+    /// `--compositor` says.
+    #[arg(long, value_name = "PATH")]
+    seatd_socket: Option<PathBuf>,
+    /// Give those compositors a DRM lease of a card instead of its master's descriptor.
+    #[arg(long, requires = "seatd_socket")]
+    seatd_lease: bool,
     /// Say that the machine is a mobile device, or that it is none, instead of looking at it.
     #[arg(long, value_name = "BOOL")]
     mobile: Option<bool>,
@@ -59,6 +66,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Stop> {
         keys: options.keys.clone(),
         is_mobile: options.mobile,
         compositors: options.compositor.clone(),
+        seatd_socket: options.seatd_socket.clone(),
+        seatd_cards: if options.seatd_lease { CardGrant::Lease } else { CardGrant::Master },
     };
     let mut seat = Seat::start(&client, seat)?;
     println!("keyway: the bridge `{}` is there", keyway::bridge::SERVICE);

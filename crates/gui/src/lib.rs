@@ -1,9 +1,10 @@
 //! The bridge between a compositor, its applications and the hardware: what they may ask, and who may ask it.
 //!
-//! Three floors, lowest first:
+//! Its floors, lowest first:
 //!
 //! * [`limits`]: every bound, by name.
 //! * [`protocol`]: the messages and their bytes, the rule for the device type among them.
+//! * [`seatd`]: the bytes of the seatd protocol, by which compositors that use `libseat` have a seat.
 //! * [`machine`]: [`Bridge`], the deterministic state machine that judges each request.
 //!
 //! Deliberately absent: sockets, descriptors, DRM, evdev, clocks. A process around the machine hands it what happened and
@@ -39,8 +40,9 @@ extern crate std;
 pub mod limits;
 pub mod machine;
 pub mod protocol;
+pub mod seatd;
 
 pub use machine::{
-    Access, BackendFailure, Bridge, ClientId, Door, Effect, Effects, Facts, FactsRefused, Identity,
+    Access, BackendFailure, Bridge, ClientId, Door, Driver, Effect, Effects, Facts, FactsRefused, Identity,
     LaneRefused, RequestNumber, Ticket, Totals,
 };

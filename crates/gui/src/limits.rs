@@ -41,6 +41,15 @@ pub const PENDING_PER_CLIENT_MAX: usize = 8;
 /// How long a request waits for the hardware before it is answered without it.
 pub const PENDING_TIMEOUT_NS: u64 = 2_000_000_000;
 
+/// Sessions.
+pub const SESSIONS_MAX: usize = 16;
+/// What one session has open, and had open when it was paused.
+pub const SESSION_DEVICES_MAX: usize = 128;
+/// How long a session may take to say that it paused, before it is paused all the same.
+pub const PAUSE_TIMEOUT_NS: u64 = 1_000_000_000;
+
+/// Graphics cards of the machine.
+pub const CARDS_MAX: usize = 8;
 /// Connectors of the machine.
 pub const CONNECTORS_MAX: usize = 8;
 /// Modes of one connector.

@@ -21,7 +21,10 @@ mod gpu;
 mod holding;
 mod input;
 mod lease;
+mod opened;
 mod pending;
+mod rule;
+mod session;
 mod surface;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,21 +32,23 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use backend::BackendFailure;
 pub use client::{ClientId, Door, Identity, LaneRefused};
 pub use display::{Facts, FactsRefused};
-pub use effect::{Access, Effect, Effects};
+pub use effect::{Access, Driver, Effect, Effects};
 pub use holding::Totals;
 pub use pending::{RequestNumber, Ticket};
 
 use self::{
     application::Applications,
     client::Clients,
-    display::Connector,
+    display::{Bounded, Connector},
     gpu::GpuHolding,
     lease::Leases,
     pending::{Asker, Pending},
+    session::Sessions,
     surface::Surfaces,
 };
 use crate::protocol::{
-    Answer, ConnectorId, DenialReason, DeviceId, DeviceInfo, DeviceType, GuiRequest, GuiResponse, Request,
+    Answer, CardId, ConnectorId, DenialReason, DeviceId, DeviceInfo, DeviceType, GuiRequest, GuiResponse,
+    Request,
 };
 
 /// The state machine.
@@ -56,6 +61,10 @@ pub struct Bridge {
     surfaces: Surfaces,
     /// Input devices that the compositor reads; nobody else ever does.
     inputs: BTreeSet<DeviceId>,
+    /// Those that it had when it was paused, to be granted anew.
+    suspended_inputs: BTreeSet<DeviceId>,
+    sessions: Sessions,
+    cards: BTreeSet<CardId>,
     leases: Leases,
     connectors: BTreeMap<ConnectorId, Connector>,
     devices: BTreeMap<DeviceId, DeviceInfo>,
@@ -78,7 +87,7 @@ impl Bridge {
     /// # Errors
     /// [`FactsRefused`] if there are too many of something, or two of one number.
     pub fn new(facts: Facts) -> Result<Self, FactsRefused> {
-        let (connectors, devices, device_type) = facts.into_bounded()?;
+        let Bounded { connectors, cards, devices, device_type } = facts.into_bounded()?;
         Ok(Bridge {
             clients: Clients::default(),
             compositor: None,
@@ -86,6 +95,9 @@ impl Bridge {
             gpu: BTreeMap::new(),
             surfaces: Surfaces::default(),
             inputs: BTreeSet::new(),
+            suspended_inputs: BTreeSet::new(),
+            sessions: Sessions::default(),
+            cards,
             leases: Leases::default(),
             connectors,
             devices,
@@ -138,6 +150,7 @@ impl Bridge {
             Request::Describe => return Ok(self.describe(client)),
             Request::LeaseDisplay { connectors } => return self.lease_display(now_ns, asker, &connectors),
             Request::EndLease { lease } => return self.end_lease(client, lease),
+            Request::SwitchSession { session } => return self.switch_compositor(now_ns, client, session),
         };
         match document {
             GuiRequest::RequestGpu { pid, limits } => self.request_gpu(client, pid, limits),

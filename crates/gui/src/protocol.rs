@@ -8,6 +8,7 @@ mod document;
 mod encoding;
 mod listing;
 mod message;
+mod session;
 mod surface;
 
 pub use device_type::{Chassis, DeviceType, Evidence, Presence, Reason, device_type};
@@ -18,4 +19,5 @@ pub use encoding::{Malformed, Message, decode, encode};
 pub(crate) use listing::clipped;
 pub use listing::{ConnectorId, ConnectorInfo, DeviceId, DeviceInfo, DeviceKind, DisplayMode, LeaseId};
 pub use message::{Answer, Description, Event, GpuUse, Request, Role};
+pub use session::{CardId, OpenNumber, SeatDevice, SessionAnswer, SessionEvent, SessionId, SessionRequest};
 pub use surface::{PixelFormat, SurfaceConfig, SurfaceId, SurfaceLayout};

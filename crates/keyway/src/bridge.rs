@@ -30,7 +30,7 @@ use keyway_gui::protocol;
 pub use keyway_gui::protocol::{
     Answer, Capability, Chassis, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId, DeviceInfo,
     DeviceKind, DeviceType, DisplayMode, Event, GpuCapability, GpuLimits, GuiRequest, GuiResponse, LeaseId,
-    Pid, PixelFormat, Presence, Reason, Request, Role, SurfaceConfig, SurfaceId, SurfaceLayout,
+    Pid, PixelFormat, Presence, Reason, Request, Role, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 use thiserror::Error;
 
@@ -93,6 +93,8 @@ impl From<protocol::Malformed> for BridgeError {
 pub enum BridgeEvent {
     /// An application has made a surface (told to the compositor), and this is the way to its pixels.
     SurfaceCreated(SharedSurface),
+    /// The compositor has an input device again, after a pause: this is its new descriptor.
+    InputGranted(InputDevice),
     /// Anything else; also a surface that was gone before this process looked.
     Other(Event),
 }
@@ -304,6 +306,17 @@ impl Bridge {
         expect_done(&granted(answer)?)
     }
 
+    /// Lets another session have the seat, as the compositor that has it: this one is paused, and told so, and again when it has the seat
+    /// back ([`Event::Paused`], [`Event::Resumed`]).
+    ///
+    /// # Errors
+    /// [`DenialReason::Unauthorized`], [`DenialReason::InvalidConfig`] for a number that no session has; [`DenialReason::Other`] with 3
+    /// when another session has the seat already, with 6 when that session has not acknowledged its last pause.
+    pub fn switch_session(&mut self, session: SessionId) -> Result<(), BridgeError> {
+        let answer = self.request(&Request::SwitchSession { session })?;
+        expect_done(&granted(answer)?)
+    }
+
     /// The connectors with their modes, for the compositor.
     ///
     /// # Errors
@@ -344,6 +357,14 @@ impl Bridge {
     pub fn next_event(&mut self, timeout: Duration) -> Result<BridgeEvent, BridgeError> {
         let message = self.caller.next_notice(timeout)?;
         let event = protocol::decode::<Event>(&message.payload)?;
+        if let Event::Granted { capability: Capability::InputDevice { device, .. } } = event {
+            return match take_capability(message).and_then(|capability| Ok(capability.claim()?)) {
+                Ok(fd) => Ok(BridgeEvent::InputGranted(InputDevice::new(device, fd))),
+                // It is taken back already, which is what will be told next.
+                Err(BridgeError::Keyway(error)) if error.denial().is_some() => Ok(BridgeEvent::Other(event)),
+                Err(error) => Err(error),
+            };
+        }
         let Event::SurfaceCreated { surface, owner, config, layout } = event else {
             return Ok(BridgeEvent::Other(event));
         };

@@ -1,8 +1,7 @@
-//! Who may come in by the compositor's door, besides root and the bridge's own user.
+//! Who may come in by the compositor's doors, besides root and the bridge's own user.
 
 use std::str::FromStr;
 
-use keyway::abi::PeerIdentity;
 use keyway_sys::users;
 
 /// One rule. What is said of a process is what the operating system says.
@@ -44,8 +43,17 @@ impl FromStr for CompositorRule {
     }
 }
 
+/// Who wants to come in, as the operating system says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Visitor {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The file that it runs; nothing where Linux does not tell.
+    pub(crate) executable: String,
+}
+
 impl CompositorRule {
-    fn is_met_by(&self, peer: &PeerIdentity) -> bool {
+    fn is_met_by(&self, peer: &Visitor) -> bool {
         match self {
             Self::User(uid) => peer.uid == *uid,
             Self::Group(gid) => peer.gid == *gid,
@@ -55,23 +63,21 @@ impl CompositorRule {
 }
 
 /// Whether the process may be the compositor. `own` is the bridge's own user.
-pub(crate) fn lets_in(rules: &[CompositorRule], own: u32, peer: &PeerIdentity) -> bool {
+pub(crate) fn lets_in(rules: &[CompositorRule], own: u32, peer: &Visitor) -> bool {
     peer.uid == 0 || peer.uid == own || rules.iter().any(|rule| rule.is_met_by(peer))
 }
 
 #[cfg(test)]
 mod tests {
-    use keyway::abi::ProcessNumber;
-
     use super::*;
 
-    fn peer(uid: u32, gid: u32, executable: &str) -> PeerIdentity {
-        PeerIdentity { process: ProcessNumber(1), pid: 7, uid, gid, executable: executable.into() }
+    fn peer(uid: u32, gid: u32, executable: &str) -> Visitor {
+        Visitor { uid, gid, executable: executable.into() }
     }
 
     #[test]
     fn root_and_ones_own_user_come_in_and_others_by_a_rule() {
-        let lets = |rules: &[&str], peer: &PeerIdentity| {
+        let lets = |rules: &[&str], peer: &Visitor| {
             let rules: Vec<CompositorRule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
             lets_in(&rules, 900, peer)
         };

@@ -3,9 +3,10 @@
 //! A thread of its own has the cards, because setting a mode takes tens of milliseconds and a picture is on the screen only when
 //! the screen says so: whoever waits for that holds up nobody else. It takes [`Job`]s and tells [`News`].
 //!
-//! Floors, lowest first: `card`, `scanout`, `output`; this.
+//! Floors, lowest first: `card`, `scanout`, `output`, `master`; this.
 
 mod card;
+mod master;
 mod output;
 mod scanout;
 
@@ -20,16 +21,21 @@ use std::{
 use drm::control::{self, Device as _, Event, RawResourceHandle, connector, crtc};
 use keyway::RegionReader;
 use keyway_gui::{
-    BackendFailure, Ticket,
-    protocol::{ConnectorId, ConnectorInfo, DisplayMode, LeaseId, SurfaceConfig, SurfaceId, SurfaceLayout},
+    BackendFailure, ClientId, Driver, Ticket,
+    protocol::{
+        CardId, ConnectorId, ConnectorInfo, DisplayMode, LeaseId, SurfaceConfig, SurfaceId, SurfaceLayout,
+    },
 };
 use keyway_sys::{
+    device::DeviceNumber,
     epoll::{Epoll, Interest, Ready},
     uevent::{Heard, Uevents},
 };
 
+pub use self::master::CardGrant;
 use self::{
     card::{Card, Node},
+    master::Masters,
     output::{Output, Picture},
 };
 use crate::news::{Bell, News};
@@ -54,6 +60,12 @@ pub(crate) enum Job {
     Lease { ticket: Ticket, lease: LeaseId, connectors: Vec<ConnectorId> },
     /// End it, whoever has it, and give its connectors back as they were.
     EndLease(LeaseId),
+    /// Open a card for a session, which has the seat.
+    OpenCard { ticket: Ticket, client: ClientId, card: CardId, grant: CardGrant },
+    /// End what a session has of a card.
+    CloseCard { client: ClientId, card: CardId },
+    /// Let another drive the screens.
+    HandOver { ticket: Ticket, to: Driver },
     /// Give all screens back as they were.
     Restore,
     /// Give all back and end.
@@ -64,6 +76,10 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) struct Cards {
     cards: Vec<Card>,
+    /// Of each card, in the same order.
+    masters: Vec<Masters>,
+    /// Leases that have ended while the bridge was not the master, which alone can end them.
+    ended: Vec<(usize, control::LeaseId)>,
     outputs: BTreeMap<ConnectorId, (usize, Output)>,
     leases: BTreeMap<LeaseId, Leased>,
 }
@@ -86,7 +102,9 @@ impl Cards {
                 Err(why) => refused.push(why),
             }
         }
-        let mut found = Cards { cards, outputs: BTreeMap::new(), leases: BTreeMap::new() };
+        let masters = cards.iter().map(|card| Masters::new(card.node.clone())).collect();
+        let (outputs, leases, ended) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut found = Cards { cards, masters, ended, outputs, leases };
         found.probe(None);
         (found, refused)
     }
@@ -101,6 +119,12 @@ impl Cards {
         self.outputs.values().map(|(_, output)| output.info()).collect()
     }
 
+    /// The cards, by the numbers of their devices.
+    pub(crate) fn numbers(&self) -> Vec<(DeviceNumber, CardId)> {
+        let cards = (0..).map(CardId).zip(&self.cards);
+        cards.map(|(id, card)| (card.node.number, id)).collect()
+    }
+
     /// Diagonal of the smallest built-in panel, in millimetres.
     pub(crate) fn panel_mm(&self) -> Option<u32> {
         self.outputs.values().filter_map(|(_, output)| output.panel_mm).min()
@@ -111,7 +135,7 @@ impl Cards {
         let mut news = Vec::new();
         for index in 0..self.cards.len() {
             let card = &self.cards[index];
-            if name.is_some_and(|name| name != card.name) {
+            if name.is_some_and(|name| name != card.node.name) {
                 continue;
             }
             // A card that is gone has no connectors any more.
@@ -184,6 +208,19 @@ impl Cards {
                 )]
             }
             Job::EndLease(lease) => self.end_lease(lease),
+            Job::OpenCard { ticket, client, card, grant } => {
+                let opened = self.open_card(client, card, grant).map_err(|error| error.to_string());
+                vec![News::CardOpened(ticket, client, card, opened)]
+            }
+            Job::CloseCard { client, card } => {
+                let (cards, masters) = (&self.cards, &mut self.masters);
+                let card = card.0 as usize;
+                if let (Some(card), Some(masters)) = (cards.get(card), masters.get_mut(card)) {
+                    note(&card.node.name, masters.close(card.as_fd(), client));
+                }
+                Vec::new()
+            }
+            Job::HandOver { ticket, to } => self.hand_over(ticket, to),
             Job::Restore | Job::Stop => {
                 let restored = self.outputs.values_mut();
                 restored.flat_map(|(card, output)| gone(output.restore(&self.cards[*card]))).collect()
@@ -220,16 +257,56 @@ impl Cards {
     }
 
     fn end_lease(&mut self, lease: LeaseId) -> Vec<News> {
-        let Some(Leased { card, lessee, connectors }) = self.leases.remove(&lease) else { return Vec::new() };
-        let card = &self.cards[card];
-        // Its holder may have closed it, which ends it too.
-        let _ = card.revoke_lease(lessee);
+        let Some(Leased { card: of, lessee, connectors }) = self.leases.remove(&lease) else {
+            return Vec::new();
+        };
+        let card = &self.cards[of];
+        if self.masters[of].is_own() {
+            // Its holder may have closed it, which ends it too.
+            let _ = card.revoke_lease(lessee);
+        } else {
+            self.ended.push((of, lessee));
+        }
         let mut news = Vec::new();
         for connector in connectors {
             if let Some((_, output)) = self.outputs.get_mut(&connector) {
                 news.extend(gone(output.restore(card)));
             }
         }
+        news
+    }
+
+    fn open_card(&mut self, client: ClientId, card: CardId, grant: CardGrant) -> io::Result<OwnedFd> {
+        let index = card.0 as usize;
+        let gone = || io::Error::other("the card is gone");
+        let own = self.cards.get(index).ok_or_else(gone)?;
+        self.masters.get_mut(index).ok_or_else(gone)?.open(own.as_fd(), client, grant)
+    }
+
+    /// Lets another drive the screens of all cards. Where Linux refuses a card, the others are handed over all the same, and whoever drives
+    /// that card is told by its own calls.
+    fn hand_over(&mut self, ticket: Ticket, to: Driver) -> Vec<News> {
+        let mut news = Vec::new();
+        for (index, card) in self.cards.iter().enumerate() {
+            let (masters, own) = (&mut self.masters[index], card.as_fd());
+            let outputs = self.outputs.values_mut().filter(|(of, _)| *of == index);
+            let was_own = masters.is_own();
+            if let Driver::Session(client) = to {
+                news.extend(outputs.flat_map(|(_, output)| gone(output.stand_still())));
+                note(&card.node.name, masters.hand_to(own, client));
+                continue;
+            }
+            note(&card.node.name, masters.take_back(own));
+            if masters.is_own() && !was_own {
+                for (_, lessee) in self.ended.extract_if(.., |(of, _)| *of == index) {
+                    let _ = card.revoke_lease(lessee);
+                }
+                for (_, output) in outputs {
+                    note(&card.node.name, output.show_again(card));
+                }
+            }
+        }
+        news.push(News::Answered(ticket, Ok(())));
         news
     }
 
@@ -308,6 +385,13 @@ fn refused((ticket, error): (Ticket, crate::screen::ShowError)) -> News {
     News::Answered(ticket, Err(failed(&error)))
 }
 
+/// Says what went wrong where nobody waits for an answer.
+fn note(card: &str, outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        eprintln!("keyway: {card}: {error}");
+    }
+}
+
 fn gone(tickets: Vec<Ticket>) -> Vec<News> {
     let why = || Err(failed(&"what was to be shown is gone"));
     tickets.into_iter().map(|ticket| News::Answered(ticket, why())).collect()
@@ -322,7 +406,7 @@ pub(crate) fn serve(
     uevents: &Uevents,
     jobs: &mpsc::Receiver<Job>,
     mut wake: io::PipeReader,
-    bell: &mut Bell,
+    bell: &mut Bell<News>,
 ) -> Result<(), keyway_sys::Error> {
     let epoll = Epoll::new()?;
     epoll.add(wake.as_fd(), JOBS, Interest::Read)?;

@@ -68,6 +68,11 @@ impl Devices {
         (came, gone)
     }
 
+    /// Which device has this number.
+    pub(crate) fn by_number(&self, number: DeviceNumber) -> Option<DeviceId> {
+        self.there.iter().find(|(_, device)| device.number == number).map(|(id, _)| *id)
+    }
+
     /// Opens a device.
     ///
     /// # Errors

@@ -14,10 +14,13 @@ use std::{
 use keyway::{Client, Queue, QueueOptions, SenderOptions};
 use keyway_gui::{
     Facts,
-    limits::{CONNECTORS_MAX, DEVICES_MAX},
-    protocol::{DeviceType, Evidence, device_type},
+    limits::{CARDS_MAX, CONNECTORS_MAX, DEVICES_MAX},
+    protocol::{CardId, DeviceType, Evidence, device_type},
 };
-use keyway_sys::{device, uevent::Uevents};
+use keyway_sys::{
+    device::{self, DeviceNumber},
+    uevent::Uevents,
+};
 
 use crate::{
     drm::{self, Cards, Job},
@@ -45,6 +48,8 @@ pub(crate) struct Real {
     pub(crate) queue: Queue,
     pub(crate) news: mpsc::Receiver<News>,
     pub(crate) devices: Devices,
+    /// The cards, by the numbers of their devices.
+    pub(crate) cards: Vec<(DeviceNumber, CardId)>,
     /// What the machine says of itself, its built-in panel included.
     evidence: Evidence,
     jobs: mpsc::Sender<Job>,
@@ -129,7 +134,7 @@ impl Real {
         })?;
         let (told, news) = mpsc::channel();
         let options = SenderOptions { ring_bytes: Some(RING_BYTES), ..SenderOptions::default() };
-        let bell = || -> Result<Bell, keyway::Error> {
+        let bell = || -> Result<Bell<News>, keyway::Error> {
             let capability = queue.sender_capability(None)?;
             let lane = client.open_sender_with(&capability, options)?;
             Ok(Bell::new(told.clone(), lane))
@@ -140,8 +145,14 @@ impl Real {
         // What is beyond the bridge's bounds is not granted to anybody.
         added.truncate(DEVICES_MAX);
         connectors.truncate(CONNECTORS_MAX);
-        let facts =
-            Facts { connectors, device_type: device_type(&devices.evidence(evidence)), devices: added };
+        let mut numbers = cards.numbers();
+        numbers.truncate(CARDS_MAX);
+        let facts = Facts {
+            connectors,
+            cards: numbers.iter().map(|(_, card)| *card).collect(),
+            device_type: device_type(&devices.evidence(evidence)),
+            devices: added,
+        };
         let (jobs, waiting) = mpsc::channel();
         let (reader, wake) = io::pipe()?;
         let display = thread::Builder::new().name("keyway-display".into()).spawn(move || {
@@ -159,7 +170,9 @@ impl Real {
         })?;
         let display = Some(display);
         let last_revocation = 0;
-        let real = Real { queue, news, devices, evidence, jobs, wake, revocations, last_revocation, display };
+        let cards = numbers;
+        let real =
+            Real { queue, news, devices, cards, evidence, jobs, wake, revocations, last_revocation, display };
         Ok((real, facts))
     }
 

@@ -42,7 +42,10 @@ impl Headless {
         let screen = |info: &ConnectorInfo| Some((info.id, Screen::new(info.current?)));
         let screens = connectors.iter().filter_map(screen).collect();
         let shown = BTreeMap::new();
-        (Headless { screens, shown }, Facts { connectors, devices, device_type: device_type(&evidence) })
+        (
+            Headless { screens, shown },
+            Facts { connectors, devices, device_type: device_type(&evidence), ..Facts::default() },
+        )
     }
 
     pub(crate) fn set_mode(&mut self, connector: ConnectorId, mode: DisplayMode) {

@@ -8,9 +8,10 @@
 //!  lanes ──▶ Seat ──▶ gui::Bridge ──▶ effects ──▶ Seat ──▶ headless: virtual screens and devices
 //!              ▲                                    │      drm, evdev: real ones, on threads of their own
 //!              └──── what the hardware answered ◀───┘
+//!  seatd's socket ──▶ seatd, a thread ──▶ Seat
 //! ```
 //!
-//! Floors, lowest first: `door`, `evidence`, `screen`, `input`, `news`; `headless`, `drm`, `evdev`; `hardware`; `seat`.
+//! Floors, lowest first: `door`, `evidence`, `screen`, `input`, `news`; `headless`, `drm`, `evdev`; `hardware`, `seatd`; `seat`.
 
 #![forbid(unsafe_code)]
 
@@ -24,9 +25,12 @@ mod input;
 mod news;
 mod screen;
 mod seat;
+mod seatd;
 
 pub use crate::{
     door::{BadRule, CompositorRule},
+    drm::CardGrant,
     hardware::{Backend, HardwareError},
     seat::{Options, Seat, SeatError},
+    seatd::SeatdError,
 };

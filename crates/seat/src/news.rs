@@ -1,11 +1,11 @@
-//! What threads of the hardware tell the bridge, and how they wake it.
+//! What threads of the hardware tell the bridge, and how any thread of its own wakes it.
 
 use std::{os::fd::OwnedFd, sync::mpsc};
 
 use keyway::Sender;
 use keyway_gui::{
-    BackendFailure, Ticket,
-    protocol::{ConnectorId, ConnectorInfo, LeaseId},
+    BackendFailure, ClientId, Ticket,
+    protocol::{CardId, ConnectorId, ConnectorInfo, LeaseId},
 };
 
 /// What the hardware tells.
@@ -15,6 +15,8 @@ pub(crate) enum News {
     Answered(Ticket, Result<(), BackendFailure>),
     /// A lease is made, or was refused.
     Leased(Ticket, LeaseId, Result<OwnedFd, String>),
+    /// A card is open for a session, or was refused.
+    CardOpened(Ticket, ClientId, CardId, Result<OwnedFd, String>),
     /// A connector came, or has other modes.
     ConnectorChanged(ConnectorInfo),
     /// Nothing is connected there any more.
@@ -25,20 +27,20 @@ pub(crate) enum News {
     Revoked(u64),
 }
 
-/// How a thread of the hardware tells something.
+/// How a thread of the bridge's own tells something.
 #[derive(Debug)]
-pub(crate) struct Bell {
-    news: mpsc::Sender<News>,
+pub(crate) struct Bell<N> {
+    news: mpsc::Sender<N>,
     lane: Sender,
 }
 
-impl Bell {
-    pub(crate) fn new(news: mpsc::Sender<News>, lane: Sender) -> Self {
+impl<N> Bell<N> {
+    pub(crate) fn new(news: mpsc::Sender<N>, lane: Sender) -> Self {
         Bell { news, lane }
     }
 
     /// Tells it, and wakes the bridge.
-    pub(crate) fn tell(&mut self, news: Vec<News>) {
+    pub(crate) fn tell(&mut self, news: Vec<N>) {
         if news.is_empty() {
             return;
         }

@@ -19,6 +19,8 @@ mod lifetimes;
 mod picture;
 #[path = "bridge/refusals.rs"]
 mod refusals;
+#[path = "bridge/seatd.rs"]
+mod seatd;
 #[path = "bridge/stage.rs"]
 mod stage;
 

@@ -5,7 +5,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, Mode, OFlags},
+    fs::{self, Mode, OFlags, ResolveFlags},
     io::Errno,
     ioctl,
 };
@@ -41,6 +41,24 @@ impl DeviceNumber {
         let number = stat.rdev();
         Ok(DeviceNumber { major: fs::major(number), minor: fs::minor(number) })
     }
+}
+
+/// The number of the device to which a path below `/dev` leads: `openat2(2)`, without opening the device. The path is walked in that one
+/// file system, in which no user's own file system can make anybody wait, and through no link out of it.
+///
+/// # Errors
+/// `ENOENT`, `EXDEV` for a path that leads elsewhere, `ENODEV` for what is no character device, and those of `openat2(2)`.
+pub fn number_below_dev(path: &Path) -> Result<DeviceNumber, Error> {
+    let below = path.strip_prefix("/dev").map_err(|_| Error { call: "openat2", errno: Errno::XDEV })?;
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dev = fs::open("/dev", directory, Mode::empty()).map_err(Error::of("open"))?;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let found = fs::openat2(dev, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), within);
+    let stat = fs::fstat(found.map_err(Error::of("openat2"))?).map_err(Error::of("fstat"))?;
+    if fs::FileType::from_raw_mode(stat.st_mode) != fs::FileType::CharacterDevice {
+        return Err(Error { call: "fstat", errno: Errno::NODEV });
+    }
+    Ok(DeviceNumber { major: fs::major(stat.st_rdev), minor: fs::minor(stat.st_rdev) })
 }
 
 /// Opens a device for reading and writing, if the node is the device of this number: `open(2)` without following a symbolic link,
@@ -101,6 +119,22 @@ mod tests {
         assert_eq!(open(&file, NULL).unwrap_err().errno, Errno::NODEV);
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         assert_eq!(open(&link, NULL).unwrap_err().errno, Errno::LOOP);
+    }
+
+    #[test]
+    fn a_path_below_dev_leads_to_a_number_and_others_to_none() {
+        let number = |path: &str| number_below_dev(Path::new(path)).map_err(|error| error.errno);
+        assert_eq!(number("/dev/null"), Ok(NULL));
+        assert_eq!(number("/dev/../dev/null"), Err(Errno::XDEV));
+        assert_eq!(number("/dev/./null"), Ok(NULL));
+        // Other file systems, also those that lie below it, and links out of it.
+        for path in ["/etc/passwd", "dev/null", "", "/device/null", "/dev/fd/0", "/dev/shm/../null"] {
+            assert_eq!(number(path), Err(Errno::XDEV), "{path}");
+        }
+        assert_eq!(number("/dev/shm"), Err(Errno::XDEV));
+        assert_eq!(number("/dev/no such device"), Err(Errno::NOENT));
+        assert!(number("/dev").is_err() && number("/dev/").is_err());
+        assert!(number(&format!("/dev/{}", "x".repeat(5000))).is_err());
     }
 
     #[test]

@@ -116,11 +116,29 @@ pub fn stop_pidfds(fd: impl AsFd) -> Result<(), Error> {
 /// `EADDRINUSE` when something is at the path (see [`remove_stale`]), `ENAMETOOLONG` for a path above 107 bytes, and
 /// those of `bind(2)`.
 pub fn listen(path: &Path, mode: u32, backlog: u16) -> Result<OwnedFd, Error> {
-    let address = SocketAddrUnix::new(path).map_err(Error::of("bind"))?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .map_err(Error::of("socket"))?;
+    let fd = unbound(SocketType::SEQPACKET)?;
     set_broker_options(&fd)?;
+    listen_with(fd, path, mode, backlog)
+}
+
+/// As [`listen`], for streams of bytes in another protocol than the broker's: without the sender's identity beside them, and
+/// without descriptors where Linux can refuse them.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_stream(path: &Path, mode: u32, backlog: u16) -> Result<OwnedFd, Error> {
+    let fd = unbound(SocketType::STREAM)?;
+    refuse_descriptors(&fd)?;
+    listen_with(fd, path, mode, backlog)
+}
+
+fn unbound(kind: SocketType) -> Result<OwnedFd, Error> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    net::socket_with(AddressFamily::UNIX, kind, flags, None).map_err(Error::of("socket"))
+}
+
+fn listen_with(fd: OwnedFd, path: &Path, mode: u32, backlog: u16) -> Result<OwnedFd, Error> {
+    let address = SocketAddrUnix::new(path).map_err(Error::of("bind"))?;
     let mode = Mode::from_raw_mode(mode & 0o777);
     // The file takes the mode of the unbound socket, less the umask; nobody can connect in between.
     fs::fchmod(&fd, mode).map_err(Error::of("fchmod"))?;
@@ -135,8 +153,20 @@ pub fn listen(path: &Path, mode: u32, backlog: u16) -> Result<OwnedFd, Error> {
 /// # Errors
 /// Those of `unlink(2)`, and of `connect(2)` where it says neither yes nor no.
 pub fn remove_stale(path: &Path) -> Result<bool, Error> {
-    match connect(path) {
-        Ok(_) => Ok(false),
+    remove_if_refused(path, connect(path).map(drop))
+}
+
+/// As [`remove_stale`], for [`listen_stream`].
+///
+/// # Errors
+/// As [`remove_stale`].
+pub fn remove_stale_stream(path: &Path) -> Result<bool, Error> {
+    remove_if_refused(path, connect_as(SocketType::STREAM, path).map(drop))
+}
+
+fn remove_if_refused(path: &Path, connected: Result<(), Error>) -> Result<bool, Error> {
+    match connected {
+        Ok(()) => Ok(false),
         Err(Error { errno: Errno::NOENT, .. }) => Ok(true),
         Err(Error { errno: Errno::CONNREFUSED, .. }) => {
             let stat = fs::lstat(path).map_err(Error::of("lstat"))?;
@@ -170,8 +200,12 @@ pub fn accept(listening: impl AsFd) -> Result<Option<OwnedFd>, Error> {
 /// # Errors
 /// `ENOENT` and `ECONNREFUSED` when nobody listens, `EACCES`, `EPROTOTYPE`, `ENAMETOOLONG`.
 pub fn connect(path: &Path) -> Result<OwnedFd, Error> {
+    connect_as(SocketType::SEQPACKET, path)
+}
+
+fn connect_as(kind: SocketType, path: &Path) -> Result<OwnedFd, Error> {
     let address = SocketAddrUnix::new(path).map_err(Error::of("connect"))?;
-    let fd = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+    let fd = net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
         .map_err(Error::of("socket"))?;
     rustix::io::retry_on_intr(|| net::connect(&fd, &address)).map_err(Error::of("connect"))?;
     Ok(fd)
@@ -316,7 +350,11 @@ fn identify_senders(fd: impl AsFd) -> Result<(), Error> {
     set_option(fd, SO_PASSPIDFD, 1, "setsockopt(SO_PASSPIDFD)")
 }
 
-fn refuse_descriptors(fd: impl AsFd) -> Result<RightsFilter, Error> {
+/// Has Linux refuse descriptors that are sent to this socket, where it can: `SO_PASSRIGHTS` in `unix(7)`.
+///
+/// # Errors
+/// `ENOTSOCK` and `EBADF` for what is no socket.
+pub fn refuse_descriptors(fd: impl AsFd) -> Result<RightsFilter, Error> {
     match set_option(fd, SO_PASSRIGHTS, 0, "setsockopt(SO_PASSRIGHTS)") {
         Ok(()) => Ok(RightsFilter::On),
         Err(Error { errno: Errno::NOPROTOOPT, .. }) => Ok(RightsFilter::Missing),

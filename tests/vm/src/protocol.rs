@@ -72,7 +72,7 @@ pub enum Told {
     Pixels { display: Display, name: String, size: (u32, u32), expect: Vec<Pixel> },
     /// Compare two pictures that were kept. Answered by [`Answer::Differ`].
     Compare { first: String, second: String },
-    /// Press and release keys one after the other, named as QEMU's qcodes: "a", "ret", "shift".
+    /// Press and release keys one after the other, named as QEMU's qcodes: "a", "ret", "ctrl+alt+f2".
     Keys { keys: Vec<String> },
     /// Move the tablet's pointer: of both axes, 0 is the beginning and [`TABLET_END`] the end.
     Tablet { x: u16, y: u16 },

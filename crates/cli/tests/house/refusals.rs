@@ -34,7 +34,7 @@ const fn family(path: &'static str, name: &'static str, title: &'static str, abo
     Family { path, name, title, about }
 }
 
-const FAMILIES: [Family; 16] = [
+const FAMILIES: [Family; 17] = [
     family(
         "crates/abi/src/denial.rs",
         "Denial",
@@ -130,6 +130,12 @@ const FAMILIES: [Family; 16] = [
         "Malformed",
         "Malformed messages of the bridge",
         "Bytes that are no message, or a message that cannot become bytes.",
+    ),
+    family(
+        "crates/gui/src/seatd.rs",
+        "Malformed",
+        "Malformed requests of the seatd door",
+        "Bytes that are no request of that protocol. They end the connection that sent them, and no other.",
     ),
 ];
 

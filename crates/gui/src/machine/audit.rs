@@ -11,19 +11,26 @@
 //! 8. Granted input devices exist.
 //! 9. Open tickets are bounded, in all and by client; who waits has a lane; a device has one grant under way by client.
 //! 10. A connector is in one lease; a lease that is being made has an open ticket, and no other has.
+//! 11. Sessions are bounded, and each number is one's; the compositor has one. Whose the seat is has a session; it is nobody's only
+//!     where nobody could have it.
+//! 12. An input device works for the session that has the seat, and for no other. What a session is opening has an open ticket.
 
 use alloc::vec::Vec;
 
 use super::{
     Bridge, Door,
+    opened::State as Opening,
     pending::{Wait, Work},
+    rule::Rule,
+    session::Way,
     surface::State,
 };
 use crate::limits::{
     APPLICATIONS_MAX, CLIENTS_MAX, CLIENTS_PER_UID_MAX, CONNECTORS_MAX, DEVICES_MAX, MAX_PROCESS_GPU_MEMORY,
-    MAX_TOTAL_GPU_MEMORY, PENDING_MAX, PENDING_PER_CLIENT_MAX, SURFACES_MAX, SURFACES_PER_PROCESS_MAX,
+    MAX_TOTAL_GPU_MEMORY, PENDING_MAX, PENDING_PER_CLIENT_MAX, SESSION_DEVICES_MAX, SESSIONS_MAX,
+    SURFACES_MAX, SURFACES_PER_PROCESS_MAX,
 };
-use crate::protocol::ConnectorId;
+use crate::protocol::{ConnectorId, SeatDevice};
 
 impl Bridge {
     /// Asserts every invariant. For tests and simulators, after each step.
@@ -39,6 +46,72 @@ impl Bridge {
         self.audit_pending();
         self.audit_hardware();
         self.audit_leases();
+        self.audit_sessions();
+        self.audit_opened();
+    }
+
+    fn audit_sessions(&self) {
+        let sessions = &self.sessions.by_client;
+        assert!(sessions.len() <= SESSIONS_MAX, "11: sessions are bounded");
+        for (&client, session) in sessions {
+            assert_eq!(
+                self.sessions.by_id(session.id).map(|(of, _)| of),
+                Some(client),
+                "11: a number is one's"
+            );
+            let door = if session.way == Way::Native { Door::Compositor } else { Door::Seatd };
+            let came = self.clients.get(client).is_some_and(|client| client.doors.contains(&door));
+            assert!(came, "11: a session came by its door");
+            let is_compositor = self.compositor == Some(client);
+            assert_eq!(session.way == Way::Native, is_compositor, "11: the compositor has a session");
+        }
+        assert!(
+            self.compositor.is_none_or(|client| sessions.contains_key(&client)),
+            "11: the compositor has one"
+        );
+        match self.sessions.rule {
+            Rule::Nobody => assert_eq!(self.sessions.heir(), None, "11: nobody could have the seat"),
+            Rule::Rules { client } => assert!(sessions.contains_key(&client), "11: who rules has a session"),
+            Rule::Leaving { client, next, .. } => {
+                assert!(sessions.contains_key(&client), "11: who leaves has a session");
+                assert!(
+                    next.is_none_or(|next| sessions.contains_key(&next)),
+                    "11: who follows has a session"
+                );
+            }
+            Rule::HandingOver { ticket, .. } => {
+                assert!(ticket.0 <= self.pending.issued_count(), "11: a hand-over has a ticket");
+            }
+        }
+    }
+
+    fn audit_opened(&self) {
+        for (&client, session) in &self.sessions.by_client {
+            assert!(session.opened.len() <= SESSION_DEVICES_MAX, "12: what is open is bounded");
+            let has_seat = match self.sessions.rule {
+                Rule::Rules { client: has } | Rule::Leaving { client: has, .. } => has == client,
+                Rule::Nobody | Rule::HandingOver { .. } => false,
+            };
+            for (&number, opened) in &session.opened {
+                assert!(opened.openings > 0, "12: what is open was not closed");
+                assert!(number.0 <= session.opened_ever, "12: numbers are given once");
+                let is_input = matches!(opened.device, SeatDevice::Input(_));
+                let works = is_input && opened.state == Opening::Live;
+                assert!(has_seat || !works, "12: who has not the seat reads no input");
+                let ticket = self.pending.iter().find(|(_, waiting)| {
+                    waiting.asker.client == client
+                        && waiting.work == Work::Open { number, device: opened.device }
+                });
+                let is_opening = opened.state == Opening::Opening;
+                assert!(!is_opening || ticket.is_some(), "12: what is being opened has a ticket");
+            }
+        }
+        let has_seat = self.compositor.is_some_and(|client| self.sessions.rules(client));
+        assert!(has_seat || self.inputs.is_empty(), "12: a compositor without the seat reads no input");
+        assert!(
+            self.compositor.is_some() || self.suspended_inputs.is_empty(),
+            "12: what is suspended is somebody's"
+        );
     }
 
     fn audit_leases(&self) {
@@ -131,7 +204,8 @@ impl Bridge {
     }
 
     fn audit_pending(&self) {
-        assert!(self.pending.count() <= PENDING_MAX, "9: tickets are bounded");
+        // Devices that are granted anew are asked for by nobody, one at a time.
+        assert!(self.pending.count() <= PENDING_MAX + DEVICES_MAX, "9: tickets are bounded");
         for (ticket, waiting) in self.pending.iter() {
             let client = waiting.asker.client;
             assert!(ticket.0 <= self.pending.issued_count(), "9: tickets are given once");

@@ -27,7 +27,10 @@ impl From<BackendFailure> for Answer {
 impl Bridge {
     /// The hardware has answered an effect that had a ticket. A ticket that is not open is ignored.
     pub fn on_backend(&mut self, ticket: Ticket, result: Result<(), BackendFailure>) -> Effects<'_> {
-        if let Some(answered) = self.pending.remove(ticket) {
+        if self.sessions.is_handed_over_by(ticket) {
+            // Also where Linux refused: its own calls tell the heir so.
+            self.on_handed_over();
+        } else if let Some(answered) = self.pending.remove(ticket) {
             let (asker, wait) = (answered.asker, answered.wait);
             match answered.work {
                 Work::SetMode { connector, mode } => {
@@ -39,6 +42,8 @@ impl Bridge {
                 Work::MakeSurface { surface, .. } => self.on_surface_made(asker, wait, surface, result),
                 Work::GrantInput { device } => self.on_input_opened(asker, wait, device, result),
                 Work::Lease { lease } => self.on_leased(asker, wait, lease, result),
+                Work::RegrantInput { device } => self.on_input_regranted(asker.client, wait, device, &result),
+                Work::Open { number, device } => self.on_opened(asker, wait, (number, device), result),
             }
         }
         self.effects()
@@ -46,13 +51,16 @@ impl Bridge {
 
     /// When the next deadline passes; none if nothing waits. Look again after each input.
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.pending.deadline_ns()
+        self.pending.deadline_ns().into_iter().chain(self.sessions.deadline_ns()).min()
     }
 
-    /// Answers the requests whose deadline has passed; none if there are none. Call it when [`Bridge::deadline_ns`] is reached.
+    /// Answers the requests whose deadline has passed, and pauses a session that has not done so in time; none if there is nothing
+    /// of that kind. Call it when [`Bridge::deadline_ns`] is reached.
     pub fn poll_expired(&mut self, now_ns: u64) -> Option<Effects<'_>> {
+        let before = self.outbox.len();
         let expired = self.pending.expire(now_ns);
-        if expired.is_empty() {
+        let is_forced = self.force_pause(now_ns);
+        if expired.is_empty() && !is_forced && self.outbox.len() == before {
             return None;
         }
         for asker in expired {
@@ -64,6 +72,19 @@ impl Bridge {
     /// Ends the waiting of a client that lost its standing: it is answered now, and what comes later is undone.
     pub(super) fn orphan_pending(&mut self, client: ClientId, reason: DenialReason) {
         for asker in self.pending.orphan(|waiting| waiting.asker.client == client) {
+            self.answer(asker, reason.into());
+        }
+    }
+
+    /// Ends some of what a client waits for, as above.
+    pub(super) fn orphan_pending_work(
+        &mut self,
+        client: ClientId,
+        reason: DenialReason,
+        is_chosen: impl Fn(&Work) -> bool,
+    ) {
+        let asked = self.pending.orphan(|waiting| waiting.asker.client == client && is_chosen(&waiting.work));
+        for asker in asked {
             self.answer(asker, reason.into());
         }
     }

@@ -32,6 +32,8 @@ pub enum Door {
     Public,
     /// `rustica-gui/compositor`, for whom the policy lets be the compositor.
     Compositor,
+    /// The socket of the seatd protocol, for the same ones. Such a client has a session and asks nothing else.
+    Seatd,
 }
 
 /// Why a lane is refused. The process around the machine closes it.
@@ -106,6 +108,7 @@ impl Bridge {
     pub fn on_client_gone(&mut self, client: ClientId) -> Effects<'_> {
         // First of all, so that nothing is sent to it any more.
         self.clients.remove(client);
+        self.end_seat(client);
         if self.compositor == Some(client) {
             self.end_compositor();
         } else if let Some(pid) = self.applications.pid_of(client) {

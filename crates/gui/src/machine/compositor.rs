@@ -1,6 +1,6 @@
 //! The one compositor: who may become it, and what ends with it.
 
-use super::{Bridge, ClientId, Door, Effect, Outcome};
+use super::{Bridge, ClientId, Door, Effect, Outcome, session::Way};
 use crate::protocol::{DenialReason, Event, GuiResponse, OtherDenial, Pid};
 
 impl Bridge {
@@ -14,7 +14,12 @@ impl Bridge {
         if self.compositor.is_some() {
             return Err(DenialReason::AlreadyHeld);
         }
+        self.sessions.check_room()?;
         self.compositor = Some(caller);
+        self.begin_session(caller, Way::Native);
+        if !self.sessions.rules(caller) {
+            self.notify(caller, Event::Paused);
+        }
         Ok(GuiResponse::Success.into())
     }
 
@@ -51,6 +56,7 @@ impl Bridge {
             self.notify(application, Event::CompositorGone);
         }
         self.end_gpu(compositor);
+        self.end_session(compositor);
     }
 
     /// Gives the display back, and knows it as it was.

@@ -1,6 +1,9 @@
 //! The machine's facts, its connectors, and what the compositor shows on them.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
 use thiserror::Error;
 
@@ -9,10 +12,10 @@ use super::{
     pending::{Asker, Wait, Work},
 };
 use crate::{
-    limits::{CONNECTORS_MAX, DEVICES_MAX},
+    limits::{CARDS_MAX, CONNECTORS_MAX, DEVICES_MAX},
     protocol::{
-        Answer, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType, DisplayMode,
-        Event, GuiResponse, SurfaceId,
+        Answer, CardId, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType,
+        DisplayMode, Event, GuiResponse, SurfaceId,
     },
 };
 
@@ -21,6 +24,8 @@ use crate::{
 pub struct Facts {
     /// What can show something.
     pub connectors: Vec<ConnectorInfo>,
+    /// What sessions can open besides input devices.
+    pub cards: Vec<CardId>,
     /// What can be read.
     pub devices: Vec<DeviceInfo>,
     /// What kind of machine it is.
@@ -41,6 +46,12 @@ pub enum FactsRefused {
     TooManyDevices {
         /// The limit.
         devices_max: usize,
+    },
+    /// More graphics cards than sessions can open.
+    #[error("the bridge has {cards_max} graphics cards at most")]
+    TooManyCards {
+        /// The limit.
+        cards_max: usize,
     },
     /// Two connectors of one number.
     #[error("connector {} is named twice", connector.0)]
@@ -63,16 +74,25 @@ pub(super) struct Connector {
     pub(super) initial: Option<DisplayMode>,
 }
 
-type BoundedFacts = (BTreeMap<ConnectorId, Connector>, BTreeMap<DeviceId, DeviceInfo>, DeviceType);
+/// Facts that are judged.
+pub(super) struct Bounded {
+    pub(super) connectors: BTreeMap<ConnectorId, Connector>,
+    pub(super) cards: BTreeSet<CardId>,
+    pub(super) devices: BTreeMap<DeviceId, DeviceInfo>,
+    pub(super) device_type: DeviceType,
+}
 
 impl Facts {
     /// Judges the facts, and cuts names and lists to their bounds.
-    pub(super) fn into_bounded(self) -> Result<BoundedFacts, FactsRefused> {
+    pub(super) fn into_bounded(self) -> Result<Bounded, FactsRefused> {
         if self.connectors.len() > CONNECTORS_MAX {
             return Err(FactsRefused::TooManyConnectors { connectors_max: CONNECTORS_MAX });
         }
         if self.devices.len() > DEVICES_MAX {
             return Err(FactsRefused::TooManyDevices { devices_max: DEVICES_MAX });
+        }
+        if self.cards.len() > CARDS_MAX {
+            return Err(FactsRefused::TooManyCards { cards_max: CARDS_MAX });
         }
         let mut connectors = BTreeMap::new();
         for info in self.connectors {
@@ -89,7 +109,12 @@ impl Facts {
                 return Err(FactsRefused::DeviceTwice { device: id });
             }
         }
-        Ok((connectors, devices, self.device_type))
+        Ok(Bounded {
+            connectors,
+            cards: self.cards.into_iter().collect(),
+            devices,
+            device_type: self.device_type,
+        })
     }
 }
 
@@ -155,7 +180,7 @@ impl Bridge {
         connector: ConnectorId,
         mode: DisplayMode,
     ) -> Result<Outcome, DenialReason> {
-        self.check_compositor(asker.client)?;
+        self.check_ruling_compositor(asker.client)?;
         let known = self.connectors.get(&connector).ok_or(DenialReason::DeviceNotFound)?;
         if !known.info.modes.contains(&mode) {
             return Err(DenialReason::InvalidConfig);
@@ -177,7 +202,7 @@ impl Bridge {
         connector: ConnectorId,
         surface: SurfaceId,
     ) -> Result<Outcome, DenialReason> {
-        self.check_compositor(asker.client)?;
+        self.check_ruling_compositor(asker.client)?;
         if !self.connectors.contains_key(&connector) || self.surfaces.live(surface).is_none() {
             return Err(DenialReason::DeviceNotFound);
         }

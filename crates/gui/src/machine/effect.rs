@@ -7,7 +7,8 @@ use alloc::{collections::VecDeque, vec::Vec};
 
 use super::{ClientId, RequestNumber, Ticket};
 use crate::protocol::{
-    Answer, ConnectorId, DeviceId, DisplayMode, Event, LeaseId, SurfaceConfig, SurfaceId, SurfaceLayout,
+    Answer, CardId, ConnectorId, DeviceId, DisplayMode, Event, LeaseId, SessionAnswer, SessionEvent,
+    SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// One thing to carry out. Those with a ticket are answered by [`Bridge::on_backend`](super::Bridge::on_backend).
@@ -104,6 +105,43 @@ pub enum Effect {
         /// Which lease.
         lease: LeaseId,
     },
+    /// Open a card for a session, which becomes its master.
+    OpenCard {
+        /// For the answer.
+        ticket: Ticket,
+        /// For whom.
+        client: ClientId,
+        /// Which card.
+        card: CardId,
+    },
+    /// Close a card that was opened for a session. The client may be gone already.
+    CloseCard {
+        /// For whom it was opened.
+        client: ClientId,
+        /// Which card.
+        card: CardId,
+    },
+    /// Stop whoever drives the screens and let another do it.
+    HandOver {
+        /// For the answer.
+        ticket: Ticket,
+        /// Who is to drive them.
+        to: Driver,
+    },
+    /// Answer what a session asked. An opened device goes with its descriptor.
+    AnswerSession {
+        /// Who asked.
+        client: ClientId,
+        /// The answer.
+        answer: SessionAnswer,
+    },
+    /// Tell a session something.
+    TellSession {
+        /// Whom.
+        client: ClientId,
+        /// What.
+        event: SessionEvent,
+    },
     /// Give the display back as it was before there was a compositor: modes and contents of all connectors.
     RestoreDisplay,
     /// Watch a process that has no lane open, and call `on_client_gone` when it dies.
@@ -111,6 +149,17 @@ pub enum Effect {
         /// Which process.
         client: ClientId,
     },
+}
+
+/// Who drives the screens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Nobody: they show what they showed at first.
+    Nobody,
+    /// The bridge itself, for the compositor, whose leases go on.
+    Bridge,
+    /// This client, by the cards that it has open.
+    Session(ClientId),
 }
 
 /// What a shared buffer's capability allows.

@@ -24,6 +24,10 @@ pub struct Totals {
     pub inputs_count: usize,
     /// Leases, those being made included.
     pub leases_count: usize,
+    /// Sessions, the compositor's included.
+    pub sessions_count: usize,
+    /// What sessions have open, and had open when they were paused.
+    pub opened_count: usize,
     /// Open tickets.
     pub pending_count: usize,
 }
@@ -40,6 +44,8 @@ impl Bridge {
             charged_bytes: self.gpu.values().map(|gpu| gpu.charged_bytes).sum(),
             inputs_count: self.inputs.len(),
             leases_count: self.leases.count(),
+            sessions_count: self.sessions.count(),
+            opened_count: self.sessions.opened_count(),
             pending_count: self.pending.count(),
         }
     }
@@ -79,7 +85,7 @@ impl Bridge {
                 is_compositor && !exclusive && self.inputs.contains(&device)
             }
             Capability::DisplayControl { connector } => {
-                is_compositor && self.connectors.contains_key(&connector)
+                is_compositor && self.sessions.rules(holder) && self.connectors.contains_key(&connector)
             }
             Capability::SurfaceManagement => self.gpu.contains_key(&holder),
             Capability::Compositor => is_compositor,

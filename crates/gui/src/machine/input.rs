@@ -1,12 +1,15 @@
 //! Input devices: granted to the compositor alone, revoked with it.
 
 use super::{
-    BackendFailure, Bridge, ClientId, Effect, Effects, FactsRefused, Outcome,
+    BackendFailure, Bridge, ClientId, Effect, Effects, FactsRefused, Outcome, RequestNumber,
     pending::{Asker, Wait, Work},
 };
 use crate::{
     limits::DEVICES_MAX,
-    protocol::{Answer, Capability, DenialReason, DeviceId, DeviceInfo, Event, GuiResponse, Pid},
+    protocol::{
+        Answer, Capability, DenialReason, DeviceId, DeviceInfo, Event, GuiResponse, OtherDenial, Pid,
+        SeatDevice,
+    },
 };
 
 impl Bridge {
@@ -30,9 +33,15 @@ impl Bridge {
     /// An input device was pulled out.
     pub fn on_device_removed(&mut self, device: DeviceId) -> Effects<'_> {
         if self.devices.remove(&device).is_some() {
-            self.orphan_work(
-                |work| matches!(work, Work::GrantInput { device: granted } if *granted == device),
-            );
+            self.orphan_work(|work| match work {
+                Work::GrantInput { device: granted } | Work::RegrantInput { device: granted } => {
+                    *granted == device
+                }
+                Work::Open { device: opened, .. } => *opened == SeatDevice::Input(device),
+                _ => false,
+            });
+            self.suspended_inputs.remove(&device);
+            self.end_opened_input(device);
             if let (true, Some(client)) = (self.inputs.remove(&device), self.compositor) {
                 self.outbox.push_back(Effect::RevokeInput { client, device });
                 self.notify(client, Event::Revoked { capability: granted(device) });
@@ -62,7 +71,7 @@ impl Bridge {
         device: DeviceId,
     ) -> Result<(), DenialReason> {
         self.check_own_pid(caller, pid)?;
-        self.check_compositor(caller)?;
+        self.check_ruling_compositor(caller)?;
         if !self.devices.contains_key(&device) {
             return Err(DenialReason::DeviceNotFound);
         }
@@ -94,8 +103,59 @@ impl Bridge {
         }
     }
 
+    /// Takes every input device from the compositor, and remembers it for when the compositor has the seat again.
+    pub(super) fn suspend_inputs(&mut self, client: ClientId) {
+        self.suspended_inputs.extend(self.pending.regrants());
+        self.orphan_pending_work(client, OtherDenial::Paused.into(), |work| {
+            matches!(work, Work::GrantInput { .. } | Work::RegrantInput { .. } | Work::Lease { .. })
+        });
+        for device in core::mem::take(&mut self.inputs) {
+            self.suspended_inputs.insert(device);
+            self.outbox.push_back(Effect::RevokeInput { client, device });
+            self.notify(client, Event::Revoked { capability: granted(device) });
+        }
+    }
+
+    /// Grants the next of the devices that the compositor had before it was paused.
+    pub(super) fn regrant_input(&mut self, client: ClientId) {
+        while let Some(device) = self.suspended_inputs.pop_first() {
+            if self.inputs.contains(&device) || self.pending.has_grant_for(client, device) {
+                continue;
+            }
+            let asker = Asker { client, number: RequestNumber(0) };
+            // Nobody waits for it, so it has no deadline.
+            let ticket = self.pending.insert(u64::MAX, asker, Work::RegrantInput { device });
+            self.outbox.push_back(Effect::GrantInput { ticket, client, device });
+            return;
+        }
+    }
+
+    /// The hardware has opened a device anew, or refused.
+    pub(super) fn on_input_regranted(
+        &mut self,
+        client: ClientId,
+        wait: Wait,
+        device: DeviceId,
+        result: &Result<(), BackendFailure>,
+    ) {
+        match (wait, result) {
+            (Wait::Until { .. }, result) => {
+                if result.is_ok() {
+                    self.inputs.insert(device);
+                    self.notify(client, Event::Granted { capability: granted(device) });
+                }
+                self.regrant_input(client);
+            }
+            (Wait::Overdue | Wait::Orphaned, Ok(())) => {
+                self.outbox.push_back(Effect::RevokeInput { client, device });
+            }
+            (Wait::Overdue | Wait::Orphaned, Err(_)) => {}
+        }
+    }
+
     /// Takes every input device from the compositor that was.
     pub(super) fn end_inputs(&mut self, client: ClientId) {
+        self.suspended_inputs.clear();
         for device in core::mem::take(&mut self.inputs) {
             self.outbox.push_back(Effect::RevokeInput { client, device });
         }

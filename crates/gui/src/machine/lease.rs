@@ -71,7 +71,7 @@ impl Bridge {
         caller: ClientId,
         connectors: &[ConnectorId],
     ) -> Result<BTreeSet<ConnectorId>, DenialReason> {
-        self.check_compositor(caller)?;
+        self.check_ruling_compositor(caller)?;
         let wanted: BTreeSet<ConnectorId> = connectors.iter().copied().collect();
         if wanted.is_empty() || wanted.len() != connectors.len() {
             return Err(DenialReason::InvalidConfig);

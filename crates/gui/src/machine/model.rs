@@ -15,6 +15,7 @@ use crate::protocol::{
 };
 
 mod oracle;
+mod sessions;
 
 const MODE: DisplayMode = DisplayMode { width: 640, height: 480, refresh_mhz: 60_000 };
 const LACKING: DisplayMode = DisplayMode { refresh_mhz: 1, ..MODE };
@@ -268,7 +269,7 @@ fn machine() -> Bridge {
         ConnectorInfo { id: ConnectorId(10), name: "c".into(), modes: vec![MODE], current: Some(MODE) };
     let device = |id| DeviceInfo { id: DeviceId(id), name: "d".into(), kind: DeviceKind::Keyboard };
     let devices = vec![device(20), device(21)];
-    Bridge::new(Facts { connectors: vec![connector], devices, device_type: DeviceType::default() }).unwrap()
+    Bridge::new(Facts { connectors: vec![connector], devices, ..Facts::default() }).unwrap()
 }
 
 proptest! {

@@ -8,7 +8,9 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use super::ClientId;
 use crate::{
     limits::{PENDING_MAX, PENDING_PER_CLIENT_MAX, PENDING_TIMEOUT_NS},
-    protocol::{ConnectorId, DenialReason, DeviceId, DisplayMode, LeaseId, SurfaceId},
+    protocol::{
+        ConnectorId, DenialReason, DeviceId, DisplayMode, LeaseId, OpenNumber, SeatDevice, SurfaceId,
+    },
 };
 
 /// The number of something that the hardware was asked. Never used again.
@@ -29,19 +31,45 @@ pub(super) struct Asker {
 /// What the hardware was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    SetMode { connector: ConnectorId, mode: DisplayMode },
-    Present { connector: ConnectorId, surface: SurfaceId },
-    MakeSurface { surface: SurfaceId, bytes: u64 },
-    GrantInput { device: DeviceId },
-    Lease { lease: LeaseId },
+    SetMode {
+        connector: ConnectorId,
+        mode: DisplayMode,
+    },
+    Present {
+        connector: ConnectorId,
+        surface: SurfaceId,
+    },
+    MakeSurface {
+        surface: SurfaceId,
+        bytes: u64,
+    },
+    GrantInput {
+        device: DeviceId,
+    },
+    Lease {
+        lease: LeaseId,
+    },
+    /// The device is the compositor's from before a pause; nobody asked.
+    RegrantInput {
+        device: DeviceId,
+    },
+    Open {
+        number: OpenNumber,
+        device: SeatDevice,
+    },
 }
 
 impl Work {
+    /// Whether somebody asked for it, who is to be answered.
+    fn is_request(&self) -> bool {
+        !matches!(self, Work::RegrantInput { .. })
+    }
+
     /// The connector that it changes, if it does.
     pub(super) fn connector(&self) -> Option<ConnectorId> {
         match self {
             Work::SetMode { connector, .. } | Work::Present { connector, .. } => Some(*connector),
-            Work::MakeSurface { .. } | Work::GrantInput { .. } | Work::Lease { .. } => None,
+            _ => None,
         }
     }
 }
@@ -81,11 +109,16 @@ impl Pending {
     }
 
     pub(super) fn insert(&mut self, now_ns: u64, asker: Asker, work: Work) -> Ticket {
-        self.issued_count += 1;
-        let ticket = Ticket(self.issued_count);
+        let ticket = self.issue();
         let wait = Wait::Until { deadline_ns: now_ns.saturating_add(PENDING_TIMEOUT_NS) };
         self.by_ticket.insert(ticket, Waiting { asker, work, wait });
         ticket
+    }
+
+    /// A ticket for what has no asker and no deadline.
+    pub(super) fn issue(&mut self) -> Ticket {
+        self.issued_count += 1;
+        Ticket(self.issued_count)
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiting> {
@@ -98,6 +131,7 @@ impl Pending {
         for waiting in self.by_ticket.values_mut() {
             if let Wait::Until { deadline_ns } = waiting.wait
                 && deadline_ns <= now_ns
+                && waiting.work.is_request()
             {
                 waiting.wait = Wait::Overdue;
                 askers.push(waiting.asker);
@@ -111,7 +145,7 @@ impl Pending {
         let mut askers = Vec::new();
         for waiting in self.by_ticket.values_mut() {
             if is_chosen(waiting) {
-                if matches!(waiting.wait, Wait::Until { .. }) {
+                if matches!(waiting.wait, Wait::Until { .. }) && waiting.work.is_request() {
                     askers.push(waiting.asker);
                 }
                 waiting.wait = Wait::Orphaned;
@@ -122,8 +156,8 @@ impl Pending {
 
     pub(super) fn deadline_ns(&self) -> Option<u64> {
         let deadlines = self.by_ticket.values().filter_map(|waiting| match waiting.wait {
-            Wait::Until { deadline_ns } => Some(deadline_ns),
-            Wait::Overdue | Wait::Orphaned => None,
+            Wait::Until { deadline_ns } if waiting.work.is_request() => Some(deadline_ns),
+            Wait::Until { .. } | Wait::Overdue | Wait::Orphaned => None,
         });
         deadlines.min()
     }
@@ -141,8 +175,25 @@ impl Pending {
 
     /// True if a grant of the device is under way for the client, waited for or not.
     pub(super) fn has_grant_for(&self, client: ClientId, device: DeviceId) -> bool {
-        let grant = Work::GrantInput { device };
-        self.by_ticket.values().any(|waiting| waiting.asker.client == client && waiting.work == grant)
+        let grants = [Work::GrantInput { device }, Work::RegrantInput { device }];
+        self.by_ticket
+            .values()
+            .any(|waiting| waiting.asker.client == client && grants.contains(&waiting.work))
+    }
+
+    /// The devices that are being granted anew.
+    pub(super) fn regrants(&self) -> impl Iterator<Item = DeviceId> {
+        let waited = self.by_ticket.values().filter(|waiting| matches!(waiting.wait, Wait::Until { .. }));
+        waited.filter_map(|waiting| match waiting.work {
+            Work::RegrantInput { device } => Some(device),
+            _ => None,
+        })
+    }
+
+    /// True if the device is being opened for the client, waited for or not.
+    pub(super) fn has_opening(&self, client: ClientId, wanted: SeatDevice) -> bool {
+        let opens = |work: &Work| matches!(work, Work::Open { device, .. } if *device == wanted);
+        self.by_ticket.values().any(|waiting| waiting.asker.client == client && opens(&waiting.work))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Ticket, &Waiting)> {
@@ -154,7 +205,8 @@ impl Pending {
     }
 
     pub(super) fn count_of(&self, client: ClientId) -> usize {
-        self.by_ticket.values().filter(|waiting| waiting.asker.client == client).count()
+        let is_own = |waiting: &&Waiting| waiting.asker.client == client && waiting.work.is_request();
+        self.by_ticket.values().filter(is_own).count()
     }
 
     pub(super) fn issued_count(&self) -> u64 {

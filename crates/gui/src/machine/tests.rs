@@ -22,6 +22,7 @@ use crate::{
 mod hardware;
 mod lifetime;
 mod refusals;
+mod sessions;
 
 const COMPOSITOR: u64 = 1;
 const APPLICATION: u64 = 2;
@@ -31,6 +32,7 @@ const MODE: DisplayMode = DisplayMode { width: 1920, height: 1080, refresh_mhz: 
 const OTHER_MODE: DisplayMode = DisplayMode { width: 1280, height: 720, refresh_mhz: 60_000 };
 const CONNECTOR: ConnectorId = ConnectorId(10);
 const DEVICE: DeviceId = DeviceId(20);
+const CARD: CardId = CardId(0);
 /// One page of buffer.
 const SMALL: SurfaceConfig =
     SurfaceConfig { width: 16, height: 16, format: PixelFormat::XRGB8888, stride: None };
@@ -57,6 +59,7 @@ impl World {
         let device = DeviceInfo { id: DEVICE, name: "keys".to_string(), kind: DeviceKind::Keyboard };
         let facts = Facts {
             connectors: vec![connector],
+            cards: vec![CARD],
             devices: vec![device],
             device_type: DeviceType { is_mobile: true, reasons: vec![] },
         };
@@ -131,7 +134,14 @@ impl World {
             };
             let asked = self.asked.get(&client.0).map_or("", String::as_str);
             keyway_provoked::note(reason, asked);
-            for other in [OtherDenial::DeadlinePassed, OtherDenial::CompositorGone] {
+            for other in [
+                OtherDenial::DeadlinePassed,
+                OtherDenial::CompositorGone,
+                OtherDenial::Paused,
+                OtherDenial::NotOpened,
+                OtherDenial::NotPausing,
+                OtherDenial::PauseOwed,
+            ] {
                 if *reason == DenialReason::from(other) {
                     let number = Some(other as u32);
                     keyway_provoked::note_figures(&other, asked, Figures { number, errno: None });
@@ -235,7 +245,9 @@ fn ticket_of(effect: &Effect) -> Option<Ticket> {
         | Effect::AllocateSurface { ticket, .. }
         | Effect::GrantInput { ticket, .. }
         | Effect::Present { ticket, .. }
-        | Effect::LeaseDisplay { ticket, .. } => Some(*ticket),
+        | Effect::LeaseDisplay { ticket, .. }
+        | Effect::OpenCard { ticket, .. }
+        | Effect::HandOver { ticket, .. } => Some(*ticket),
         _ => None,
     }
 }

@@ -154,6 +154,14 @@ pub enum OtherDenial {
     DeadlinePassed = 1,
     /// The compositor ended while the request waited for the hardware.
     CompositorGone = 2,
+    /// Another session has the seat.
+    Paused = 3,
+    /// Nothing is open under this number.
+    NotOpened = 4,
+    /// The session was not told to pause.
+    NotPausing = 5,
+    /// That session has yet to say that it paused.
+    PauseOwed = 6,
 }
 
 impl From<OtherDenial> for DenialReason {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Capability, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType, DisplayMode,
-    GpuCapability, GuiRequest, GuiResponse, LeaseId, Pid, SurfaceConfig, SurfaceId, SurfaceLayout,
+    GpuCapability, GuiRequest, GuiResponse, LeaseId, Pid, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// From a client to the bridge.
@@ -52,6 +52,11 @@ pub enum Request {
     EndLease {
         /// Which lease.
         lease: LeaseId,
+    },
+    /// Lets another session have the seat; for the compositor that has it.
+    SwitchSession {
+        /// Which session.
+        session: SessionId,
     },
 }
 
@@ -117,7 +122,8 @@ pub enum Event {
     Registered,
     /// To an application: the compositor has registered it no longer.
     Unregistered,
-    /// To an application: the compositor asked for this in its name.
+    /// To an application: the compositor asked for this in its name. To the compositor: an input device is granted anew after a
+    /// pause; its descriptor is attached.
     Granted {
         /// What it now holds.
         capability: Capability,
@@ -160,6 +166,11 @@ pub enum Event {
         /// True for a phone or tablet.
         is_mobile: bool,
     },
+    /// To the compositor: another session has the seat. Its screens and leases stand still, its input devices are revoked.
+    Paused,
+    /// To the compositor: it has the seat again. Screens and leases go on; input devices are granted anew, each told as `Granted`
+    /// with its descriptor attached.
+    Resumed,
 }
 
 /// What a client is and holds.

@@ -16,8 +16,8 @@ use keyway_sys::device::{self, DeviceNumber};
 #[derive(Debug)]
 pub(super) struct Card {
     fd: OwnedFd,
-    /// As the kernel names it: `card0`.
-    pub(super) name: String,
+    /// As the kernel lists it.
+    pub(super) node: Node,
     /// Whether modes are set atomically.
     pub(super) is_atomic: bool,
 }
@@ -40,7 +40,7 @@ impl Card {
         let fail =
             |what: &str, error: &dyn std::fmt::Display| format!("{}: {what}: {error}", node.path.display());
         let fd = device::open(&node.path, node.number).map_err(|error| fail("not opened", &error))?;
-        let mut card = Card { fd, name: node.name.clone(), is_atomic: false };
+        let mut card = Card { fd, node: node.clone(), is_atomic: false };
         card.acquire_master_lock()
             .map_err(|error| fail("another process sets its modes (DRM master)", &error))?;
         let has_buffers = card.get_driver_capability(DriverCapability::DumbBuffer);

@@ -102,7 +102,7 @@ impl Output {
         Ok(Some(Output {
             id,
             connector: handle,
-            name: format!("{}-{info}", card.name),
+            name: format!("{}-{info}", card.node.name),
             modes,
             initial,
             screen: None,
@@ -288,6 +288,37 @@ impl Output {
             }
         }
         gone.into_iter().map(|picture| picture.ticket).collect()
+    }
+
+    /// Somebody else drives the screen from now on. Returns who waited for a picture.
+    pub(super) fn stand_still(&mut self) -> Vec<Ticket> {
+        let waiting = self.on_flip().into_iter();
+        waiting.chain(self.queue.drain(..).map(|picture| picture.ticket)).collect()
+    }
+
+    /// Shows again what it showed before somebody else drove the screen. What is lent is for its holder to show.
+    pub(super) fn show_again(&mut self, card: &Card) -> io::Result<()> {
+        if self.lent.is_some() {
+            return Ok(());
+        }
+        let Some(screen) = &self.screen else { return self.show_initial(card) };
+        let known = self.modes.iter().find(|(known, _)| *known == screen.mode);
+        let raw = known.ok_or_else(|| io::Error::other(format!("{} has lost its mode", self.name)))?.1;
+        self.commit(card, screen.crtc, raw, screen.buffers[screen.front].framebuffer)
+    }
+
+    /// Shows what was there when the bridge came, or nothing.
+    fn show_initial(&self, card: &Card) -> io::Result<()> {
+        if let Some(shown) = self.initial.filter(|shown| shown.mode.is_some()) {
+            let connectors = [self.connector];
+            return card.set_crtc(shown.crtc, shown.framebuffer, shown.position, &connectors, shown.mode);
+        }
+        let encoder = card.get_connector(self.connector, false)?.current_encoder();
+        match encoder.map(|encoder| card.get_encoder(encoder)).transpose()?.and_then(|encoder| encoder.crtc())
+        {
+            Some(crtc) => card.set_crtc(crtc, None, (0, 0), &[], None),
+            None => Ok(()),
+        }
     }
 
     /// Gives the screen back as it was. Returns who waited for a picture.

@@ -203,7 +203,7 @@ fn speak(bridge: &mut Bridge, surfaces: &mut BTreeMap<u64, Surface>, word: &str,
         }
         "event" => match bridge.next_event(Duration::from_secs(10)).unwrap() {
             BridgeEvent::Other(event) => encode(&event).unwrap(),
-            other @ BridgeEvent::SurfaceCreated(_) => panic!("a surface of another: {other:?}"),
+            other => panic!("a surface of another: {other:?}"),
         },
         word => panic!("no such order: {word}"),
     }

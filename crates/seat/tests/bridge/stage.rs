@@ -137,7 +137,7 @@ impl Picture {
 pub(crate) fn next_event(bridge: &mut Bridge) -> Event {
     match bridge.next_event(PATIENCE).unwrap() {
         BridgeEvent::Other(event) => event,
-        other @ BridgeEvent::SurfaceCreated(_) => panic!("a surface instead of news: {other:?}"),
+        other => panic!("a surface instead of news: {other:?}"),
     }
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn next_event(bridge: &mut Bridge) -> Event {
 pub(crate) fn next_surface(bridge: &mut Bridge) -> SharedSurface {
     match bridge.next_event(PATIENCE).unwrap() {
         BridgeEvent::SurfaceCreated(surface) => surface,
-        other @ BridgeEvent::Other(_) => panic!("something else than a surface: {other:?}"),
+        other => panic!("something else than a surface: {other:?}"),
     }
 }
 

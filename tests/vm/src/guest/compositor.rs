@@ -11,7 +11,10 @@ use keyway::{
 };
 use keyway_vm::protocol::{Display, Pixel};
 
-use crate::{hardware, stage::SOCKET};
+use crate::{
+    hardware,
+    stage::{SOCKET, Stage},
+};
 
 /// How each screen begins: as large as QEMU says.
 pub const FIRST_MODE: (u32, u32) = (1280, 800);
@@ -88,4 +91,13 @@ pub fn pixels((width, height): (u32, u32), colours: Quadrants) -> Vec<Pixel> {
     ];
     let pairs = places.into_iter().zip(colours);
     pairs.flat_map(|(places, rgb)| places.map(|(x, y)| Pixel { x, y, rgb })).collect()
+}
+
+/// Demands that the first screen soon shows the kernel's console, as it did at first: black but for a cursor, and not what QEMU says of a
+/// screen that is off, which is a line of text in the middle.
+pub fn expect_console(stage: &mut Stage, name: &str) -> Result<()> {
+    let middle = (FIRST_MODE.0 / 2 - 120..FIRST_MODE.0 / 2 + 120).flat_map(|x| {
+        (FIRST_MODE.1 / 2 - 16..FIRST_MODE.1 / 2 + 16).step_by(4).map(move |y| Pixel { x, y, rgb: [0; 3] })
+    });
+    stage.expect_pixels(Display::Virtio, name, FIRST_MODE, &middle.collect::<Vec<_>>())
 }

@@ -10,6 +10,7 @@ mod compositor;
 mod dialogue;
 mod hardware;
 mod init;
+mod libseat;
 mod process;
 mod scenarios;
 mod stage;

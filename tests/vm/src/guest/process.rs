@@ -56,6 +56,18 @@ impl Process {
         }
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Ends it by SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Waits until it ends by itself, and fails if it does not end well. The scenario's time bounds this.
     pub fn await_success(mut self) -> Result<()> {
         let status = self.child.wait()?;

@@ -10,6 +10,8 @@ mod input;
 mod lease;
 mod raw_drm;
 mod raw_keys;
+mod seatd;
+mod weston;
 
 use anyhow::{Context, Result};
 
@@ -34,6 +36,13 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("hotplug", hotplug::hotplug),
     ("lease", lease::lease),
     ("lessee-dies", lease::lessee_dies),
+    ("seatd", seatd::seatd),
+    ("seatd-lease", seatd::seatd_lease),
+    ("seatd-user", seatd::seatd_user),
+    ("seat-switch", seatd::seat_switch),
+    // Where it is installed, which the host sees to.
+    ("weston", weston::weston),
+    ("weston-lease", weston::weston_lease),
 ];
 
 const PARTS: &[(&str, Part)] = &[
@@ -41,10 +50,13 @@ const PARTS: &[(&str, Part)] = &[
     ("stranger", headless::stranger),
     ("doomed", display::doomed),
     ("lessee", lease::lessee),
+    ("seatd-seated", seatd::seated),
+    ("seatd-stranger", seatd::stranger),
 ];
 
 pub fn names() -> Vec<String> {
-    SCENARIOS.iter().map(|(name, _)| (*name).into()).collect()
+    let is_there = |name: &str| !name.starts_with("weston") || weston::is_there();
+    SCENARIOS.iter().filter(|(name, _)| is_there(name)).map(|(name, _)| (*name).into()).collect()
 }
 
 pub fn scenario(name: &str) -> Result<Scenario> {

@@ -67,7 +67,7 @@ impl Stage {
         self.start_keyway("bridge", &["seat", "--socket", SOCKET], options, "keyway: the bridge")
     }
 
-    /// Starts any program of the machine's.
+    /// Starts any program; what it says is kept as `NAME.log`.
     pub fn start(&self, name: &str, command: &mut Command) -> Result<Process> {
         Process::start(&self.logs, name, command)
     }

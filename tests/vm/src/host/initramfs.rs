@@ -1,5 +1,13 @@
 //! The guest's files, as the kernel unpacks them: a cpio archive in the format `newc`.
 
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+
 /// An archive that grows.
 #[derive(Default)]
 pub struct Initramfs {
@@ -7,8 +15,10 @@ pub struct Initramfs {
     count: u32,
 }
 
+const LINK: u32 = 0o120_777;
 const DIRECTORY: u32 = 0o040_755;
-const PROGRAM: u32 = 0o100_755;
+const REGULAR: u32 = 0o100_000;
+const PROGRAM: u32 = REGULAR | 0o755;
 
 impl Initramfs {
     /// A directory, which must stand before what is in it. Without a slash at the beginning.
@@ -19,6 +29,31 @@ impl Initramfs {
     /// A file that everybody may read and execute.
     pub fn program(&mut self, path: &str, content: &[u8]) {
         self.entry(path, PROGRAM, content);
+    }
+
+    /// All that is in a directory, as if it were the root: directories, links and files, whose owner is root.
+    pub fn tree(&mut self, directory: &Path) -> Result<()> {
+        self.below(directory, "")
+    }
+
+    fn below(&mut self, directory: &Path, prefix: &str) -> Result<()> {
+        let entries: io::Result<Vec<_>> = fs::read_dir(directory)?.collect();
+        let mut entries = entries.with_context(|| format!("cannot read {}", directory.display()))?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let (name, path) = (format!("{prefix}{}", entry.file_name().to_string_lossy()), entry.path());
+            let kind = entry.file_type()?;
+            if kind.is_symlink() {
+                self.entry(&name, LINK, fs::read_link(&path)?.as_os_str().as_bytes());
+            } else if kind.is_dir() {
+                self.directory(&name);
+                self.below(&path, &format!("{name}/"))?;
+            } else {
+                let mode = REGULAR | entry.metadata()?.mode() & 0o777;
+                self.entry(&name, mode, &fs::read(&path)?);
+            }
+        }
+        Ok(())
     }
 
     /// The archive with its end.

@@ -85,11 +85,14 @@ impl Machine {
         self.execute("screendump", &arguments).map(drop)
     }
 
-    /// Presses keys and releases each.
+    /// Presses keys and releases each; those that a plus joins, together.
     pub fn press(&mut self, keys: &[String]) -> Result<()> {
-        for key in keys {
-            let is_down = |down| json!({ "type": "key", "data": { "down": down, "key": { "type": "qcode", "data": key } } });
-            self.execute("input-send-event", &json!({ "events": [is_down(true), is_down(false)] }))?;
+        for chord in keys {
+            let event = |key: &str, down: bool| json!({ "type": "key", "data": { "down": down, "key": { "type": "qcode", "data": key } } });
+            let pressed = chord.split('+').map(|key| event(key, true));
+            let released = chord.rsplit('+').map(|key| event(key, false));
+            let events: Vec<Value> = pressed.chain(released).collect();
+            self.execute("input-send-event", &json!({ "events": events }))?;
         }
         Ok(())
     }

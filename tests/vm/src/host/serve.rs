@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    ops::AddAssign,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -18,8 +19,6 @@ use keyway_vm::{
 
 use crate::machine::{CONSOLE, Machine, QEMU_LOG};
 
-/// How long a scenario may take; the guest ends it after that.
-const SCENARIO_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer the guest may be silent until it counts as hung.
 const SCENARIO_SLACK: Duration = Duration::from_secs(15);
 /// How long a screen may take until it shows what it should.
@@ -32,6 +31,15 @@ const TAIL_LINES: usize = 40;
 pub struct Tally {
     pub passed: usize,
     pub failed: usize,
+    pub skipped: usize,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
 }
 
 /// A scenario that runs.
@@ -49,6 +57,8 @@ pub struct Server {
     directory: PathBuf,
     /// Scenarios to run; all, if there are none.
     wanted: Vec<String>,
+    /// How long one may take; the guest ends it after that.
+    scenario_limit: Duration,
     begun: Instant,
     deadline: Instant,
     /// Scenarios of which nothing has been heard yet.
@@ -61,7 +71,7 @@ impl Server {
     pub fn new(
         (machine, guest): (Machine, UnixStream),
         directory: &Path,
-        wanted: Vec<String>,
+        (wanted, scenario_limit): (Vec<String>, Duration),
         limit: Duration,
     ) -> Result<Self> {
         guest.set_write_timeout(Some(SCENARIO_SLACK))?;
@@ -72,6 +82,7 @@ impl Server {
             guest,
             directory: directory.into(),
             wanted,
+            scenario_limit,
             begun,
             deadline: begun + limit,
             pending: vec!["boot".into()],
@@ -125,7 +136,8 @@ impl Server {
     }
 
     fn next_line(&mut self) -> Result<String> {
-        let silent = self.current.as_ref().map(|current| current.begun + SCENARIO_LIMIT + SCENARIO_SLACK);
+        let silent =
+            self.current.as_ref().map(|current| current.begun + self.scenario_limit + SCENARIO_SLACK);
         let deadline = silent.map_or(self.deadline, |silent| silent.min(self.deadline));
         match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => Ok(line),
@@ -181,7 +193,7 @@ impl Server {
             bail!("no scenario `{unknown}`; there are: {}", scenarios.join(", "));
         }
         self.pending = if self.wanted.is_empty() { scenarios.to_vec() } else { self.wanted.clone() };
-        Ok(Answer::Run { scenarios: self.pending.clone(), limit_seconds: SCENARIO_LIMIT.as_secs() })
+        Ok(Answer::Run { scenarios: self.pending.clone(), limit_seconds: self.scenario_limit.as_secs() })
     }
 
     fn check(&mut self, display: Display, name: &str, size: (u32, u32), expect: &[Pixel]) -> Result<()> {

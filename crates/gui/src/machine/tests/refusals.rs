@@ -371,6 +371,8 @@ fn facts_are_bounded_and_named_once() {
     assert_eq!(refused(facts), Some(FactsRefused::TooManyConnectors { connectors_max: 8 }));
     let facts = Facts { devices: (0..65).map(device).collect(), ..Facts::default() };
     assert_eq!(refused(facts), Some(FactsRefused::TooManyDevices { devices_max: 64 }));
+    let facts = Facts { cards: (0..9).map(CardId).collect(), ..Facts::default() };
+    assert_eq!(refused(facts), Some(FactsRefused::TooManyCards { cards_max: 8 }));
     let facts = Facts { connectors: vec![connector(1), connector(1)], ..Facts::default() };
     assert_eq!(refused(facts), Some(FactsRefused::ConnectorTwice { connector: ConnectorId(1) }));
     let facts = Facts { devices: vec![device(1), device(1)], ..Facts::default() };

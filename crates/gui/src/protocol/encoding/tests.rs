@@ -94,6 +94,7 @@ fn requests() -> impl Strategy<Value = Request> {
         1 => prop::collection::vec(any::<u32>().prop_map(ConnectorId), 0..=CONNECTORS_MAX)
             .prop_map(|connectors| Request::LeaseDisplay { connectors }),
         1 => any::<u64>().prop_map(|lease| Request::EndLease { lease: LeaseId(lease) }),
+        1 => any::<u32>().prop_map(|session| Request::SwitchSession { session: crate::protocol::SessionId(session) }),
     ]
 }
 
@@ -167,7 +168,7 @@ fn events() -> impl Strategy<Value = Event> {
         capabilities().prop_map(|capability| Event::Granted { capability }),
         capabilities().prop_map(|capability| Event::Revoked { capability }),
         any::<u32>().prop_map(|pid| Event::ApplicationGone { pid: Pid(pid) }),
-        Just(Event::CompositorGone),
+        prop_oneof![Just(Event::CompositorGone), Just(Event::Paused), Just(Event::Resumed)],
         connectors().prop_map(Event::ConnectorChanged),
         any::<u32>().prop_map(|id| Event::ConnectorRemoved { connector: ConnectorId(id) }),
         devices().prop_map(Event::DeviceAdded),
@@ -338,7 +339,7 @@ fn texts_and_lists_over_their_bounds_are_refused_in_both_directions() {
 
 #[test]
 fn an_unknown_variant_is_refused() {
-    assert_eq!(decode::<Request>(&[9]), Err(Malformed::Unreadable));
+    assert_eq!(decode::<Request>(&[10]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[0, 9]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[]), Err(Malformed::Truncated));
 }

@@ -47,7 +47,7 @@ pub fn input(stage: &mut Stage) -> Result<()> {
 }
 
 /// The keys that went down, until one was let go and nothing came for a while.
-fn presses(device: &mut InputDevice) -> Result<Vec<u16>> {
+pub fn presses(device: &mut InputDevice) -> Result<Vec<u16>> {
     let mut pressed = Vec::new();
     let mut patience = Duration::from_secs(5);
     loop {

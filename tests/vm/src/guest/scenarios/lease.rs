@@ -87,8 +87,8 @@ fn take(bridge: &mut Bridge, connector: ConnectorId) -> Result<(LeaseId, Card)> 
     Ok((lease.id(), Card(File::from(OwnedFd::from(lease)))))
 }
 
-/// Shows four quarters on all that a lease has.
-fn drive(card: &Card, size: (u32, u32)) -> Result<(connector::Handle, crtc::Handle)> {
+/// Shows four quarters on all that a descriptor has, which is one screen.
+pub fn drive(card: &Card, size: (u32, u32)) -> Result<(connector::Handle, crtc::Handle)> {
     let resources = card.resource_handles()?;
     let ([connector], [crtc]) = (resources.connectors(), resources.crtcs()) else {
         anyhow::bail!("the lease has {resources:?}, not a connector and a CRTC");

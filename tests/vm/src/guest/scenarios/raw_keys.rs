@@ -16,8 +16,8 @@ type Event = (u16, u16, i32);
 
 const EV_KEY: u16 = 1;
 const EV_ABS: u16 = 3;
-const KEY_A: u16 = 30;
-const KEY_B: u16 = 48;
+pub const KEY_A: u16 = 30;
+pub const KEY_B: u16 = 48;
 const ABS_X: u16 = 0;
 const ABS_Y: u16 = 1;
 
@@ -49,6 +49,20 @@ fn expect_events(device: &mut File, kind: u16, expected: &[Event]) -> Result<()>
     }
     ensure!(found == expected, "expected {expected:?}, found {found:?}");
     Ok(())
+}
+
+/// The keys that went down, until one was let go and nothing came for a while.
+pub fn pressed(device: &mut File) -> Result<Vec<u16>> {
+    let mut keys = Vec::new();
+    let mut patience = Timespec { tv_sec: 5, tv_nsec: 0 };
+    while poll(&mut [PollFd::new(&*device, PollFlags::IN)], Some(&patience))? > 0 {
+        let mut bytes = [0; 64 * EVENT_BYTES];
+        let count = device.read(&mut bytes)?;
+        let events = bytes[..count].as_chunks().0.iter().map(event);
+        keys.extend(events.filter(|(kind, _, value)| (*kind, *value) == (EV_KEY, 1)).map(|(_, key, _)| key));
+        patience = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+    }
+    Ok(keys)
 }
 
 fn event(bytes: &[u8; EVENT_BYTES]) -> Event {
