@@ -8,7 +8,7 @@ use std::{
 };
 
 use keyway_abi::{LaneId, ProcessNumber};
-use keyway_sys::epoll::{Epoll, Interest, Ready};
+use keyway_sys::epoll::{Epoll, Interest, Ready, Timer};
 
 use crate::{bells::Ear, control::Control, error::Error};
 
@@ -21,12 +21,15 @@ pub(crate) struct Alarm {
     /// The doorbells that are watched.
     watched: BTreeMap<ProcessNumber, Weak<OwnedFd>>,
     ready: Vec<Ready>,
+    /// For those who wait for somebody who cannot ring. Made when it is first needed.
+    timer: Option<Timer>,
 }
 
 /// Tokens below this are not of peers.
 const CONTROL: u64 = 0;
 const EAR: u64 = 1;
-const PEERS_FROM: u64 = 2;
+const TIMER: u64 = 2;
+const PEERS_FROM: u64 = 3;
 
 impl Alarm {
     pub(crate) fn new(control: &Arc<Control>) -> Result<Self, Error> {
@@ -34,7 +37,8 @@ impl Alarm {
         epoll.add(control.socket(), CONTROL, Interest::Read)?;
         epoll.add(ear.event(), EAR, Interest::Read)?;
         control.routes().add_ear(&ear);
-        Ok(Alarm { control: Arc::clone(control), epoll, ear, watched: BTreeMap::new(), ready: Vec::new() })
+        let (watched, ready) = (BTreeMap::new(), Vec::new());
+        Ok(Alarm { control: Arc::clone(control), epoll, ear, watched, ready, timer: None })
     }
 
     /// Where it is told what does not come by a doorbell.
@@ -57,7 +61,10 @@ impl Alarm {
 
     fn watch(&mut self, peer: ProcessNumber, end: &Arc<OwnedFd>) -> Result<(), Error> {
         // A doorbell that was let go has left the set by itself.
-        if self.watched.get(&peer).is_some_and(|watched| watched.strong_count() > 0) {
+        let is_watched = |watched: &Weak<OwnedFd>| {
+            watched.strong_count() > 0 && std::ptr::eq(watched.as_ptr(), Arc::as_ptr(end))
+        };
+        if self.watched.get(&peer).is_some_and(is_watched) {
             return Ok(());
         }
         self.epoll.add(end, PEERS_FROM + peer.0, Interest::Read)?;
@@ -72,10 +79,24 @@ impl Alarm {
             match *token {
                 CONTROL => self.control.pump()?,
                 EAR => {}
+                TIMER => self.timer.as_ref().map_or(Ok(()), Timer::drain)?,
                 peer => self.control.hear(ProcessNumber(peer - PEERS_FROM))?,
             }
         }
         self.ear.take()
+    }
+
+    /// There is something to hear after so long, whatever happens.
+    pub(crate) fn look_after(&mut self, after: Duration) -> Result<(), Error> {
+        let timer = if let Some(timer) = self.timer.take() {
+            timer
+        } else {
+            let timer = Timer::new()?;
+            self.epoll.add(&timer, TIMER, Interest::Read)?;
+            timer
+        };
+        self.timer.insert(timer).set(after)?;
+        Ok(())
     }
 
     /// A descriptor of its own that is readable when there is something to hear.

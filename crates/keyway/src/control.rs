@@ -95,6 +95,8 @@ pub(crate) struct Routes {
     pub(crate) notices: VecDeque<Notice>,
     /// Doorbells, by the session at the other end.
     bells: BTreeMap<ProcessNumber, Bell>,
+    /// Sessions that have closed their end of the doorbell, or spoilt it, until the broker says that there is none.
+    closed_bells: BTreeSet<ProcessNumber>,
     /// Rung when a signal is pending.
     signal_bells: Vec<Weak<EventFd>>,
     /// Woken with each event: who sleeps on descriptors does not see the event word.
@@ -129,6 +131,7 @@ impl Routes {
         let end = Arc::new(end);
         let first = self.bells.get(&peer).map_or_else(|| Arc::clone(&end), |bell| Arc::clone(&bell.rings));
         self.bells.insert(peer, Bell { rings: first, hears: end });
+        self.closed_bells.remove(&peer);
     }
 
     fn ring_signal_bells(&mut self) {
@@ -312,13 +315,21 @@ impl Control {
     /// Lets go of a doorbell of which the other end is closed, before the broker says so or although it never will: a socket
     /// that is at its end is readable for ever.
     pub(crate) fn drop_bell(&self, peer: ProcessNumber) {
-        self.routes().bells.remove(&peer);
+        let mut routes = self.routes();
+        if routes.bells.remove(&peer).is_some() {
+            routes.closed_bells.insert(peer);
+        }
     }
 
     /// This session's end of the doorbell to a peer, with which there is a lane; made if there is none.
     pub(crate) fn bell_for(&self, lane: LaneId, peer: ProcessNumber) -> Result<Bell, Error> {
         if let Some(bell) = self.bell(peer) {
             return Ok(bell);
+        }
+        if self.routes().closed_bells.contains(&peer) {
+            // The broker has no other. Its end, if it has died, will be told.
+            let closed = std::io::Error::from_raw_os_error(keyway_sys::Errno::CONNRESET.raw_os_error());
+            return Err(Error::from_io("recv(doorbell)", &closed));
         }
         let peer = self.doorbell(lane)?;
         // If the other has asked, its event precedes the denial of ours.
@@ -330,8 +341,12 @@ impl Control {
     pub(crate) fn ring(&self, peer: ProcessNumber, lane: LaneId) -> Result<(), Error> {
         let mut bell = self.bell(peer);
         if bell.is_none() {
-            self.pump()?;
+            // Also what came before the end of the session counts.
+            let pumped = self.pump();
             bell = self.bell(peer);
+            if bell.is_none() {
+                return pumped;
+            }
         }
         if let Some(bell) = bell {
             // Full: who has so many rings to take is awake. Closed: who is gone is told of by the broker.
@@ -441,6 +456,7 @@ impl Control {
                 let mut routes = self.routes();
                 for peer in peers {
                     routes.bells.remove(peer);
+                    routes.closed_bells.remove(peer);
                 }
             }
             Event::Farewell(farewell) => self.routes().farewell = Some(*farewell),

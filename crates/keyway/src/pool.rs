@@ -227,8 +227,7 @@ impl Pool {
         self.inner.lane_bytes_max
     }
 
-    /// The lanes whose readers have blocks of it. From now on `ear` is told of the next block that is free again, and when a further
-    /// lane carries its blocks.
+    /// The lanes whose readers have blocks of it. From now on `ear` is told once, when a block is free again or sent on any lane.
     pub(crate) fn listen(&self, ear: &Arc<Ear>) -> Vec<Arc<Shares>> {
         let mut ears = locked(&self.inner.memory.ears);
         if !ears.iter().any(|known| Arc::ptr_eq(known, ear)) {
@@ -331,10 +330,10 @@ impl SharedBlock {
         let mut lanes = locked(&pool.lanes);
         if !lanes.iter().any(|known| Arc::ptr_eq(known, lane)) {
             lanes.push(Arc::clone(lane));
-            drop(lanes);
-            // They do not listen at this one yet.
-            self.block.memory.tell_ears();
         }
+        drop(lanes);
+        // They may not listen at this one yet.
+        self.block.memory.tell_ears();
     }
 }
 

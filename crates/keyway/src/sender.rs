@@ -433,6 +433,9 @@ impl Sender {
                     return sent.map_err(|error| self.why_not(error));
                 }
             };
+            if matches!(until, Until::Now) {
+                return Err(Error::WouldBlock);
+            }
             if self.spinner.spin() {
                 if self.spinner.is_clock_due() && until.is_over() {
                     return Err(Error::WouldBlock);
@@ -470,10 +473,10 @@ impl Sender {
 
     #[inline]
     fn wake_receiver(&self) -> Result<(), Error> {
-        match self.inner.must_wake_receiver() {
-            None => Ok(()),
-            Some(by) => wake_receiver(&self.inner, by, &self.control, (self.peer, self.lane)),
+        if let Some(by) = self.inner.must_wake_receiver() {
+            wake_receiver(&self.inner, by, &self.control, (self.peer, self.lane));
         }
+        Ok(())
     }
 }
 
@@ -491,16 +494,12 @@ fn why_not(lane: &mut LaneSender, error: SendError) -> Error {
 }
 
 #[cold]
-fn wake_receiver(
-    inner: &LaneSender,
-    by: WakeBy,
-    control: &Control,
-    (peer, lane): (ProcessNumber, LaneId),
-) -> Result<(), Error> {
-    match by {
+fn wake_receiver(inner: &LaneSender, by: WakeBy, control: &Control, (peer, lane): (ProcessNumber, LaneId)) {
+    // What was committed is sent, also when its receiver cannot be woken: it looks by itself after a while, or is gone.
+    let _ = match by {
         WakeBy::Futex => futex::wake(inner.receiver_wakes_on(), 1).map(drop).map_err(Error::from),
         WakeBy::Doorbell => control.ring(peer, lane),
-    }
+    };
 }
 
 /// Room for a message in the lane's own memory. Write it, then [`Loan::commit`]; dropped without that, nothing is sent.
@@ -529,10 +528,12 @@ impl Loan<'_> {
     pub fn commit_first(self, payload_bytes: usize) -> Result<(), Error> {
         let (lane, sent) = self.inner.commit(payload_bytes);
         match sent {
-            Ok(()) => match lane.must_wake_receiver() {
-                None => Ok(()),
-                Some(by) => wake_receiver(lane, by, self.control, self.place),
-            },
+            Ok(()) => {
+                if let Some(by) = lane.must_wake_receiver() {
+                    wake_receiver(lane, by, self.control, self.place);
+                }
+                Ok(())
+            }
             Err(error) => Err(why_not(lane, error)),
         }
     }

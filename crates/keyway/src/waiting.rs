@@ -31,10 +31,15 @@ pub(crate) const SLEEP_MAX: Duration = Duration::from_nanos(SLEEP_NS_MAX);
 pub(crate) enum Until {
     Forever,
     Deadline(Instant),
+    /// One does not wait.
+    Now,
 }
 
 impl Until {
     pub(crate) fn after(timeout: Duration) -> Self {
+        if timeout.is_zero() {
+            return Until::Now;
+        }
         Instant::now().checked_add(timeout).map_or(Until::Forever, Until::Deadline)
     }
 
@@ -42,6 +47,7 @@ impl Until {
     pub(crate) fn sleep(self) -> Option<Duration> {
         match self {
             Until::Forever => Some(SLEEP_MAX),
+            Until::Now => None,
             Until::Deadline(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 (!left.is_zero()).then(|| left.min(SLEEP_MAX))

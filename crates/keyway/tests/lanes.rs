@@ -11,8 +11,8 @@ use std::{
 };
 
 use keyway::{
-    Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, Queue, QueueOptions, Rights, Sender,
-    SenderOptions, Terms, WaitStyle,
+    Client, Embedded, Ending, Error, Inbox, Incoming, Outgoing, PoolOptions, Queue, QueueOptions, Rights,
+    Sender, SenderOptions, Terms, WaitStyle,
     abi::{LaneId, QueueOrder, request::Audience},
 };
 
@@ -373,4 +373,55 @@ fn a_lane_of_huge_pages_carries_messages_round_its_ring_whether_or_not_there_are
         let message = stage.queue.receive_timeout(SOON).unwrap();
         assert!(message.payload == vec![number; 500_000]);
     }
+}
+
+/// What brings segments is paid for as what does not, however it is received: a lane that always has one does not starve the other.
+#[test]
+fn lanes_share_also_what_brings_more_than_bytes() {
+    type Take = fn(&mut Queue, &mut Inbox) -> Vec<LaneId>;
+    let ways: [Take; 3] = [
+        |queue, inbox| {
+            queue.try_receive_many(inbox, 4).unwrap();
+            inbox.iter().map(|received| received.lane).collect()
+        },
+        |queue, _| vec![queue.try_receive_ref().unwrap().lane],
+        |queue, _| vec![queue.try_receive().unwrap().lane],
+    ];
+    for (way, take) in ways.into_iter().enumerate() {
+        let mut stage = Stage::new(QueueOptions::default());
+        let [mut greedy, mut modest] = two(&stage, [0, 0]);
+        let pool = stage.client.create_pool(PoolOptions::default()).unwrap();
+        let block = pool.loan(100).unwrap().share();
+        let mut inbox = Inbox::new();
+        let (mut of_modest, mut taken) = (0, 0);
+        while of_modest < 10 {
+            while greedy.try_send_segments(&Outgoing::bytes(&[1; 200]), &[block.whole()]).is_ok() {}
+            while modest.try_send(&[2; 200]).is_ok() {}
+            let lanes = take(&mut stage.queue, &mut inbox);
+            taken += lanes.len();
+            of_modest += lanes.iter().filter(|lane| **lane == modest.lane()).count();
+            assert!(taken < 2000, "way {way}: {of_modest} of {taken}");
+        }
+    }
+}
+
+/// A payload that comes by a pool counts as long as it is.
+#[test]
+fn lanes_share_by_bytes_what_comes_by_a_pool() {
+    let mut stage = Stage::new(QueueOptions::default());
+    let [mut large, mut small] = two(&stage, [0, 0]);
+    let (mut bytes_large, mut bytes_small) = (0, 0);
+    for _ in 0..3000 {
+        if bytes_large == 0 || large.acknowledged().messages == large.acknowledged().sent {
+            large.send(&vec![1; 100_000]).unwrap();
+        }
+        while small.try_send(&[2; 1000]).is_ok() {}
+        let received = stage.queue.try_receive_ref().unwrap();
+        match received.payload.len() {
+            1000 => bytes_small += 1000,
+            len => bytes_large += len,
+        }
+    }
+    let share = bytes_large as f64 / bytes_small as f64;
+    assert!((0.5..2.0).contains(&share), "{bytes_large} and {bytes_small} bytes");
 }

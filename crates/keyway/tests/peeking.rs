@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keyway::{
     Badge, Carried, Client, Embedded, Error, Incoming, Outgoing, PoolOptions, Queue, QueueOptions,
-    QueueOrder, Rights, Sender, SenderOptions,
+    QueueOrder, Rights, Sender, SenderOptions, WaitStyle,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -190,4 +190,47 @@ fn a_large_payload_waits_for_its_lane_before_it_takes_a_block() {
     drop(held);
     sender.try_send_with(16_384, |payload| payload.fill(4)).unwrap();
     assert_eq!(queue.receive().unwrap().payload, [4; 16_384]);
+}
+
+/// That a lane was opened waits to be told; a look does not spin on it, and learns of the broker's end like whoever sleeps.
+#[test]
+fn a_look_sleeps_although_there_is_news() {
+    let options = QueueOptions { wait: WaitStyle::Sleep, ..QueueOptions::default() };
+    let Scene { _broker, client, mut queue, mut sender } = scene(options);
+    let before = own_switches();
+    assert!(matches!(queue.peek_timeout(10 * SHORT), Err(Error::TimedOut(_))));
+    let sleeps = own_switches() - before;
+    assert!((1..20).contains(&sleeps), "{sleeps} sleeps");
+    let waiting = std::thread::spawn(move || {
+        let peeked = queue.peek_timeout(SOON).map(|peeked| peeked.payload.map(<[u8]>::to_vec));
+        assert_eq!(peeked.unwrap(), Some(b"late".to_vec()));
+        assert!(matches!(queue.try_next().unwrap(), Some(Incoming::Opened(_))));
+        queue.receive().unwrap();
+        assert!(matches!(queue.peek(), Err(Error::BrokerGone | Error::SessionEnded(_))));
+    });
+    std::thread::sleep(SHORT);
+    sender.send(b"late").unwrap();
+    std::thread::sleep(10 * SHORT);
+    drop((sender, client, _broker));
+    waiting.join().unwrap();
+}
+
+/// How often this thread has gone to sleep: /proc/thread-self/status.
+fn own_switches() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// What a ring has room for goes by it, also where the queue takes less by a pool.
+#[test]
+fn a_bound_on_pools_is_none_on_rings() {
+    let options = QueueOptions { payload_bytes_max: 1 << 16, ..QueueOptions::default() };
+    let Scene { _broker, client, mut queue, .. } = scene(options);
+    let options = SenderOptions { ring_bytes: Some(4 << 20), ..SenderOptions::default() };
+    let mut sender = client.open_sender_with(queue.capability(), options).unwrap();
+    for bytes in [1 << 20, 3 << 20] {
+        sender.send(&vec![3; bytes]).unwrap();
+        assert_eq!(queue.receive().unwrap().payload.len(), bytes);
+    }
 }

@@ -103,6 +103,8 @@ impl AsyncQueue {
     ) -> Poll<Result<T, Error>> {
         // A task that always finds a message lets others run now and then.
         let turn = ready!(poll_proceed(context));
+        // An earlier future may have been dropped while it waited for something else.
+        self.settle();
         for _ in 0..ROUNDS_MAX {
             match attempt(&mut self.queue) {
                 Err(Error::WouldBlock) => {}
@@ -117,7 +119,7 @@ impl AsyncQueue {
                 self.is_armed = true;
                 match may_sleep {
                     Ok(true) => {}
-                    // There is something after all, or somebody who cannot ring.
+                    // There is something after all.
                     Ok(false) => {
                         self.settle();
                         continue;

@@ -101,6 +101,8 @@ impl AsyncSender {
     ) -> Poll<Result<T, Error>> {
         // A task whose sends never wait lets others run now and then.
         let turn = ready!(poll_proceed(context));
+        // An earlier future may have been dropped while it waited for something else.
+        self.settle();
         for _ in 0..ROUNDS_MAX {
             match attempt(&mut self.sender) {
                 Err(Error::WouldBlock) => {}
@@ -112,13 +114,10 @@ impl AsyncSender {
             }
             if !self.is_armed {
                 // Armed first, and then tried once more: room that came in between rings for nobody.
-                let are_heard = self.sender.arm();
+                let armed = self.sender.arm();
                 self.is_armed = true;
-                match are_heard {
-                    Ok(true) => {}
-                    // Somebody who cannot ring: it is tried again, with others' turns in between.
-                    Ok(false) => break,
-                    Err(error) => return Poll::Ready(Err(error)),
+                if let Err(error) = armed {
+                    return Poll::Ready(Err(error));
                 }
                 continue;
             }

@@ -453,3 +453,62 @@ async fn a_stream_ends_after_its_error() {
     assert!(queue.is_terminated() && queue.next().await.is_err());
     drop(here);
 }
+
+/// As often as one asks, and not only the first time that the runtime sees the socket's end.
+#[tokio::test]
+async fn who_asks_again_is_told_again_that_the_broker_is_gone() {
+    let Two { broker, here, there } = Two::new();
+    let queue = here.create_queue(QueueOptions::default()).unwrap();
+    let named = here.publish("a", queue.capability(), Rights::SEND, Audience::Everyone).unwrap();
+    let options = SenderOptions { ring_bytes: Some(4096), ..SenderOptions::default() };
+    let mut sender = there.open_sender_with(&there.lookup("a").unwrap(), options).unwrap();
+    while sender.try_send(&[1; 500]).is_ok() {}
+    let idle = here.create_queue(QueueOptions::default()).unwrap();
+    let (mut idle, mut sender) = (AsyncQueue::new(idle).unwrap(), AsyncSender::new(sender).unwrap());
+    assert!(idle.receive().now_or_never().is_none());
+    drop((named, broker));
+    for round in 0..4 {
+        assert!(
+            matches!(soon(idle.receive()).await, Err(Error::BrokerGone | Error::SessionEnded(_))),
+            "{round}"
+        );
+        assert!(soon(sender.send(&[1; 500])).await.is_err(), "{round}");
+    }
+    drop(queue);
+}
+
+/// A future that was dropped while it waited for the ring leaves one that waits for a pool to listen for itself.
+#[tokio::test]
+async fn what_is_waited_for_next_may_be_something_else() {
+    let two = Two::new();
+    let (mut queue, sender) = two.lane("a", 4096);
+    let mut sender = AsyncSender::new(sender).unwrap();
+    while sender.send(&[1; 500]).now_or_never().is_some() {}
+    let options = PoolOptions { bytes: FRAME_BYTES as u64, ..PoolOptions::default() };
+    let pool = two.there.create_pool(options).unwrap();
+    sender.get_mut().set_pool(pool.clone());
+    let block = pool.loan(FRAME_BYTES).unwrap();
+    let later = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(block);
+    });
+    drop(soon(sender.block(FRAME_BYTES)).await.unwrap());
+    later.await.unwrap();
+    while queue.try_receive().is_ok() {}
+}
+
+/// A receiver rings when a quarter of the ring is free; one that takes less and then nothing leaves room all the same.
+#[tokio::test]
+async fn room_is_found_of_which_nobody_tells() {
+    let two = Two::new();
+    let (mut queue, sender) = two.lane("a", 1 << 16);
+    let mut sender = AsyncSender::new(sender).unwrap();
+    while sender.send(&[1; 8184]).now_or_never().is_some() {}
+    let sending = tokio::spawn(async move {
+        sender.send(&[2; 8184]).await.unwrap();
+        sender
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    queue.try_receive().unwrap();
+    drop(soon(sending).await.unwrap());
+}

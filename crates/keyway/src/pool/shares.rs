@@ -115,6 +115,13 @@ impl Shares {
         }
     }
 
+    /// Whether its reader has not released something.
+    pub(crate) fn has_any(&self) -> bool {
+        let mut table = locked(&self.table);
+        self.collect_from(&mut table);
+        !table.used.is_empty()
+    }
+
     /// Frees what was released, and everything if there is no reader any more. Tells whether to ask again later.
     pub(crate) fn collect(&self) -> bool {
         let mut table = locked(&self.table);

@@ -70,7 +70,8 @@ impl Queue {
         self.peek_until(Until::after(timeout)).map_err(|error| timed_out(error, timeout))
     }
 
-    /// As [`Queue::peek`], if there is a message.
+    /// As [`Queue::peek`], if there is a message. In an event loop take news as well ([`Queue::try_next`]): while there is any,
+    /// [`Queue::arm`] does not let one sleep.
     ///
     /// # Errors
     /// As [`Queue::try_receive`].
@@ -89,7 +90,12 @@ impl Queue {
                 self.spinner.settle(asleep_since);
                 return self.show(&ahead);
             }
-            self.wait_once(until, &mut asleep_since)?;
+            // News stays where it is, and is no reason to be awake.
+            let mut told = std::mem::take(&mut self.told);
+            let waited = self.wait_once(until, &mut asleep_since);
+            told.append(&mut self.told);
+            self.told = told;
+            waited?;
         }
     }
 
@@ -103,7 +109,7 @@ impl Queue {
                 Ok(None) => self.found_nothing(slot),
                 Ok(Some(header)) => {
                     lane.receiver.forget();
-                    if let Some(ahead) = Ahead::of(slot, header, &self.buffer) {
+                    if let Some(ahead) = Ahead::of(slot, header, &self.buffer, self.payload_bytes_max) {
                         return Ok(Some(ahead));
                     }
                     // Dealt with as whoever receives would.
@@ -152,7 +158,7 @@ struct Ahead {
 
 impl Ahead {
     /// `None` for what is no message for the user.
-    fn of(slot: usize, header: RecordHeader, record: &[u8]) -> Option<Self> {
+    fn of(slot: usize, header: RecordHeader, record: &[u8], payload_bytes_max: u32) -> Option<Self> {
         if header.flags & flags::REPLY_QUEUE != 0 {
             return None;
         }
@@ -164,6 +170,10 @@ impl Ahead {
         } else {
             Table::decode(behind).ok()?
         };
+        let elsewhere = table.entries.first().filter(|_| table.is_payload);
+        if elsewhere.is_some_and(|entry| entry.len > payload_bytes_max.into()) {
+            return None;
+        }
         Some(Ahead { slot, header, table, skip_bytes: number_bytes + table_bytes })
     }
 }

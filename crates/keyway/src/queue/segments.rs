@@ -100,11 +100,12 @@ fn map(control: &Arc<Control>, region: &Capability, is_frozen: bool) -> Result<S
 }
 
 /// How many bytes of buffer a message's record needs, or its payload where that comes as a segment.
-pub(super) fn payload_bytes(header: RecordHeader, record: &[u8]) -> usize {
+pub(super) fn payload_bytes(header: RecordHeader, record: &[u8], segment_max: u32) -> usize {
     if header.flags & flags::SEGMENTS == 0 {
         return record.len();
     }
     let skip_bytes = if header.flags & (flags::CALL | flags::REPLY) == 0 { 0 } else { size_of::<u64>() };
-    // What is no table is a fault, which needs no buffer.
-    record.get(skip_bytes..).and_then(Table::payload_bytes).unwrap_or(0)
+    // What is no table, or says more than this queue takes, is a fault, which needs no buffer.
+    let said = record.get(skip_bytes..).and_then(Table::payload_bytes);
+    said.filter(|bytes| *bytes <= record.len().max(segment_max as usize)).unwrap_or(0)
 }

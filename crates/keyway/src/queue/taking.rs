@@ -149,7 +149,7 @@ impl Queue {
                 Ok(None) => self.found_nothing(slot),
                 Ok(Some(header)) => {
                     let (meaning, _) = self.understand(slot, header);
-                    self.acknowledge(slot, self.buffer.len())?;
+                    self.acknowledge(slot, payload_bytes(header, &self.buffer, self.payload_bytes_max));
                     match meaning {
                         Meaning::Nothing => {}
                         Meaning::Fault(fault) => drop(self.end_lane_for(slot, Error::SegmentFault(fault))),
@@ -245,13 +245,13 @@ impl Queue {
             Ok(Some(header)) => header,
             Err(error) => return Ok(self.end_lane(slot, error)),
         };
-        let needed_bytes = payload_bytes(header, &self.buffer);
+        let needed_bytes = payload_bytes(header, &self.buffer, self.payload_bytes_max);
         if needed_bytes > bytes_max {
             lane.receiver.forget();
             return Err(Error::BufferTooSmall { needed_bytes, given_bytes: bytes_max });
         }
         let (meaning, capabilities) = self.understand(slot, header);
-        self.acknowledge(slot, needed_bytes)?;
+        self.acknowledge(slot, needed_bytes);
         let (reply_to, skip_bytes, brought) = match meaning {
             Meaning::Nothing => return Ok(None),
             Meaning::Fault(fault) => return Ok(self.end_lane_for(slot, Error::SegmentFault(fault))),
@@ -313,7 +313,8 @@ impl Queue {
         } else {
             // Each turn makes progress: a message, or the end of a lane.
             for _ in 0..=self.lanes.hot().len() + max {
-                if inbox.len() >= max {
+                // What came through pools is copied here: of such, one more than this queue takes at a time.
+                if inbox.len() >= max || inbox.bytes.len() >= self.payload_bytes_max as usize {
                     break;
                 }
                 let Some(slot) = self.lanes.next() else { break };
@@ -340,17 +341,14 @@ impl Queue {
         let peeked = receiver.peek_many(&mut bytes, left, |start, end, header| {
             inbox.add(start, end, header, peer);
             *is_busy = true;
+            if !is_only {
+                credit.pay(end - start);
+            }
             if header.flags & !flags::USER != 0 {
                 special = Some((start, header));
                 return ControlFlow::Break(());
             }
-            if !is_only {
-                credit.pay(end - start);
-                if !credit.is_left() {
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
+            if is_only || credit.is_left() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         inbox.bytes = bytes;
         if let Some((start, header)) = special
@@ -362,7 +360,8 @@ impl Queue {
         if lane.receiver.has_peeked() {
             lane.receiver.acknowledge();
             if lane.receiver.must_wake_sender().is_some() {
-                self.wake_sender(slot)?;
+                // As in `take_plain`.
+                let _ = self.wake_sender(slot);
             }
         }
         if let Err(error) = peeked {
@@ -384,6 +383,9 @@ impl Queue {
                 return false;
             }
             Meaning::Message { reply_to, brought: Brought::Payload(payload), .. } => {
+                if let Some(lane) = self.lanes.get_mut(slot) {
+                    lane.credit.pay(payload.len());
+                }
                 inbox.replace_last(start, &payload);
                 inbox.attach(0, capabilities, reply_to, Vec::new());
             }
@@ -408,14 +410,17 @@ impl Queue {
     }
 
     /// Takes what was peeked of a lane for good.
-    fn acknowledge(&mut self, slot: usize, bytes: usize) -> Result<(), Error> {
-        let Some(lane) = self.lanes.get_mut(slot) else { return Ok(()) };
+    fn acknowledge(&mut self, slot: usize, bytes: usize) {
+        let Some(lane) = self.lanes.get_mut(slot) else { return };
         lane.credit.pay(bytes);
         lane.is_busy = true;
         lane.receiver.acknowledge();
         let must_wake = lane.receiver.must_wake_sender().is_some();
         self.count(1);
-        if must_wake { self.wake_sender(slot) } else { Ok(()) }
+        if must_wake {
+            // As in `take_plain`: what was acknowledged is to be handed on, whoever cannot be woken.
+            let _ = self.wake_sender(slot);
+        }
     }
 
     /// What the library's own flags ask for.

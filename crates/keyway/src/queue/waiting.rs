@@ -191,14 +191,18 @@ impl Queue {
         self.alarm()?.descriptor()
     }
 
-    /// Asks all senders to ring: see [`Queue::event_descriptor`]. `false` when there is something to take, or a sender who cannot
-    /// ring because the broker had no doorbell to give; then it must be tried again.
+    /// Asks all senders to ring: see [`Queue::event_descriptor`]. `false` when there is something to take. Where a sender cannot ring,
+    /// because the broker had no doorbell to give or the sender has closed it, the descriptor is readable again after 10 ms.
     ///
     /// # Errors
     /// As [`Queue::receive`].
     pub fn arm(&mut self) -> Result<bool, Error> {
         self.control.check()?;
-        Ok(self.arm_lanes()? == Armed::Asleep)
+        let armed = self.arm_lanes()?;
+        if armed == Armed::HalfAsleep {
+            self.alarm()?.look_after(HALF_SLEEP_LONG)?;
+        }
+        Ok(armed != Armed::Ready)
     }
 
     /// Asks the senders to ring no more, but for lanes that are seldom in use.
@@ -252,6 +256,8 @@ enum Armed {
 
 /// How long one sleeps who does not hear all lanes.
 const HALF_SLEEP: Duration = Duration::from_millis(1);
+/// The same in an event loop, whose others have something to do meanwhile.
+const HALF_SLEEP_LONG: Duration = Duration::from_millis(10);
 
 /// Waits until one of the queues, which must be of one [`Client`](crate::Client), may have something to tell; then ask
 /// each with [`Queue::try_next`]. Returns also when the time is over.

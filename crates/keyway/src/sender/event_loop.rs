@@ -10,7 +10,11 @@ use crate::{
     error::Error,
     pool::{Awaited, Pool, Shares},
     sender::Sender,
+    waiting::SLEEP_MAX,
 };
+
+/// After so long one looks again who waits for somebody who cannot ring.
+const HALF_SLEEP: Duration = Duration::from_millis(10);
 
 /// For event loops.
 impl Sender {
@@ -20,7 +24,7 @@ impl Sender {
     /// ```text
     /// loop {
     ///     try to send (try_send, try_send_segments, try_block, ...) until it is no longer WouldBlock
-    ///     if arm()? { try once more; wait until the descriptor is readable }
+    ///     arm()?; try once more; wait until the descriptor is readable
     ///     disarm(); hear()?
     /// }
     /// ```
@@ -39,17 +43,17 @@ impl Sender {
     }
 
     /// Asks the receiver to ring when there is room, and the receivers of its pool's blocks when they have released some: see
-    /// [`Sender::event_descriptor`]. `false` when one of those cannot ring, because the broker had no doorbell to give or its lane
-    /// is closed; then it must be tried again and again.
+    /// [`Sender::event_descriptor`]. Where one of those cannot ring, because the broker had no doorbell to give or the lane is closed, the
+    /// descriptor is readable again after 10 ms, and in any case after half a second.
     ///
     /// # Errors
-    /// [`Error::BrokerGone`] and [`Error::SessionEnded`].
-    pub fn arm(&mut self) -> Result<bool, Error> {
+    /// [`Error::BrokerGone`] and [`Error::SessionEnded`]; `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn arm(&mut self) -> Result<(), Error> {
         self.control.check()?;
         self.disarm();
         self.inner.announce_wait(WakeBy::Doorbell);
         let (own, pool) = self.segments.what_is_awaited();
-        let are_heard = self.rung.as_mut().map_or(Ok(true), |rung| rung.listen(own, pool));
+        let are_heard = self.rung.as_mut().map_or(Ok(()), |rung| rung.listen(own, pool));
         // SYNC segment-doorbell: that we wait before the last look; pairs with `releases::release`.
         barrier::make();
         are_heard
@@ -81,9 +85,11 @@ pub(super) struct Rung {
 }
 
 impl Rung {
-    /// Asks for rings, and tells whether all of those asked can ring.
-    fn listen(&mut self, own: &Arc<Shares>, pool: Option<&Pool>) -> Result<bool, Error> {
+    /// Asks for rings.
+    fn listen(&mut self, own: &Arc<Shares>, pool: Option<&Pool>) -> Result<(), Error> {
         let mut lanes = pool.map(|pool| pool.listen(self.alarm.ear())).unwrap_or_default();
+        // Who gets a block later is told of by the pool.
+        lanes.retain(|lane| lane.has_any());
         if !lanes.iter().any(|lane| Arc::ptr_eq(lane, own)) {
             lanes.push(Arc::clone(own));
         }
@@ -96,7 +102,8 @@ impl Rung {
                 Err(_) => are_heard = false,
             }
         }
-        Ok(are_heard)
+        // A receiver rings once a quarter of the ring is free, which may never come.
+        self.alarm.look_after(if are_heard { SLEEP_MAX } else { HALF_SLEEP })
     }
 
     fn listen_no_more(&mut self, own: &Arc<Shares>) {

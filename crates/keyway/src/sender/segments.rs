@@ -78,6 +78,8 @@ impl Segments {
     /// From what payload on segments are used.
     pub(super) fn payloads_above(&self, lane_bytes_max: usize) -> usize {
         match self.large {
+            // Of no use where the receiver takes no more by a pool than the ring does.
+            LargePayloads::Pool if self.payload_bytes_max <= lane_bytes_max as u64 => lane_bytes_max,
             LargePayloads::Pool => lane_bytes_max.min(RING_PAYLOAD_BYTES_MAX),
             LargePayloads::Refuse => usize::MAX,
         }
@@ -194,6 +196,14 @@ impl Sender {
     /// As [`Pool::loan`]; what the broker answers to the request for a pool.
     pub fn block(&mut self, len: usize) -> Result<Block, Error> {
         self.pool_for(len)?.loan(len)
+    }
+
+    /// As [`Sender::block`], but waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and as [`Sender::block`].
+    pub fn block_timeout(&mut self, len: usize, timeout: Duration) -> Result<Block, Error> {
+        self.pool_for(len)?.loan_timeout(len, timeout)
     }
 
     /// As [`Sender::block`], if there is room now.
