@@ -422,6 +422,6 @@ fn lanes_share_by_bytes_what_comes_by_a_pool() {
             len => bytes_large += len,
         }
     }
-    let share = bytes_large as f64 / bytes_small as f64;
+    let share = f64::from(bytes_large) / f64::from(bytes_small);
     assert!((0.5..2.0).contains(&share), "{bytes_large} and {bytes_small} bytes");
 }
