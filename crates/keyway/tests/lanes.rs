@@ -410,7 +410,7 @@ fn lanes_share_also_what_brings_more_than_bytes() {
 fn lanes_share_by_bytes_what_comes_by_a_pool() {
     let mut stage = Stage::new(QueueOptions::default());
     let [mut large, mut small] = two(&stage, [0, 0]);
-    let (mut bytes_large, mut bytes_small) = (0, 0);
+    let (mut bytes_large, mut bytes_small) = (0_usize, 0_usize);
     for _ in 0..3000 {
         if bytes_large == 0 || large.acknowledged().messages == large.acknowledged().sent {
             large.send(&vec![1; 100_000]).unwrap();
@@ -422,6 +422,6 @@ fn lanes_share_by_bytes_what_comes_by_a_pool() {
             len => bytes_large += len,
         }
     }
-    let share = f64::from(bytes_large) / f64::from(bytes_small);
+    let share = bytes_large as f64 / bytes_small as f64;
     assert!((0.5..2.0).contains(&share), "{bytes_large} and {bytes_small} bytes");
 }

@@ -196,7 +196,7 @@ fn a_large_payload_waits_for_its_lane_before_it_takes_a_block() {
 #[test]
 fn a_look_sleeps_although_there_is_news() {
     let options = QueueOptions { wait: WaitStyle::Sleep, ..QueueOptions::default() };
-    let Scene { _broker, client, mut queue, mut sender } = scene(options);
+    let Scene { _broker: broker, client, mut queue, mut sender } = scene(options);
     let before = own_switches();
     assert!(matches!(queue.peek_timeout(10 * SHORT), Err(Error::TimedOut(_))));
     let sleeps = own_switches() - before;
@@ -211,7 +211,7 @@ fn a_look_sleeps_although_there_is_news() {
     std::thread::sleep(SHORT);
     sender.send(b"late").unwrap();
     std::thread::sleep(10 * SHORT);
-    drop((sender, client, _broker));
+    drop((sender, client, broker));
     waiting.join().unwrap();
 }
 

@@ -477,24 +477,40 @@ async fn who_asks_again_is_told_again_that_the_broker_is_gone() {
     drop(queue);
 }
 
-/// A future that was dropped while it waited for the ring leaves one that waits for a pool to listen for itself.
+/// A future that was dropped while it waited for the ring leaves one that waits for a pool to listen for itself; and a lane that has
+/// had nothing of the pool's is listened at once it has. Whoever misses either looks by himself after half a second: 60 times are
+/// longer than [`soon`] allows.
 #[tokio::test]
 async fn what_is_waited_for_next_may_be_something_else() {
     let two = Two::new();
-    let (mut queue, sender) = two.lane("a", 4096);
+    let third = Client::over(two.broker.connect().unwrap()).unwrap();
+    let (_queue, sender) = two.lane("a", 4096);
+    let (mut elsewhere, mut other) = Two::between(&third, &two.there, "b", 4096);
     let mut sender = AsyncSender::new(sender).unwrap();
     while sender.send(&[1; 500]).now_or_never().is_some() {}
-    let options = PoolOptions { bytes: FRAME_BYTES as u64, ..PoolOptions::default() };
-    let pool = two.there.create_pool(options).unwrap();
-    sender.get_mut().set_pool(pool.clone());
-    let block = pool.loan(FRAME_BYTES).unwrap();
-    let later = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        drop(block);
+    let options = PoolOptions { bytes: 4096, ..PoolOptions::default() };
+    let all = soon(async {
+        for _ in 0..60 {
+            assert!(sender.send(&[1; 500]).now_or_never().is_none());
+            let pool = two.there.create_pool(options).unwrap();
+            sender.get_mut().set_pool(pool.clone());
+            for is_sent in [false, true, true] {
+                let block = pool.loan(4096).unwrap().share();
+                let mut waiting = pin!(sender.block(4096));
+                assert!(waiting.as_mut().now_or_never().is_none());
+                if is_sent {
+                    other.send_segments(&Outgoing::default(), &[block.whole()]).unwrap();
+                    drop(block);
+                    assert!(waiting.as_mut().now_or_never().is_none());
+                    drop(elsewhere.receive_timeout(SOON).unwrap());
+                } else {
+                    drop(block);
+                }
+                drop(waiting.await.unwrap());
+            }
+        }
     });
-    drop(soon(sender.block(FRAME_BYTES)).await.unwrap());
-    later.await.unwrap();
-    while queue.try_receive().is_ok() {}
+    all.await;
 }
 
 /// A receiver rings when a quarter of the ring is free; one that takes less and then nothing leaves room all the same.
@@ -503,9 +519,10 @@ async fn room_is_found_of_which_nobody_tells() {
     let two = Two::new();
     let (mut queue, sender) = two.lane("a", 1 << 16);
     let mut sender = AsyncSender::new(sender).unwrap();
-    while sender.send(&[1; 8184]).now_or_never().is_some() {}
+    // Seven fill the ring but for 8136 bytes, and after one is taken more than three quarters are in use.
+    while sender.send(&[1; 8192]).now_or_never().is_some() {}
     let sending = tokio::spawn(async move {
-        sender.send(&[2; 8184]).await.unwrap();
+        sender.send(&[2; 8192]).await.unwrap();
         sender
     });
     tokio::time::sleep(Duration::from_millis(20)).await;

@@ -114,9 +114,9 @@ fn run(arguments: &Arguments) -> Result<Tally> {
 /// The scenarios that have a machine of their own.
 const WESTON: [&str; 2] = ["weston", "weston-lease"];
 /// How long a scenario may take; the guest ends it after that.
-const SCENARIO_LIMIT: Duration = Duration::from_secs(30);
+const SCENARIO_LIMIT: Duration = Duration::from_secs(60);
 /// The same, of weston, which is not optimised for emulated machines.
-const WESTON_LIMIT: Duration = Duration::from_secs(90);
+const WESTON_LIMIT: Duration = Duration::from_secs(200);
 
 /// Boots a machine with these files and runs scenarios in it.
 fn boot(

@@ -22,7 +22,7 @@ use crate::machine::{CONSOLE, Machine, QEMU_LOG};
 /// How much longer the guest may be silent until it counts as hung.
 const SCENARIO_SLACK: Duration = Duration::from_secs(15);
 /// How long a screen may take until it shows what it should.
-const SCREEN_PATIENCE: Duration = Duration::from_secs(3);
+const SCREEN_PATIENCE: Duration = Duration::from_secs(10);
 /// What is shown of a log.
 const TAIL_LINES: usize = 40;
 

@@ -27,7 +27,7 @@ pub fn example(stage: &mut Stage) -> Result<()> {
     command.arg(format!("{card}-")).env("KEYWAY_SOCKET", SOCKET).uid(USER).gid(USER);
     let mut picture = stage.start("picture", &mut command)?;
     let moves: [(&[&str], (u32, u32)); 4] =
-        [(&[], (0, 0)), (&["right", "right"], (2, 0)), (&["down"], (2, 1)), (&["left", "up"], (1, 0))];
+        [(&[], (0, 0)), (&["right", "right"], (2, 0)), (&["down"], (2, 1)), (&["left"], (1, 1))];
     for (step, (keys, (column, row))) in moves.into_iter().enumerate() {
         let (x, y) = (column * SIDE, row * SIDE);
         if !keys.is_empty() {

@@ -191,7 +191,7 @@ pub fn seatd_user(stage: &mut Stage) -> Result<()> {
     // By SIGKILL.
     drop(seated);
     expect_console(stage, "seatd-user-dead")?;
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while listed("caps")?.contains("seatd-") {
         ensure!(Instant::now() < deadline, "the grant is listed after its holder's death");
         thread::sleep(Duration::from_millis(20));

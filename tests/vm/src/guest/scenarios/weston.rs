@@ -36,7 +36,7 @@ const CONFIGURATION: &str =
     "[core]\nidle-time=0\n\n[shell]\npanel-position=none\nbackground-color=0xff2050a0\nlocking=false\n";
 
 /// How long weston may take for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether this machine has it.
 pub fn is_there() -> bool {
