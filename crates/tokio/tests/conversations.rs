@@ -496,17 +496,23 @@ async fn what_is_waited_for_next_may_be_something_else() {
             sender.get_mut().set_pool(pool.clone());
             for is_sent in [false, true, true] {
                 let block = pool.loan(4096).unwrap().share();
-                let mut waiting = pin!(sender.block(4096));
-                assert!(waiting.as_mut().now_or_never().is_none());
+                let waiting = tokio::spawn(async move {
+                    drop(sender.block(4096).await.unwrap());
+                    sender
+                });
+                let pause = || tokio::time::sleep(Duration::from_millis(2));
+                pause().await;
                 if is_sent {
                     other.send_segments(&Outgoing::default(), &[block.whole()]).unwrap();
                     drop(block);
-                    assert!(waiting.as_mut().now_or_never().is_none());
-                    drop(elsewhere.receive_timeout(SOON).unwrap());
+                    let held = elsewhere.receive_timeout(SOON).unwrap();
+                    pause().await;
+                    assert!(!waiting.is_finished());
+                    drop(held);
                 } else {
                     drop(block);
                 }
-                drop(waiting.await.unwrap());
+                sender = waiting.await.unwrap();
             }
         }
     });
