@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use keyway_abi::{LaneId, ProcessNumber, limits::SEGMENT_PAYLOAD_BYTES_MAX};
 use keyway_shm::{RecordHeader, View};
 
 use crate::{
+    client::Client,
     fault::SegmentFault,
     message::flags,
     queue::{segments, segments::Places, taking::Brought},
     region::{FrozenRegion, RegionReader},
     segment::{NO_SLOT, Segment, SegmentMemory, Table},
 };
+
+const BYTES_MAX: u32 = SEGMENT_PAYLOAD_BYTES_MAX as u32;
 
 /// The regions that one lane's messages have brought, where the next ones are always the same two.
 #[derive(Debug)]
@@ -37,8 +41,15 @@ pub struct Named {
 
 impl Parts {
     /// Of a lane with this ring and these acknowledgements. `None` where they have not the words for it.
-    pub fn new(ring: &View, ack: View, live: Arc<RegionReader>, frozen: Arc<FrozenRegion>) -> Option<Self> {
-        Some(Parts { places: Places::new(ring, ack)?, live, frozen })
+    pub fn new(
+        client: &Client,
+        (ring, ack): (&View, View),
+        live: Arc<RegionReader>,
+        frozen: Arc<FrozenRegion>,
+    ) -> Option<Self> {
+        let nobody = (ProcessNumber(0), LaneId(0));
+        let places = Places::new(&client.control, nobody, ring, ack, BYTES_MAX)?;
+        Some(Parts { places, live, frozen })
     }
 
     /// Opens what a record names that begins with a table. Only so many of the regions that it brings can be mapped.
@@ -71,6 +82,6 @@ impl Parts {
     /// How many bytes of buffer such a record needs, or one of a call.
     pub fn payload_bytes(record: &[u8], is_call: bool) -> usize {
         let flags = flags::SEGMENTS | if is_call { flags::CALL } else { 0 };
-        segments::payload_bytes(RecordHeader { flags, ..RecordHeader::default() }, record)
+        segments::payload_bytes(RecordHeader { flags, ..RecordHeader::default() }, record, BYTES_MAX)
     }
 }
