@@ -13,7 +13,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use keyway::{
-    Client, Embedded, RegionOptions, Segment,
+    Client, Embedded, Queue, QueueOptions, RegionOptions, Segment,
     abi::layout::{PAGE_BYTES, RELEASE_SLOTS},
     fuzzed::{Named, Parts},
 };
@@ -37,7 +37,8 @@ struct Stage {
     frozen: Arc<keyway::FrozenRegion>,
     _regions: [keyway::Capability; 2],
     _writer: keyway::RegionWriter,
-    client: Client,
+    queue: Queue,
+    _client: Client,
     _broker: Embedded,
 }
 
@@ -70,7 +71,8 @@ impl Stage {
             frozen: Arc::new(client.map_frozen(&frozen).expect("a reader")),
             _regions: [live, frozen],
             _writer: writer,
-            client,
+            queue: client.create_queue(QueueOptions::default()).expect("a queue"),
+            _client: client,
             _broker: broker,
         }
     }
@@ -85,7 +87,7 @@ pub fn open(bytes: &[u8]) {
     STAGE.with(|stage| {
         stage.ack.copy_in(0, &[0; PAGE_BYTES]).expect("inside");
         let (live, frozen) = (Arc::clone(&stage.live), Arc::clone(&stage.frozen));
-        let parts = Parts::new(&stage.client, (&stage.ring, stage.ack.clone()), live, frozen).expect("words");
+        let parts = Parts::new(&stage.queue, (&stage.ring, stage.ack.clone()), live, frozen).expect("words");
         let mut end = Receiving { stage, parts, kept: Vec::new(), released: [0; RELEASE_SLOTS] };
         let mut bytes = Bytes(bytes);
         for _ in 0..MESSAGES {

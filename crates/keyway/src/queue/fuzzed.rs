@@ -6,10 +6,9 @@ use keyway_abi::{LaneId, ProcessNumber, limits::SEGMENT_PAYLOAD_BYTES_MAX};
 use keyway_shm::{RecordHeader, View};
 
 use crate::{
-    client::Client,
     fault::SegmentFault,
     message::flags,
-    queue::{segments, segments::Places, taking::Brought},
+    queue::{Queue, segments, segments::Places, taking::Brought},
     region::{FrozenRegion, RegionReader},
     segment::{NO_SLOT, Segment, SegmentMemory, Table},
 };
@@ -40,15 +39,15 @@ pub struct Named {
 }
 
 impl Parts {
-    /// Of a lane with this ring and these acknowledgements. `None` where they have not the words for it.
+    /// Of a lane of that queue with this ring and these acknowledgements. `None` where they have not the words for it.
     pub fn new(
-        client: &Client,
+        queue: &Queue,
         (ring, ack): (&View, View),
         live: Arc<RegionReader>,
         frozen: Arc<FrozenRegion>,
     ) -> Option<Self> {
         let nobody = (ProcessNumber(0), LaneId(0));
-        let places = Places::new(&client.control, nobody, ring, ack, BYTES_MAX)?;
+        let places = Places::new(&queue.control, nobody, ring, ack, BYTES_MAX)?;
         Some(Parts { places, live, frozen })
     }
 
