@@ -8,7 +8,11 @@ use std::{
 };
 
 use keyway_abi::{LaneId, ProcessNumber};
-use keyway_sys::epoll::{Epoll, Interest, Ready, Timer};
+use keyway_sys::{
+    clock,
+    epoll::{Epoll, Interest, Ready},
+    timer::Timer,
+};
 
 use crate::{bells::Ear, control::Control, error::Error};
 
@@ -95,7 +99,8 @@ impl Alarm {
             self.epoll.add(&timer, TIMER, Interest::Read)?;
             timer
         };
-        self.timer.insert(timer).set(after)?;
+        let after_ns = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.timer.insert(timer).set(Some(clock::boot_ns().saturating_add(after_ns)))?;
         Ok(())
     }
 

@@ -170,7 +170,8 @@ impl Sender {
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
         if payload.len() <= self.segments_above && self.inner.send_plain(0, payload) {
-            return self.wake_receiver();
+            self.wake_receiver();
+            return Ok(());
         }
         self.send_with_care(payload)
     }
@@ -191,7 +192,8 @@ impl Sender {
     #[inline]
     pub fn try_send(&mut self, payload: &[u8]) -> Result<(), Error> {
         if payload.len() <= self.segments_above && self.inner.send_plain(0, payload) {
-            return self.wake_receiver();
+            self.wake_receiver();
+            return Ok(());
         }
         self.try_send_with_care(payload)
     }
@@ -202,7 +204,10 @@ impl Sender {
             return self.send_large(&Outgoing::bytes(payload), 0, &[], Until::after(Duration::ZERO));
         }
         match self.inner.try_send(RecordHeader::default(), payload) {
-            Ok(()) => self.wake_receiver(),
+            Ok(()) => {
+                self.wake_receiver();
+                Ok(())
+            }
             Err(error) => Err(self.why_not(error)),
         }
     }
@@ -235,7 +240,10 @@ impl Sender {
     #[inline]
     pub fn try_send_batch(&mut self, payloads: &[&[u8]]) -> Result<(), Error> {
         match self.inner.try_send_all(payloads) {
-            Ok(()) => self.wake_receiver(),
+            Ok(()) => {
+                self.wake_receiver();
+                Ok(())
+            }
             Err(error) => Err(self.why_not(error)),
         }
     }
@@ -398,12 +406,12 @@ impl Sender {
 
     fn send_until(&mut self, header: RecordHeader, parts: &[&[u8]], until: Until) -> Result<(), Error> {
         let sent = self.wait_while_full(until, |lane| lane.try_send_parts(header, parts));
-        sent.and_then(|()| self.wake_receiver())
+        sent.map(|()| self.wake_receiver())
     }
 
     fn send_batch_until(&mut self, payloads: &[&[u8]], until: Until) -> Result<(), Error> {
         let sent = self.wait_while_full(until, |lane| lane.try_send_all(payloads));
-        sent.and_then(|()| self.wake_receiver())
+        sent.map(|()| self.wake_receiver())
     }
 
     fn loan_until(&mut self, payload_bytes: usize, until: Until) -> Result<Loan<'_>, Error> {
@@ -472,11 +480,10 @@ impl Sender {
     }
 
     #[inline]
-    fn wake_receiver(&self) -> Result<(), Error> {
+    fn wake_receiver(&self) {
         if let Some(by) = self.inner.must_wake_receiver() {
             wake_receiver(&self.inner, by, &self.control, (self.peer, self.lane));
         }
-        Ok(())
     }
 }
 

@@ -15,7 +15,6 @@ use rustix::{
         epoll::{self, CreateFlags, Event, EventData, EventFlags},
     },
     io::Errno,
-    time::{self, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec},
 };
 
 use crate::{Error, clock};
@@ -199,59 +198,6 @@ impl EventFd {
 }
 
 impl AsFd for EventFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-/// A clock that makes a descriptor readable after a while: `timerfd_create(2)`.
-#[derive(Debug)]
-pub struct Timer {
-    fd: OwnedFd,
-}
-
-impl Timer {
-    /// One that is not set.
-    ///
-    /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`.
-    pub fn new() -> Result<Self, Error> {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let fd =
-            time::timerfd_create(TimerfdClockId::Monotonic, flags).map_err(Error::of("timerfd_create"))?;
-        Ok(Self { fd })
-    }
-
-    /// Makes it readable once, after so long, whatever it was set to before.
-    ///
-    /// # Errors
-    /// None that is known.
-    pub fn set(&self, after: Duration) -> Result<(), Error> {
-        let nothing = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Nothing would mean never.
-        let after = after.max(Duration::from_nanos(1));
-        let tv_sec = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-        let once = Itimerspec {
-            it_interval: nothing,
-            it_value: Timespec { tv_sec, tv_nsec: i64::from(after.subsec_nanos()) },
-        };
-        let set = time::timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &once);
-        set.map(drop).map_err(Error::of("timerfd_settime"))
-    }
-
-    /// Makes it unreadable.
-    ///
-    /// # Errors
-    /// None that is known.
-    pub fn drain(&self) -> Result<(), Error> {
-        match rustix::io::read(&self.fd, &mut [0; 8]) {
-            Ok(_) | Err(Errno::AGAIN) => Ok(()),
-            Err(errno) => Err(Error { call: "read(timerfd)", errno }),
-        }
-    }
-}
-
-impl AsFd for Timer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -71,7 +71,8 @@ impl Sender {
             }
         };
         if payload_bytes <= self.segments_above && self.inner.send_plain_with(payload_bytes, &mut once) {
-            return self.wake_receiver();
+            self.wake_receiver();
+            return Ok(());
         }
         self.send_with_care_in_place(payload_bytes, &mut once, until())
     }
@@ -120,7 +121,10 @@ impl Sender {
         mut fill: impl FnMut(usize, &mut [u8]),
     ) -> Result<(), Error> {
         match self.inner.try_send_each(count, payload_bytes, &mut fill) {
-            Ok(()) => self.wake_receiver(),
+            Ok(()) => {
+                self.wake_receiver();
+                Ok(())
+            }
             Err(error) => Err(self.why_not(error)),
         }
     }
@@ -149,6 +153,6 @@ impl Sender {
     ) -> Result<(), Error> {
         let mut fill = |index: usize, payload: &mut [u8]| fill(index, payload);
         let sent = self.wait_while_full(until, |lane| lane.try_send_each(count, payload_bytes, &mut fill));
-        sent.and_then(|()| self.wake_receiver())
+        sent.map(|()| self.wake_receiver())
     }
 }
