@@ -16,6 +16,7 @@
 //! ```
 
 use std::{
+    hint,
     ops::Range,
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
@@ -264,6 +265,7 @@ impl Port for Slots {
         // SYNC slot-publish: the sequence before the message.
         while self.incoming.sequence.load(Ordering::Acquire) == self.received {
             fetch(self.incoming.first);
+            hint::spin_loop();
         }
         self.received += 1;
         // SAFETY: 1. As in `send`. 2. The other side has written it (loop above), and writes again only after this side

@@ -79,10 +79,10 @@ pub(crate) struct Spinner {
 
 /// A sleep no longer than this could as well have been spun: waking from one takes about half as long.
 const SOON: Duration = Duration::from_micros(120);
-/// Spins without a pause, at the beginning of each wait.
+/// Spins at the beginning of each wait in which nothing else is done than to look.
 const EAGER: u32 = 256;
-/// Looks in each of those: about as long as one with a pause.
-const EAGER_LOOKS: u32 = 16;
+/// Looks in each of those.
+const EAGER_LOOKS: u32 = 2;
 /// Every so often after the eager ones, another thread that waits for this core may run.
 const YIELD_EVERY: u32 = 32;
 /// The same, while somebody does wait for it.
@@ -123,7 +123,7 @@ impl Spinner {
             return false;
         }
         self.spun = self.spun.saturating_add(1);
-        // What comes at once is not waited for with pauses, which are as long as a message. What does not may wait for this core.
+        // What does not come at once may wait for this core.
         if self.spun > EAGER || self.is_crowded {
             let yield_every = if self.is_crowded { CROWDED_YIELD_EVERY } else { YIELD_EVERY };
             let may_yield = self.style != WaitStyle::Spin || is_alone();

@@ -4,6 +4,7 @@
 //! doorbells of its peers; while it is awake it looks at those now and then.
 
 use std::{
+    hint,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -61,8 +62,9 @@ impl Queue {
     ) -> Result<(), Error> {
         if self.spinner.spin() {
             let looks = self.spinner.looks();
-            if let Some(lane) = self.lanes.only().and_then(|slot| self.lanes.get_mut(slot)) {
-                lane.receiver.watch(looks);
+            match self.lanes.only().and_then(|slot| self.lanes.get_mut(slot)) {
+                Some(lane) => lane.receiver.watch(looks),
+                None => hint::spin_loop(),
             }
             if self.spinner.is_clock_due() && until.is_over() {
                 return Err(Error::WouldBlock);
