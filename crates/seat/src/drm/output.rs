@@ -17,7 +17,10 @@ use keyway_gui::{
     protocol::{ConnectorId, ConnectorInfo, DisplayMode, SurfaceConfig, SurfaceId, SurfaceLayout},
 };
 
-use super::{card::Card, scanout::Scanout};
+use super::{
+    card::Card,
+    scanout::{Black, Scanout},
+};
 use crate::screen::ShowError;
 
 /// A picture to be shown.
@@ -40,6 +43,8 @@ pub(super) struct Output {
     /// What it showed when the bridge came.
     initial: Option<Shown>,
     screen: Option<Screen>,
+    /// What a mode shows at first.
+    black: Option<Black>,
     /// Who waits for the picture that is on its way to the screen, and since when.
     flipping: Option<(Ticket, Instant)>,
     /// What is to be shown after that. LIMIT: each is a request that waits, of which the bridge bounds the number.
@@ -68,9 +73,40 @@ struct Shown {
 struct Screen {
     crtc: crtc::Handle,
     mode: DisplayMode,
+    /// Of the mode, in pixels.
+    size: (u32, u32),
+    /// What is shown before the first picture.
+    black: framebuffer::Handle,
+    /// What pictures are drawn into; made for the first one.
+    drawn: Option<Drawn>,
+}
+
+#[derive(Debug)]
+struct Drawn {
     buffers: [Scanout; 2],
-    /// Which of them is seen, or about to be.
-    front: usize,
+    /// Which of them is seen, or about to be; neither if the first picture could not be shown.
+    front: Option<usize>,
+}
+
+impl Screen {
+    fn framebuffer(&self) -> framebuffer::Handle {
+        let front = self.drawn.as_ref().and_then(|drawn| Some(&drawn.buffers[drawn.front?]));
+        front.map_or(self.black, |front| front.framebuffer)
+    }
+
+    /// What to draw the next picture into.
+    fn back(&mut self, card: &Card) -> io::Result<(usize, &mut Scanout)> {
+        let drawn = match &mut self.drawn {
+            Some(drawn) => drawn,
+            none => none.insert(Drawn { buffers: Scanout::pair(card, self.size)?, front: None }),
+        };
+        let back = drawn.front.map_or(0, |front| 1 - front);
+        Ok((back, &mut drawn.buffers[back]))
+    }
+
+    fn free(self, card: &Card) {
+        self.drawn.into_iter().flat_map(|drawn| drawn.buffers).for_each(|buffer| buffer.free(card));
+    }
 }
 
 impl Output {
@@ -106,6 +142,7 @@ impl Output {
             modes,
             initial,
             screen: None,
+            black: None,
             flipping: None,
             queue: VecDeque::new(),
             surface: None,
@@ -156,23 +193,28 @@ impl Output {
             known.ok_or_else(|| io::Error::other(format!("{} has no such mode any more", self.name)))?.1;
         let crtc = self.choose_crtc(card, taken)?;
         let size = (u32::from(raw.size().0), u32::from(raw.size().1));
-        let first = Scanout::new(card, size)?;
-        let second = match Scanout::new(card, size) {
-            Ok(second) => second,
-            Err(error) => {
-                first.free(card);
-                return Err(error);
+        // Nothing is made, drawn or cleared for a mode that is no larger than one before: that takes longer than to set it.
+        let (black, larger) = match &mut self.black {
+            Some(black) if black.holds(size) => (black.framebuffer(card, size)?, None),
+            _ => {
+                let (larger, framebuffer) = Black::new(card, size)?;
+                (framebuffer, Some(larger))
             }
         };
-        if let Err(error) = self.commit(card, crtc, raw, first.framebuffer) {
-            first.free(card);
-            second.free(card);
+        if let Err(error) = self.commit(card, crtc, raw, black) {
+            if let Some(larger) = larger {
+                larger.free(card);
+            }
             return Err(error);
         }
         self.surface = None;
-        let screen = Screen { crtc, mode, buffers: [first, second], front: 0 };
-        if let Some(before) = self.screen.replace(screen) {
-            before.buffers.into_iter().for_each(|buffer| buffer.free(card));
+        if let Some(before) = self.screen.replace(Screen { crtc, mode, size, black, drawn: None }) {
+            before.free(card);
+        }
+        if let Some(larger) = larger
+            && let Some(before) = self.black.replace(larger)
+        {
+            before.free(card);
         }
         Ok(())
     }
@@ -253,13 +295,14 @@ impl Output {
             return Ok(());
         };
         let Some(screen) = &mut self.screen else { return Err((ticket, ShowError::Dark)) };
-        let back = 1 - screen.front;
-        let drawn = screen.buffers[back].draw(card, &pixels, (&config, &layout));
-        drawn.map_err(|error| (ticket, error))?;
-        let framebuffer = screen.buffers[back].framebuffer;
+        let (back, buffer) = screen.back(card).map_err(|error| (ticket, error.into()))?;
+        buffer.draw(card, &pixels, (&config, &layout)).map_err(|error| (ticket, error))?;
+        let framebuffer = buffer.framebuffer;
         card.page_flip(screen.crtc, framebuffer, PageFlipFlags::EVENT, None)
             .map_err(|error| (ticket, error.into()))?;
-        screen.front = back;
+        if let Some(drawn) = &mut screen.drawn {
+            drawn.front = Some(back);
+        }
         self.flipping = Some((ticket, Instant::now()));
         self.surface = Some(surface);
         Ok(())
@@ -278,13 +321,14 @@ impl Output {
         if self.surface == Some(surface) {
             self.surface = None;
             // Drawn on in front of everybody: what was there is to be gone now.
-            if let Some(screen) = &mut self.screen {
-                for buffer in &mut screen.buffers {
+            if let Some(drawn) = self.screen.as_mut().and_then(|screen| screen.drawn.as_mut()) {
+                for buffer in &mut drawn.buffers {
                     let _ = buffer.blank(card);
                 }
-                let front = &screen.buffers[screen.front];
-                // A driver that copies is told that there is something to copy; others need no telling.
-                let _ = card.dirty_framebuffer(front.framebuffer, &[front.all()]);
+                if let Some(front) = drawn.front.map(|front| &drawn.buffers[front]) {
+                    // A driver that copies is told that there is something to copy; others need no telling.
+                    let _ = card.dirty_framebuffer(front.framebuffer, &[front.all()]);
+                }
             }
         }
         gone.into_iter().map(|picture| picture.ticket).collect()
@@ -304,7 +348,7 @@ impl Output {
         let Some(screen) = &self.screen else { return self.show_initial(card) };
         let known = self.modes.iter().find(|(known, _)| *known == screen.mode);
         let raw = known.ok_or_else(|| io::Error::other(format!("{} has lost its mode", self.name)))?.1;
-        self.commit(card, screen.crtc, raw, screen.buffers[screen.front].framebuffer)
+        self.commit(card, screen.crtc, raw, screen.framebuffer())
     }
 
     /// Shows what was there when the bridge came, or nothing.
@@ -335,7 +379,8 @@ impl Output {
         if !matches!(back, Some(Ok(()))) {
             let _ = card.set_crtc(crtc, None, (0, 0), &[], None);
         }
-        self.screen.take().into_iter().flat_map(|screen| screen.buffers).for_each(|buffer| buffer.free(card));
+        self.screen.take().into_iter().for_each(|screen| screen.free(card));
+        self.black.take().into_iter().for_each(|black| black.free(card));
         waiting
     }
 }

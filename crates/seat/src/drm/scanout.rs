@@ -1,9 +1,9 @@
-//! Memory that a card shows: dumb buffers, two for each screen, so that what is seen is never half drawn.
+//! Memory that a card shows: dumb buffers, two for each screen, so that what is seen is never half drawn, and one that is black.
 
 use std::io;
 
 use drm::{
-    buffer::{Buffer as _, DrmFourcc},
+    buffer::{self, Buffer, DrmFourcc},
     control::{ClipRect, Device as _, dumbbuffer::DumbBuffer, framebuffer},
 };
 use keyway::RegionReader;
@@ -31,6 +31,18 @@ impl Scanout {
             Ok(framebuffer) => Ok(Scanout { buffer, framebuffer }),
             Err(error) => {
                 let _ = card.destroy_dumb_buffer(buffer);
+                Err(error)
+            }
+        }
+    }
+
+    /// Two of them.
+    pub(super) fn pair(card: &Card, size: (u32, u32)) -> io::Result<[Self; 2]> {
+        let first = Self::new(card, size)?;
+        match Self::new(card, size) {
+            Ok(second) => Ok([first, second]),
+            Err(error) => {
+                first.free(card);
                 Err(error)
             }
         }
@@ -81,5 +93,75 @@ impl Scanout {
     pub(super) fn blank(&mut self, card: &Card) -> io::Result<()> {
         card.map_dumb_buffer(&mut self.buffer)?.as_mut().fill(0);
         Ok(())
+    }
+}
+
+/// Black memory that nobody draws into, and pictures of any size that fit.
+#[derive(Debug)]
+pub(super) struct Black {
+    memory: DumbBuffer,
+    pictures: Vec<((u32, u32), framebuffer::Handle)>,
+}
+
+impl Black {
+    /// Of so many pixels, with the picture of that size.
+    pub(super) fn new(card: &Card, size: (u32, u32)) -> io::Result<(Self, framebuffer::Handle)> {
+        let memory = card.create_dumb_buffer(size, DrmFourcc::Xrgb8888, BITS)?;
+        let mut black = Black { memory, pictures: Vec::new() };
+        match black.framebuffer(card, size) {
+            Ok(picture) => Ok((black, picture)),
+            Err(error) => {
+                black.free(card);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a picture of so many pixels fits.
+    pub(super) fn holds(&self, (width, height): (u32, u32)) -> bool {
+        let (most, rows) = self.memory.size();
+        width <= most && height <= rows
+    }
+
+    /// The picture of this size.
+    pub(super) fn framebuffer(&mut self, card: &Card, size: (u32, u32)) -> io::Result<framebuffer::Handle> {
+        if let Some((_, made)) = self.pictures.iter().find(|(known, _)| *known == size) {
+            return Ok(*made);
+        }
+        let made = card.add_framebuffer(&Part { memory: &self.memory, size }, DEPTH, BITS)?;
+        self.pictures.push((size, made));
+        Ok(made)
+    }
+
+    /// As [`Scanout::free`].
+    pub(super) fn free(self, card: &Card) {
+        for (_, picture) in self.pictures {
+            let _ = card.destroy_framebuffer(picture);
+        }
+        let _ = card.destroy_dumb_buffer(self.memory);
+    }
+}
+
+/// The upper left corner of a buffer.
+struct Part<'memory> {
+    memory: &'memory DumbBuffer,
+    size: (u32, u32),
+}
+
+impl Buffer for Part<'_> {
+    fn size(&self) -> (u32, u32) {
+        self.size
+    }
+
+    fn format(&self) -> DrmFourcc {
+        self.memory.format()
+    }
+
+    fn pitch(&self) -> u32 {
+        self.memory.pitch()
+    }
+
+    fn handle(&self) -> buffer::Handle {
+        self.memory.handle()
     }
 }

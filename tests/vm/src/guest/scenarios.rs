@@ -3,6 +3,7 @@
 mod devices;
 mod display;
 mod example;
+mod figures;
 mod headless;
 mod hotplug;
 mod huge;
@@ -40,7 +41,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("seatd-lease", seatd::seatd_lease),
     ("seatd-user", seatd::seatd_user),
     ("seat-switch", seatd::seat_switch),
-    // Where it is installed, which the host sees to.
+    // Where these are installed, which the host sees to.
+    ("figures", figures::figures),
     ("weston", weston::weston),
     ("weston-lease", weston::weston_lease),
 ];
@@ -55,7 +57,7 @@ const PARTS: &[(&str, Part)] = &[
 ];
 
 pub fn names() -> Vec<String> {
-    let is_there = |name: &str| !name.starts_with("weston") || weston::is_there();
+    let is_there = |name: &str| weston::is_there() || !(name.starts_with("weston") || name == "figures");
     SCENARIOS.iter().filter(|(name, _)| is_there(name)).map(|(name, _)| (*name).into()).collect()
 }
 

@@ -38,6 +38,11 @@ impl Stage {
         self.host.tell(Told::Pixels { display, name: name.into(), size, expect: expect.into() })
     }
 
+    /// Shows lines to whoever started the run, and keeps them.
+    pub fn show_figures(&mut self, lines: Vec<String>) -> Result<()> {
+        self.host.tell(Told::Figures { lines })
+    }
+
     /// How many pixels differ between two pictures that were kept.
     pub fn count_differing(&mut self, first: &str, second: &str) -> Result<u64> {
         match self.host.ask(Told::Compare { first: first.into(), second: second.into() })? {
