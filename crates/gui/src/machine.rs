@@ -32,7 +32,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use backend::BackendFailure;
 pub use client::{ClientId, Door, Identity, LaneRefused};
 pub use display::{Facts, FactsRefused};
-pub use effect::{Access, Driver, Effect, Effects};
+pub use effect::{Access, Driver, Effect, Effects, Sharing};
 pub use holding::Totals;
 pub use pending::{RequestNumber, Ticket};
 
@@ -60,9 +60,9 @@ pub struct Bridge {
     gpu: BTreeMap<ClientId, GpuHolding>,
     surfaces: Surfaces,
     /// Input devices that the compositor reads; nobody else ever does.
-    inputs: BTreeSet<DeviceId>,
+    inputs: BTreeMap<DeviceId, Sharing>,
     /// Those that it had when it was paused, to be granted anew.
-    suspended_inputs: BTreeSet<DeviceId>,
+    suspended_inputs: BTreeMap<DeviceId, Sharing>,
     sessions: Sessions,
     cards: BTreeSet<CardId>,
     leases: Leases,
@@ -94,8 +94,8 @@ impl Bridge {
             applications: Applications::default(),
             gpu: BTreeMap::new(),
             surfaces: Surfaces::default(),
-            inputs: BTreeSet::new(),
-            suspended_inputs: BTreeSet::new(),
+            inputs: BTreeMap::new(),
+            suspended_inputs: BTreeMap::new(),
             sessions: Sessions::default(),
             cards,
             leases: Leases::default(),
@@ -151,11 +151,14 @@ impl Bridge {
             Request::LeaseDisplay { connectors } => return self.lease_display(now_ns, asker, &connectors),
             Request::EndLease { lease } => return self.end_lease(client, lease),
             Request::SwitchSession { session } => return self.switch_compositor(now_ns, client, session),
+            Request::RequestExclusiveInput { pid, device } => {
+                return self.request_input_device(now_ns, asker, pid, (device, Sharing::Exclusive));
+            }
         };
         match document {
             GuiRequest::RequestGpu { pid, limits } => self.request_gpu(client, pid, limits),
             GuiRequest::RequestInputDevice { pid, device } => {
-                self.request_input_device(now_ns, asker, pid, device)
+                self.request_input_device(now_ns, asker, pid, (device, Sharing::Shared))
             }
             GuiRequest::CreateSurface { pid, config } => self.create_surface(now_ns, asker, pid, config),
             GuiRequest::DestroySurface { pid, surface } => self.destroy_surface(client, pid, surface),

@@ -158,7 +158,7 @@ impl Bridge {
     /// [`DenialReason::ResourceLimitExceeded`], [`DenialReason::AlreadyHeld`], [`DenialReason::InvalidConfig`].
     pub fn request_gpu(&mut self, limits: GpuLimits) -> Result<GpuCapability, BridgeError> {
         let pid = self.own_pid();
-        match self.expect_granted(GuiRequest::RequestGpu { pid, limits })?.0 {
+        match self.expect_granted(&Request::Document(GuiRequest::RequestGpu { pid, limits }))?.0 {
             Capability::GpuRendering { memory_mb, max_surfaces } => {
                 Ok(GpuCapability { memory_mb, max_surfaces })
             }
@@ -166,15 +166,23 @@ impl Bridge {
         }
     }
 
-    /// Takes an input device, as the compositor.
+    /// Takes an input device, as the compositor. Others who can open it, as the console, read it too.
     ///
     /// # Errors
     /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`], [`DenialReason::AlreadyHeld`].
     pub fn request_input_device(&mut self, device: DeviceId) -> Result<InputDevice, BridgeError> {
         let pid = self.own_pid();
-        let (_, message) = self.expect_granted(GuiRequest::RequestInputDevice { pid, device })?;
-        let capability = take_capability(message)?;
-        Ok(InputDevice::new(device, capability.claim()?))
+        self.take_input(&Request::Document(GuiRequest::RequestInputDevice { pid, device }))
+    }
+
+    /// Takes an input device for this process alone, as the compositor: nobody else gets its events, the console included, until the
+    /// grant ends or this process lets go of it (`EVIOCGRAB`).
+    ///
+    /// # Errors
+    /// Those of [`Bridge::request_input_device`]; [`DenialReason::AlreadyHeld`] also when any other process has it so.
+    pub fn request_exclusive_input(&mut self, device: DeviceId) -> Result<InputDevice, BridgeError> {
+        let pid = self.own_pid();
+        self.take_input(&Request::RequestExclusiveInput { pid, device })
     }
 
     /// Makes a surface, whose pixels this process writes and the compositor reads.
@@ -357,9 +365,9 @@ impl Bridge {
     pub fn next_event(&mut self, timeout: Duration) -> Result<BridgeEvent, BridgeError> {
         let message = self.caller.next_notice(timeout)?;
         let event = protocol::decode::<Event>(&message.payload)?;
-        if let Event::Granted { capability: Capability::InputDevice { device, .. } } = event {
+        if let Event::Granted { capability: Capability::InputDevice { device, exclusive } } = event {
             return match take_capability(message).and_then(|capability| Ok(capability.claim()?)) {
-                Ok(fd) => Ok(BridgeEvent::InputGranted(InputDevice::new(device, fd))),
+                Ok(fd) => Ok(BridgeEvent::InputGranted(InputDevice::new(device, exclusive, fd))),
                 // It is taken back already, which is what will be told next.
                 Err(BridgeError::Keyway(error)) if error.denial().is_some() => Ok(BridgeEvent::Other(event)),
                 Err(error) => Err(error),
@@ -404,8 +412,17 @@ impl Bridge {
         expect_done(&granted(answer)?)
     }
 
-    fn expect_granted(&mut self, request: GuiRequest) -> Result<(Capability, Message), BridgeError> {
-        let (answer, message) = self.ask(&Request::Document(request), &[])?;
+    fn take_input(&mut self, request: &Request) -> Result<InputDevice, BridgeError> {
+        match self.expect_granted(request)? {
+            (Capability::InputDevice { device, exclusive }, message) => {
+                Ok(InputDevice::new(device, exclusive, take_capability(message)?.claim()?))
+            }
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+
+    fn expect_granted(&mut self, request: &Request) -> Result<(Capability, Message), BridgeError> {
+        let (answer, message) = self.ask(request, &[])?;
         match granted(answer)? {
             Answer::Document(GuiResponse::Granted { capability }) => Ok((capability, message)),
             _ => Err(BridgeError::Unexpected),

@@ -378,7 +378,7 @@ fn number(card: usize, handle: connector::Handle) -> ConnectorId {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> BackendFailure {
-    BackendFailure { message: error.to_string() }
+    BackendFailure::Refused { message: error.to_string() }
 }
 
 fn refused((ticket, error): (Ticket, crate::screen::ShowError)) -> News {

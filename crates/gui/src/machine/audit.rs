@@ -220,9 +220,9 @@ impl Bridge {
                         made.is_some_and(|made| made.state == State::Making && made.owner == client);
                     assert!(is_asked, "7: a ticket has its surface");
                 }
-                Work::GrantInput { device } => {
+                Work::GrantInput { device, .. } => {
                     let grants = self.pending.iter().filter(|(_, other)| {
-                        other.asker.client == client && other.work == Work::GrantInput { device }
+                        other.asker.client == client && other.work.granted_input() == Some(device)
                     });
                     assert_eq!(grants.count(), 1, "9: one grant under way");
                 }
@@ -234,7 +234,7 @@ impl Bridge {
     fn audit_hardware(&self) {
         assert!(self.connectors.len() <= CONNECTORS_MAX, "8: connectors are bounded");
         assert!(self.devices.len() <= DEVICES_MAX, "8: devices are bounded");
-        let all_exist = self.inputs.iter().all(|device| self.devices.contains_key(device));
+        let all_exist = self.inputs.keys().all(|device| self.devices.contains_key(device));
         assert!(all_exist, "8: granted devices exist");
     }
 }

@@ -74,6 +74,8 @@ pub enum Effect {
         client: ClientId,
         /// Which device.
         device: DeviceId,
+        /// Whether others may read it meanwhile.
+        sharing: Sharing,
     },
     /// Take an input device from a client. The client or the device may be gone already.
     RevokeInput {
@@ -160,6 +162,15 @@ pub enum Driver {
     Bridge,
     /// This client, by the cards that it has open.
     Session(ClientId),
+}
+
+/// Whether others may read an input device beside who was granted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// They may.
+    Shared,
+    /// Nobody else gets its events, the console included.
+    Exclusive,
 }
 
 /// What a shared buffer's capability allows.

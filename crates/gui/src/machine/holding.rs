@@ -1,6 +1,6 @@
 //! Who holds what: questions that change nothing.
 
-use super::{Bridge, ClientId, Outcome};
+use super::{Bridge, ClientId, Outcome, Sharing};
 use crate::protocol::{
     Answer, Capability, DenialReason, Description, GpuUse, GuiResponse, Pid, Role, SurfaceId,
 };
@@ -80,9 +80,9 @@ impl Bridge {
                     gpu.capability.memory_mb >= memory_mb && gpu.capability.max_surfaces >= max_surfaces
                 })
             }
-            // No grant is exclusive, so nobody holds one that is.
             Capability::InputDevice { device, exclusive } => {
-                is_compositor && !exclusive && self.inputs.contains(&device)
+                let held = self.inputs.get(&device).filter(|_| is_compositor);
+                held.is_some_and(|held| *held == Sharing::Exclusive || !exclusive)
             }
             Capability::DisplayControl { connector } => {
                 is_compositor && self.sessions.rules(holder) && self.connectors.contains_key(&connector)

@@ -93,6 +93,9 @@ fn requests() -> impl Strategy<Value = Request> {
             connector: ConnectorId(connector),
             surface: SurfaceId(surface),
         }),
+        2 => (pids(), 20_u32..23).prop_map(|(pid, device)| {
+            Request::RequestExclusiveInput { pid, device: DeviceId(device) }
+        }),
         2 => prop::sample::select(vec![vec![10], vec![10], vec![], vec![10, 10], vec![11], vec![10, 11]])
             .prop_map(|list| Request::LeaseDisplay { connectors: list.into_iter().map(ConnectorId).collect() }),
         1 => (1_u64..6).prop_map(|lease| Request::EndLease { lease: LeaseId(lease) }),
@@ -101,7 +104,8 @@ fn requests() -> impl Strategy<Value = Request> {
 
 /// Half of the requests name the asker's own pid: those get furthest.
 fn with_own_pid(client: u64, mut request: Request) -> Request {
-    if let Request::Document(
+    if let Request::RequestExclusiveInput { pid, .. }
+    | Request::Document(
         GuiRequest::RequestGpu { pid, .. }
         | GuiRequest::RequestInputDevice { pid, .. }
         | GuiRequest::CreateSurface { pid, .. }
@@ -204,7 +208,7 @@ fn run(
             }
             let position = which % hardware.tickets.len();
             let ticket = hardware.answer(position, is_ok);
-            let result = if is_ok { Ok(()) } else { Err(BackendFailure { message: "no".into() }) };
+            let result = if is_ok { Ok(()) } else { Err(BackendFailure::Refused { message: "no".into() }) };
             (bridge.on_backend(ticket, result).collect(), oracle.backend(position, is_ok))
         }
         Step::Expire => {
@@ -237,7 +241,8 @@ fn state_of(bridge: &Bridge) -> String {
         .iter()
         .map(|(id, surface)| (id.0, surface.owner.0, bridge.surface_owner(id).is_some()))
         .collect();
-    let inputs: Vec<_> = bridge.inputs.iter().map(|device| device.0).collect();
+    let inputs: Vec<_> =
+        bridge.inputs.iter().map(|(device, sharing)| (device.0, *sharing == Sharing::Exclusive)).collect();
     let compositor = bridge.compositor().map(|client| client.0);
     let totals = bridge.totals();
     format!(
@@ -257,7 +262,7 @@ fn check_hardware(bridge: &Bridge, hardware: &Hardware) -> Result<(), TestCaseEr
     let live = bridge.surfaces.iter().map(|(id, _)| id).filter(|&id| bridge.surface_owner(id).is_some());
     prop_assert_eq!(live.collect::<BTreeSet<_>>(), hardware.buffers.clone());
     let held = bridge.compositor().into_iter();
-    let held = held.flat_map(|client| bridge.inputs.iter().map(move |&device| (client, device)));
+    let held = held.flat_map(|client| bridge.inputs.keys().map(move |&device| (client, device)));
     prop_assert_eq!(held.collect::<BTreeSet<_>>(), hardware.inputs.clone());
     let leases = bridge.leases.iter().filter(|(_, lease)| lease.is_live).map(|(id, _)| id);
     prop_assert_eq!(leases.collect::<BTreeSet<_>>(), hardware.leases.clone());

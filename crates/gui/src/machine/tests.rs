@@ -111,7 +111,7 @@ impl World {
     }
 
     fn backend(&mut self, ticket: Ticket, result: Result<(), &str>) -> Vec<Effect> {
-        let result = result.map_err(|message| BackendFailure { message: message.to_string() });
+        let result = result.map_err(|message| BackendFailure::Refused { message: message.to_string() });
         let effects = self.bridge.on_backend(ticket, result).collect();
         self.bridge.audit();
         self.noted(effects)
@@ -296,6 +296,14 @@ fn present(connector: ConnectorId, surface: SurfaceId) -> Request {
     Request::PresentSurface { connector, surface }
 }
 
+fn request_exclusive(client: u64, device: DeviceId) -> Request {
+    Request::RequestExclusiveInput { pid: pid(client), device }
+}
+
 fn input(device: DeviceId) -> Capability {
     Capability::InputDevice { device, exclusive: false }
+}
+
+fn exclusive_input(device: DeviceId) -> Capability {
+    Capability::InputDevice { device, exclusive: true }
 }

@@ -58,6 +58,14 @@ pub enum Request {
         /// Which session.
         session: SessionId,
     },
+    /// Access to an input device that nobody else reads meanwhile, the console included; for the compositor. Answered as
+    /// `RequestInputDevice` is.
+    RequestExclusiveInput {
+        /// The caller.
+        pid: Pid,
+        /// Which device.
+        device: DeviceId,
+    },
 }
 
 /// From the bridge to a client that asked.

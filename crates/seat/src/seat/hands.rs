@@ -4,7 +4,7 @@ use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
 use keyway::{Carried, Outgoing, ReplyTo, Rights};
 use keyway_gui::{
-    Access, BackendFailure, ClientId, Effect, RequestNumber, Ticket,
+    Access, BackendFailure, ClientId, Effect, RequestNumber, Sharing, Ticket,
     protocol::{
         self, Answer, Capability as Granted, ConnectorId, DeviceId, Event, GuiResponse, LeaseId,
         SurfaceConfig, SurfaceId, SurfaceLayout,
@@ -100,12 +100,14 @@ impl Seat {
             }
             News::ConnectorRemoved(connector) => self.machine.on_connector_removed(connector).collect(),
             News::Leased(ticket, lease, made) => {
-                let outcome = self.take_lease(lease, made).map_err(|message| BackendFailure { message });
+                let outcome =
+                    self.take_lease(lease, made).map_err(|message| BackendFailure::Refused { message });
                 self.machine.on_backend(ticket, outcome).collect()
             }
             News::CardOpened(ticket, client, card, opened) => {
-                let outcome =
-                    self.take_card(client, card, opened).map_err(|message| BackendFailure { message });
+                let outcome = self
+                    .take_card(client, card, opened)
+                    .map_err(|message| BackendFailure::Refused { message });
                 self.machine.on_backend(ticket, outcome).collect()
             }
             News::InputChanged => return self.on_input_changed(),
@@ -189,13 +191,15 @@ impl Seat {
                 }
                 None
             }
-            Effect::GrantInput { ticket, client, device } => {
-                let granted = self.grant_input(client, device);
-                Some((ticket, granted.map_err(|message| BackendFailure { message })))
+            Effect::GrantInput { ticket, client, device, sharing } => {
+                Some((ticket, self.grant_input(client, device, sharing)))
             }
             Effect::Present { ticket, connector, surface } => {
                 let shown = self.present(ticket, connector, surface);
-                shown.map_err(|message| BackendFailure { message }).transpose().map(|shown| (ticket, shown))
+                shown
+                    .map_err(|message| BackendFailure::Refused { message })
+                    .transpose()
+                    .map(|shown| (ticket, shown))
             }
             _ => self.lend(effect),
         }
@@ -207,7 +211,7 @@ impl Seat {
             Effect::LeaseDisplay { ticket, lease, ref connectors } => match &mut self.hardware {
                 Hardware::Headless(_) => {
                     let message = "there is no hardware behind virtual screens that could be leased".into();
-                    Some((ticket, Err(BackendFailure { message })))
+                    Some((ticket, Err(BackendFailure::Refused { message })))
                 }
                 Hardware::Real(real) => {
                     real.do_job(Job::Lease { ticket, lease, connectors: connectors.clone() });
@@ -253,21 +257,30 @@ impl Seat {
         Ok(())
     }
 
-    pub(super) fn grant_input(&mut self, client: ClientId, device: DeviceId) -> Result<(), String> {
-        let label = format!("{}input-{}", self.session_label(client), device.0);
+    pub(super) fn grant_input(
+        &mut self,
+        client: ClientId,
+        device: DeviceId,
+        sharing: Sharing,
+    ) -> Result<(), BackendFailure> {
+        let shown = match sharing {
+            Sharing::Shared => "",
+            Sharing::Exclusive => "-exclusive",
+        };
+        let label = format!("{}input-{}{shown}", self.session_label(client), device.0);
         let (capability, source) = match &self.hardware {
             Hardware::Headless(_) => {
-                let (mut input, reader) = VirtualInput::new().map_err(|error| error.to_string())?;
-                let capability =
-                    self.depositor.deposit(&label, &reader).map_err(|error| error.to_string())?;
+                // Each grant has events of its own, which nobody else reads.
+                let (mut input, reader) = VirtualInput::new().map_err(|error| failure(&error))?;
+                let capability = self.depositor.deposit(&label, &reader).map_err(|error| failure(&error))?;
                 if device == KEYBOARD {
-                    input.type_text(&self.options.keys).map_err(|error| error.to_string())?;
+                    input.type_text(&self.options.keys).map_err(|error| failure(&error))?;
                 }
                 (capability, Source::Virtual { _input: input })
             }
             Hardware::Real(real) => {
-                let fd = real.devices.open(device)?;
-                let capability = self.depositor.deposit(&label, &fd).map_err(|error| error.to_string())?;
+                let fd = real.devices.open(device, sharing)?;
+                let capability = self.depositor.deposit(&label, &fd).map_err(|error| failure(&error))?;
                 (capability, Source::Real(fd))
             }
         };
@@ -414,6 +427,6 @@ fn rights(access: Access) -> Rights {
     }
 }
 
-fn failure(error: &keyway::Error) -> BackendFailure {
-    BackendFailure { message: error.to_string() }
+fn failure(error: &dyn std::fmt::Display) -> BackendFailure {
+    BackendFailure::Refused { message: error.to_string() }
 }

@@ -87,6 +87,35 @@ fn what_is_typed_arrives_key_by_key() {
 }
 
 #[test]
+fn a_device_that_is_taken_for_oneself_is_shown_as_such_until_it_is_taken_back() {
+    let stage = Stage::begin_with(Options { keys: "a".into(), ..Options::default() });
+    let (_client, mut bridge) = stage.compositor();
+    let device = keyboard(&mut bridge);
+    let has = |bridge: &mut Bridge, exclusive| {
+        bridge.has_capability(Capability::InputDevice { device, exclusive }).unwrap()
+    };
+    let labels = || -> Vec<String> {
+        let entries = stage.owner.capabilities().unwrap();
+        entries.iter().filter_map(|entry| Some(entry.label.as_ref()?.to_string())).collect()
+    };
+    for (exclusive, label) in [(false, "input-1"), (true, "input-1-exclusive")] {
+        let mut input = match exclusive {
+            true => bridge.request_exclusive_input(device).unwrap(),
+            false => bridge.request_input_device(device).unwrap(),
+        };
+        assert_eq!((input.id(), input.is_exclusive()), (device, exclusive));
+        assert_eq!(read_keys(&mut input, 1), [30]);
+        assert_eq!((has(&mut bridge, false), has(&mut bridge, true)), (true, exclusive));
+        assert_eq!(labels().iter().filter(|held| held.starts_with("input")).collect::<Vec<_>>(), [label]);
+        bridge.unregister_compositor().unwrap();
+        await_end(&mut input);
+        assert_eq!((has(&mut bridge, false), has(&mut bridge, true)), (false, false));
+        assert!(!labels().contains(&label.to_owned()));
+        bridge.register_compositor().unwrap();
+    }
+}
+
+#[test]
 fn each_device_can_be_taken_and_the_silent_ones_say_nothing() {
     let stage = Stage::begin_with(Options { keys: "x".into(), ..Options::default() });
     let (_client, mut bridge) = stage.compositor();

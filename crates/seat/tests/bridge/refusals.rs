@@ -55,6 +55,7 @@ fn a_stranger_may_do_nothing_that_is_the_compositors_with_or_without_one() {
             Request::Document(GuiRequest::UnregisterCompositor { pid: own }),
             Request::Document(GuiRequest::SetDisplayMode { connector: FIRST, mode: MODE }),
             Request::Document(GuiRequest::RequestInputDevice { pid: own, device: DeviceId(1) }),
+            Request::RequestExclusiveInput { pid: own, device: DeviceId(1) },
             Request::Document(GuiRequest::RequestGpu { pid: own, limits: LIMITS }),
             Request::Document(GuiRequest::CreateSurface { pid: own, config: small() }),
             Request::RegisterApplication { pid: own, process: client.process_number().0 },
@@ -198,6 +199,7 @@ fn what_is_held_already_is_not_given_again() {
     let device = keyboard(&mut bridge);
     let input = bridge.request_input_device(device).unwrap();
     assert_eq!(refused(bridge.request_input_device(device)), held);
+    assert_eq!(refused(bridge.request_exclusive_input(device)), held);
     assert!(!input.has_ended());
 
     let mut application = Application::with_gpu(&client, &mut bridge, LIMITS);
@@ -220,6 +222,7 @@ fn what_does_not_exist_is_not_found() {
     let not_found = DenialReason::DeviceNotFound;
     for number in [0, 99, u32::MAX] {
         assert_eq!(refused(bridge.request_input_device(DeviceId(number))), not_found);
+        assert_eq!(refused(bridge.request_exclusive_input(DeviceId(number))), not_found);
         assert_eq!(refused(bridge.set_display_mode(ConnectorId(number), MODE)), not_found);
         assert_eq!(refused(bridge.present_surface(ConnectorId(number), surface)), not_found);
     }

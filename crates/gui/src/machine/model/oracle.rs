@@ -25,7 +25,8 @@ pub(super) struct Oracle {
     /// Number, owner, bytes, stride, and whether it is made.
     surfaces: Vec<(u64, u64, u64, u32, bool)>,
     surfaces_ever: u64,
-    inputs: Vec<u32>,
+    /// Number, and whether it is exclusive.
+    inputs: Vec<(u32, bool)>,
     /// Number, and whether it is made. There is one connector to be leased.
     leases: Vec<(u64, bool)>,
     leases_ever: u64,
@@ -37,7 +38,7 @@ pub(super) struct Oracle {
 enum Work {
     Display,
     Surface(u64, u64),
-    Input(u32),
+    Input(u32, bool),
     Lease(u64),
 }
 
@@ -157,9 +158,9 @@ impl Oracle {
                 self.leases.iter_mut().find(|lease| lease.0 == id).unwrap().1 = true;
                 Answer::DisplayLeased { lease: LeaseId(id) }
             }
-            Work::Input(device) => {
-                self.inputs.push(device);
-                let capability = Capability::InputDevice { device: DeviceId(device), exclusive: false };
+            Work::Input(device, exclusive) => {
+                self.inputs.push((device, exclusive));
+                let capability = Capability::InputDevice { device: DeviceId(device), exclusive };
                 Answer::Document(GuiResponse::Granted { capability })
             }
         };
@@ -192,6 +193,7 @@ impl Oracle {
         let is_compositor = self.compositor == Some(client);
         match *request {
             Request::Document(ref document) => self.judge_document(client, document, said),
+            Request::RequestExclusiveInput { pid, device } => self.judge_input(client, pid, device, true),
             _ if !is_compositor => Err(DenialReason::Unauthorized),
             Request::RegisterApplication { pid, process } => {
                 let is_taken = self.applications.iter().any(|known| known.0 == process || known.1 == pid);
@@ -240,20 +242,7 @@ impl Oracle {
             GuiRequest::RequestGpu { pid, limits } => self.judge_gpu(client, pid, limits),
             GuiRequest::CreateSurface { pid, config } => self.judge_create(client, pid, &config),
             GuiRequest::DestroySurface { pid, surface } => self.judge_destroy(client, pid, surface),
-            GuiRequest::RequestInputDevice { pid, device } => {
-                if !is_own(client, pid) || !is_compositor {
-                    return Err(DenialReason::Unauthorized);
-                }
-                if device.0 > 21 {
-                    return Err(DenialReason::DeviceNotFound);
-                }
-                let work = Work::Input(device.0);
-                let is_under_way = self.open.iter().any(|open| open.0 == client && open.1 == work);
-                if self.inputs.contains(&device.0) || is_under_way {
-                    return Err(DenialReason::AlreadyHeld);
-                }
-                self.wait(client, work)
-            }
+            GuiRequest::RequestInputDevice { pid, device } => self.judge_input(client, pid, device, false),
             GuiRequest::SetDisplayMode { .. } if !is_compositor => Err(DenialReason::Unauthorized),
             GuiRequest::SetDisplayMode { connector, .. } if connector.0 != 10 => {
                 Err(DenialReason::DeviceNotFound)
@@ -283,6 +272,27 @@ impl Oracle {
                 Ok(Some(GuiResponse::HasCapabilityResult { has_capability: self.holds(about, capability) }))
             }
         }
+    }
+
+    fn judge_input(
+        &mut self,
+        client: u64,
+        pid: Pid,
+        DeviceId(device): DeviceId,
+        exclusive: bool,
+    ) -> Result<Option<GuiResponse>, DenialReason> {
+        if !is_own(client, pid) || self.compositor != Some(client) {
+            return Err(DenialReason::Unauthorized);
+        }
+        if device > 21 {
+            return Err(DenialReason::DeviceNotFound);
+        }
+        let either = [Work::Input(device, false), Work::Input(device, true)];
+        let is_under_way = self.open.iter().any(|open| open.0 == client && either.contains(&open.1));
+        if self.inputs.iter().any(|input| input.0 == device) || is_under_way {
+            return Err(DenialReason::AlreadyHeld);
+        }
+        self.wait(client, Work::Input(device, exclusive))
     }
 
     fn judge_lease(
@@ -400,7 +410,8 @@ impl Oracle {
                 gpu.is_some_and(|gpu| gpu.memory_mb >= memory_mb && gpu.max_surfaces >= max_surfaces)
             }
             Capability::InputDevice { device, exclusive } => {
-                is_compositor && !exclusive && self.inputs.contains(&device.0)
+                let enough = [(device.0, true), (device.0, exclusive)];
+                is_compositor && self.inputs.iter().any(|input| enough.contains(input))
             }
             Capability::DisplayControl { connector } => is_compositor && connector.0 == 10,
             Capability::SurfaceManagement => gpu.is_some(),

@@ -94,6 +94,10 @@ fn requests() -> impl Strategy<Value = Request> {
         1 => prop::collection::vec(any::<u32>().prop_map(ConnectorId), 0..=CONNECTORS_MAX)
             .prop_map(|connectors| Request::LeaseDisplay { connectors }),
         1 => any::<u64>().prop_map(|lease| Request::EndLease { lease: LeaseId(lease) }),
+        1 => any::<[u32; 2]>().prop_map(|[pid, device]| Request::RequestExclusiveInput {
+            pid: Pid(pid),
+            device: DeviceId(device),
+        }),
         1 => any::<u32>().prop_map(|session| Request::SwitchSession { session: crate::protocol::SessionId(session) }),
     ]
 }
@@ -339,7 +343,7 @@ fn texts_and_lists_over_their_bounds_are_refused_in_both_directions() {
 
 #[test]
 fn an_unknown_variant_is_refused() {
-    assert_eq!(decode::<Request>(&[10]), Err(Malformed::Unreadable));
+    assert_eq!(decode::<Request>(&[11]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[0, 9]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[]), Err(Malformed::Truncated));
 }
