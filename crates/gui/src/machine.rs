@@ -48,7 +48,7 @@ use self::{
 };
 use crate::protocol::{
     Answer, CardId, ConnectorId, DenialReason, DeviceId, DeviceInfo, DeviceType, GuiRequest, GuiResponse,
-    Request,
+    RenderNode, Request,
 };
 
 /// The state machine.
@@ -68,6 +68,7 @@ pub struct Bridge {
     leases: Leases,
     connectors: BTreeMap<ConnectorId, Connector>,
     devices: BTreeMap<DeviceId, DeviceInfo>,
+    render_node: Option<RenderNode>,
     device_type: DeviceType,
     pending: Pending,
     outbox: VecDeque<Effect>,
@@ -87,7 +88,7 @@ impl Bridge {
     /// # Errors
     /// [`FactsRefused`] if there are too many of something, or two of one number.
     pub fn new(facts: Facts) -> Result<Self, FactsRefused> {
-        let Bounded { connectors, cards, devices, device_type } = facts.into_bounded()?;
+        let Bounded { connectors, cards, devices, render_node, device_type } = facts.into_bounded()?;
         Ok(Bridge {
             clients: Clients::default(),
             compositor: None,
@@ -101,6 +102,7 @@ impl Bridge {
             leases: Leases::default(),
             connectors,
             devices,
+            render_node,
             device_type,
             pending: Pending::default(),
             outbox: VecDeque::new(),
@@ -156,7 +158,7 @@ impl Bridge {
             }
         };
         match document {
-            GuiRequest::RequestGpu { pid, limits } => self.request_gpu(client, pid, limits),
+            GuiRequest::RequestGpu { pid, limits } => self.request_gpu(now_ns, asker, pid, limits),
             GuiRequest::RequestInputDevice { pid, device } => {
                 self.request_input_device(now_ns, asker, pid, (device, Sharing::Shared))
             }

@@ -6,6 +6,7 @@
 mod device_type;
 mod document;
 mod encoding;
+mod gpu;
 mod listing;
 mod message;
 mod session;
@@ -16,6 +17,7 @@ pub use document::{
     Capability, DenialReason, GpuCapability, GpuLimits, GuiRequest, GuiResponse, OtherDenial, Pid,
 };
 pub use encoding::{Malformed, Message, decode, encode};
+pub use gpu::{Enforcer, GpuGrant, GrantTerms, RenderNode, Revocation};
 pub(crate) use listing::clipped;
 pub use listing::{ConnectorId, ConnectorInfo, DeviceId, DeviceInfo, DeviceKind, DisplayMode, LeaseId};
 pub use message::{Answer, Description, Event, GpuUse, Request, Role};

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod gpu;
 mod input;
 mod lease;
 mod surface;
@@ -29,12 +30,14 @@ use keyway_abi::{Denial, Rights};
 use keyway_gui::protocol;
 pub use keyway_gui::protocol::{
     Answer, Capability, Chassis, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId, DeviceInfo,
-    DeviceKind, DeviceType, DisplayMode, Event, GpuCapability, GpuLimits, GuiRequest, GuiResponse, LeaseId,
-    Pid, PixelFormat, Presence, Reason, Request, Role, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
+    DeviceKind, DeviceType, DisplayMode, Enforcer, Event, GpuCapability, GpuGrant, GpuLimits, GrantTerms,
+    GuiRequest, GuiResponse, LeaseId, Pid, PixelFormat, Presence, Reason, RenderNode, Request, Revocation,
+    Role, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 use thiserror::Error;
 
 pub use self::{
+    gpu::{Gpu, GpuNode},
     input::{InputDevice, InputEvent},
     lease::DisplayLease,
     surface::{SharedSurface, Surface},
@@ -95,6 +98,8 @@ pub enum BridgeEvent {
     SurfaceCreated(SharedSurface),
     /// The compositor has an input device again, after a pause: this is its new descriptor.
     InputGranted(InputDevice),
+    /// The compositor has asked for the GPU in the name of this application, and here is its render node.
+    GpuGranted(Gpu),
     /// Anything else; also a surface that was gone before this process looked.
     Other(Event),
 }
@@ -151,17 +156,20 @@ impl Bridge {
         self.expect_success(GuiRequest::UnregisterCompositor { pid })
     }
 
-    /// Asks for the GPU, within limits.
+    /// Asks for the GPU, within limits. Where the machine has a render node, its descriptor comes with it.
     ///
     /// # Errors
     /// [`DenialReason::Unauthorized`] for a process that no compositor has registered,
-    /// [`DenialReason::ResourceLimitExceeded`], [`DenialReason::AlreadyHeld`], [`DenialReason::InvalidConfig`].
-    pub fn request_gpu(&mut self, limits: GpuLimits) -> Result<GpuCapability, BridgeError> {
+    /// [`DenialReason::ResourceLimitExceeded`], [`DenialReason::AlreadyHeld`], [`DenialReason::InvalidConfig`];
+    /// [`BridgeError::Failed`] when Linux refused the render node.
+    pub fn request_gpu(&mut self, limits: GpuLimits) -> Result<Gpu, BridgeError> {
         let pid = self.own_pid();
-        match self.expect_granted(&Request::Document(GuiRequest::RequestGpu { pid, limits }))?.0 {
-            Capability::GpuRendering { memory_mb, max_surfaces } => {
-                Ok(GpuCapability { memory_mb, max_surfaces })
-            }
+        let (answer, message) = self.ask(&Request::Document(GuiRequest::RequestGpu { pid, limits }), &[])?;
+        match granted(answer)? {
+            Answer::GpuGranted(grant) => Ok(Gpu::new(grant, take_capability(message)?.claim()?)),
+            Answer::Document(GuiResponse::Granted {
+                capability: Capability::GpuRendering { memory_mb, max_surfaces },
+            }) => Ok(Gpu::of(GpuCapability { memory_mb, max_surfaces })),
             _ => Err(BridgeError::Unexpected),
         }
     }
@@ -365,13 +373,21 @@ impl Bridge {
     pub fn next_event(&mut self, timeout: Duration) -> Result<BridgeEvent, BridgeError> {
         let message = self.caller.next_notice(timeout)?;
         let event = protocol::decode::<Event>(&message.payload)?;
-        if let Event::Granted { capability: Capability::InputDevice { device, exclusive } } = event {
-            return match take_capability(message).and_then(|capability| Ok(capability.claim()?)) {
-                Ok(fd) => Ok(BridgeEvent::InputGranted(InputDevice::new(device, exclusive, fd))),
+        if let Event::Granted { capability: Capability::InputDevice { .. } } | Event::GpuGranted(_) = event {
+            let fd = match take_capability(message).and_then(|capability| Ok(capability.claim()?)) {
                 // It is taken back already, which is what will be told next.
-                Err(BridgeError::Keyway(error)) if error.denial().is_some() => Ok(BridgeEvent::Other(event)),
-                Err(error) => Err(error),
+                Err(BridgeError::Keyway(error)) if error.denial().is_some() => {
+                    return Ok(BridgeEvent::Other(event));
+                }
+                claimed => claimed?,
             };
+            return Ok(match event {
+                Event::Granted { capability: Capability::InputDevice { device, exclusive } } => {
+                    BridgeEvent::InputGranted(InputDevice::new(device, exclusive, fd))
+                }
+                Event::GpuGranted(grant) => BridgeEvent::GpuGranted(Gpu::new(grant, fd)),
+                other => BridgeEvent::Other(other),
+            });
         }
         let Event::SurfaceCreated { surface, owner, config, layout } = event else {
             return Ok(BridgeEvent::Other(event));

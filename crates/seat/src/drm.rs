@@ -23,11 +23,12 @@ use keyway::RegionReader;
 use keyway_gui::{
     BackendFailure, ClientId, Driver, Ticket,
     protocol::{
-        CardId, ConnectorId, ConnectorInfo, DisplayMode, LeaseId, SurfaceConfig, SurfaceId, SurfaceLayout,
+        CardId, ConnectorId, ConnectorInfo, DisplayMode, LeaseId, RenderNode, SurfaceConfig, SurfaceId,
+        SurfaceLayout,
     },
 };
 use keyway_sys::{
-    device::DeviceNumber,
+    device::{self, DeviceNumber},
     epoll::{Epoll, Interest, Ready},
     uevent::{Heard, Uevents},
 };
@@ -64,6 +65,8 @@ pub(crate) enum Job {
     OpenCard { ticket: Ticket, client: ClientId, card: CardId, grant: CardGrant },
     /// End what a session has of a card.
     CloseCard { client: ClientId, card: CardId },
+    /// Open the render node.
+    OpenNode { ticket: Ticket, client: ClientId, memory_mb: u32 },
     /// Let another drive the screens.
     HandOver { ticket: Ticket, to: Driver },
     /// Give all screens back as they were.
@@ -82,6 +85,8 @@ pub(crate) struct Cards {
     ended: Vec<(usize, control::LeaseId)>,
     outputs: BTreeMap<ConnectorId, (usize, Output)>,
     leases: BTreeMap<LeaseId, Leased>,
+    /// By which others render, with the name of its card.
+    render: Option<(Node, String)>,
 }
 
 /// What was leased.
@@ -104,8 +109,9 @@ impl Cards {
         }
         let masters = cards.iter().map(|card| Masters::new(card.node.clone())).collect();
         let (outputs, leases, ended) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut found = Cards { cards, masters, ended, outputs, leases };
+        let mut found = Cards { cards, masters, ended, outputs, leases, render: None };
         found.probe(None);
+        found.render = found.find_render_node(root);
         (found, refused)
     }
 
@@ -123,6 +129,29 @@ impl Cards {
     pub(crate) fn numbers(&self) -> Vec<(DeviceNumber, CardId)> {
         let cards = (0..).map(CardId).zip(&self.cards);
         cards.map(|(id, card)| (card.node.number, id)).collect()
+    }
+
+    /// By which others render.
+    pub(crate) fn render_node(&self) -> Option<RenderNode> {
+        let (node, card) = self.render.as_ref()?;
+        Some(RenderNode { name: node.name.clone(), card: card.clone() })
+    }
+
+    /// The render node of the first card that drives a screen, or else of the first that could, if this process may open it.
+    fn find_render_node(&self, root: &Path) -> Option<(Node, String)> {
+        let drives = |index: &usize| self.outputs.values().any(|(of, _)| of == index);
+        let (first, rest): (Vec<usize>, Vec<usize>) = (0..self.cards.len()).partition(drives);
+        first.into_iter().chain(rest).find_map(|index| {
+            let card = &self.cards[index].node;
+            let node = card.render(root)?;
+            device::open(&node.path, node.number).ok()?;
+            Some((node, card.name.clone()))
+        })
+    }
+
+    fn open_node(&self) -> Result<OwnedFd, String> {
+        let (node, _) = self.render.as_ref().ok_or("the machine has no render node")?;
+        device::open(&node.path, node.number).map_err(|error| format!("{}: {error}", node.path.display()))
     }
 
     /// Diagonal of the smallest built-in panel, in millimetres.
@@ -219,6 +248,9 @@ impl Cards {
                     note(&card.node.name, masters.close(card.as_fd(), client));
                 }
                 Vec::new()
+            }
+            Job::OpenNode { ticket, client, memory_mb } => {
+                vec![News::NodeOpened { ticket, client, memory_mb, opened: self.open_node() }]
             }
             Job::HandOver { ticket, to } => self.hand_over(ticket, to),
             Job::Restore | Job::Stop => {

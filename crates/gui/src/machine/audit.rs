@@ -14,11 +14,14 @@
 //! 11. Sessions are bounded, and each number is one's; the compositor has one. Whose the seat is has a session; it is nobody's only
 //!     where nobody could have it.
 //! 12. An input device works for the session that has the seat, and for no other. What a session is opening has an open ticket.
+//! 13. A render node is granted where there is one; a grant that waits for it has one open ticket that is not orphaned, and such a ticket
+//!     has its grant.
 
 use alloc::vec::Vec;
 
 use super::{
     Bridge, Door,
+    gpu::Node,
     opened::State as Opening,
     pending::{Wait, Work},
     rule::Rule,
@@ -42,6 +45,7 @@ impl Bridge {
         self.audit_applications();
         self.audit_no_compositor();
         self.audit_gpu();
+        self.audit_nodes();
         self.audit_surfaces();
         self.audit_pending();
         self.audit_hardware();
@@ -188,6 +192,24 @@ impl Bridge {
         }
         assert!(self.reserved_mb() <= u64::from(MAX_TOTAL_GPU_MEMORY), "5: memory of all");
         assert!(self.reserved_surfaces() <= u64::from(SURFACES_MAX), "5: surfaces of all");
+    }
+
+    fn audit_nodes(&self) {
+        let tickets = |wanted| {
+            let live = self.pending.iter().filter(|(_, waiting)| waiting.wait != Wait::Orphaned);
+            live.filter(|(_, waiting)| waiting.work == Work::OpenNode { holder: wanted }).count()
+        };
+        for (&holder, gpu) in &self.gpu {
+            assert!(gpu.node == Node::Absent || self.render_node.is_some(), "13: there is a node");
+            let expected = usize::from(gpu.node == Node::Opening);
+            assert_eq!(tickets(holder), expected, "13: one ticket while it is opened");
+            assert!(expected == 0 || gpu.surfaces.is_empty(), "13: nothing is made before it is granted");
+        }
+        for (_, waiting) in self.pending.iter().filter(|(_, waiting)| waiting.wait != Wait::Orphaned) {
+            if let Work::OpenNode { holder } = waiting.work {
+                assert!(self.gpu.contains_key(&holder), "13: a ticket has its grant");
+            }
+        }
     }
 
     fn audit_surfaces(&self) {

@@ -15,7 +15,7 @@ use crate::{
     limits::{CARDS_MAX, CONNECTORS_MAX, DEVICES_MAX},
     protocol::{
         Answer, CardId, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType,
-        DisplayMode, Event, GuiResponse, SurfaceId,
+        DisplayMode, Event, GuiResponse, RenderNode, SurfaceId,
     },
 };
 
@@ -28,6 +28,8 @@ pub struct Facts {
     pub cards: Vec<CardId>,
     /// What can be read.
     pub devices: Vec<DeviceInfo>,
+    /// What processes can render with, if the bridge may open it.
+    pub render_node: Option<RenderNode>,
     /// What kind of machine it is.
     pub device_type: DeviceType,
 }
@@ -79,6 +81,7 @@ pub(super) struct Bounded {
     pub(super) connectors: BTreeMap<ConnectorId, Connector>,
     pub(super) cards: BTreeSet<CardId>,
     pub(super) devices: BTreeMap<DeviceId, DeviceInfo>,
+    pub(super) render_node: Option<RenderNode>,
     pub(super) device_type: DeviceType,
 }
 
@@ -113,6 +116,7 @@ impl Facts {
             connectors,
             cards: self.cards.into_iter().collect(),
             devices,
+            render_node: self.render_node.map(RenderNode::into_bounded),
             device_type: self.device_type,
         })
     }

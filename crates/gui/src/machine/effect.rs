@@ -14,7 +14,8 @@ use crate::protocol::{
 /// One thing to carry out. Those with a ticket are answered by [`Bridge::on_backend`](super::Bridge::on_backend).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Answer a request. The grant of an input device carries the descriptor that its `GrantInput` brought.
+    /// Answer a request. The grant of an input device carries the descriptor that its `GrantInput` brought, and
+    /// `Answer::GpuGranted` that of the client's `OpenNode`; events that tell the same do so too.
     Answer {
         /// Who asked.
         client: ClientId,
@@ -83,6 +84,21 @@ pub enum Effect {
         client: ClientId,
         /// Which device.
         device: DeviceId,
+    },
+    /// Open the render node for a client, and hold it to its memory where Linux does that. Answered by
+    /// [`Bridge::on_node_opened`](super::Bridge::on_node_opened), or as refused.
+    OpenNode {
+        /// For the answer.
+        ticket: Ticket,
+        /// For whom.
+        client: ClientId,
+        /// What it was granted, in MB.
+        memory_mb: u32,
+    },
+    /// Give the render node to a client no longer. What the client has taken already stays with it.
+    EndNode {
+        /// Whom.
+        client: ClientId,
     },
     /// Show a surface.
     Present {

@@ -76,7 +76,7 @@ impl Bridge {
         let is_compositor = self.compositor == Some(holder);
         match capability {
             Capability::GpuRendering { memory_mb, max_surfaces } => {
-                self.gpu.get(&holder).is_some_and(|gpu| {
+                self.held_gpu(holder).is_some_and(|gpu| {
                     gpu.capability.memory_mb >= memory_mb && gpu.capability.max_surfaces >= max_surfaces
                 })
             }
@@ -87,7 +87,7 @@ impl Bridge {
             Capability::DisplayControl { connector } => {
                 is_compositor && self.sessions.rules(holder) && self.connectors.contains_key(&connector)
             }
-            Capability::SurfaceManagement => self.gpu.contains_key(&holder),
+            Capability::SurfaceManagement => self.held_gpu(holder).is_some(),
             Capability::Compositor => is_compositor,
         }
     }
@@ -100,7 +100,7 @@ impl Bridge {
         } else {
             Role::Stranger
         };
-        let gpu = self.gpu.get(&caller).map(|gpu| GpuUse {
+        let gpu = self.held_gpu(caller).map(|gpu| GpuUse {
             capability: gpu.capability,
             charged_bytes: gpu.charged_bytes,
             surfaces_count: gpu.surfaces.len() as u32,

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, format, string::String, vec, vec::Vec};
 use proptest::prelude::*;
 
 use self::oracle::{Oracle, Said};
-use super::*;
+use super::{gpu::Node, *};
 use crate::protocol::{
     Capability, ConnectorInfo, DeviceKind, DisplayMode, GpuLimits, LeaseId, Pid, PixelFormat, SurfaceConfig,
     SurfaceId,
@@ -143,6 +143,7 @@ struct Hardware {
     buffers: BTreeSet<SurfaceId>,
     inputs: BTreeSet<(ClientId, DeviceId)>,
     leases: BTreeSet<LeaseId>,
+    nodes: BTreeSet<ClientId>,
 }
 
 impl Hardware {
@@ -152,7 +153,9 @@ impl Hardware {
             | Effect::AllocateSurface { ticket, .. }
             | Effect::GrantInput { ticket, .. }
             | Effect::Present { ticket, .. }
+            | Effect::OpenNode { ticket, .. }
             | Effect::LeaseDisplay { ticket, .. } => self.tickets.push((ticket, effect)),
+            Effect::EndNode { client } => assert!(self.nodes.remove(&client), "ended what was not there"),
             Effect::EndLease { lease } => assert!(self.leases.remove(&lease), "ended what was not there"),
             Effect::FreeSurface { surface } => {
                 assert!(self.buffers.remove(&surface), "freed what was not there");
@@ -177,6 +180,7 @@ impl Hardware {
                 assert!(self.inputs.insert((client, device)));
             }
             Effect::LeaseDisplay { lease, .. } if is_ok => assert!(self.leases.insert(lease)),
+            Effect::OpenNode { client, .. } if is_ok => assert!(self.nodes.insert(client)),
             _ => {}
         }
         ticket
@@ -233,7 +237,8 @@ fn state_of(bridge: &Bridge) -> String {
         .gpu
         .iter()
         .map(|(client, gpu)| {
-            (client.0, gpu.capability.memory_mb, gpu.capability.max_surfaces, gpu.charged_bytes)
+            let is_held = bridge.held_gpu(*client).is_some();
+            (client.0, gpu.capability.memory_mb, gpu.capability.max_surfaces, gpu.charged_bytes, is_held)
         })
         .collect();
     let surfaces: Vec<_> = bridge
@@ -266,23 +271,31 @@ fn check_hardware(bridge: &Bridge, hardware: &Hardware) -> Result<(), TestCaseEr
     prop_assert_eq!(held.collect::<BTreeSet<_>>(), hardware.inputs.clone());
     let leases = bridge.leases.iter().filter(|(_, lease)| lease.is_live).map(|(id, _)| id);
     prop_assert_eq!(leases.collect::<BTreeSet<_>>(), hardware.leases.clone());
+    let nodes = bridge.gpu.iter().filter(|(_, gpu)| matches!(gpu.node, Node::Granted { .. }));
+    prop_assert_eq!(nodes.map(|(client, _)| *client).collect::<BTreeSet<_>>(), hardware.nodes.clone());
     Ok(())
 }
 
-fn machine() -> Bridge {
+fn node() -> RenderNode {
+    RenderNode { name: "renderD128".into(), card: "card0".into() }
+}
+
+fn machine(render_node: Option<RenderNode>) -> Bridge {
     let connector =
         ConnectorInfo { id: ConnectorId(10), name: "c".into(), modes: vec![MODE], current: Some(MODE) };
     let device = |id| DeviceInfo { id: DeviceId(id), name: "d".into(), kind: DeviceKind::Keyboard };
     let devices = vec![device(20), device(21)];
-    Bridge::new(Facts { connectors: vec![connector], devices, ..Facts::default() }).unwrap()
+    Bridge::new(Facts { connectors: vec![connector], devices, render_node, ..Facts::default() }).unwrap()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_machine_agrees_with_the_oracle(steps in prop::collection::vec(steps(), 1..150)) {
-        let (mut bridge, mut oracle, mut hardware) = (machine(), Oracle::default(), Hardware::default());
+    fn the_machine_agrees_with_the_oracle(steps in prop::collection::vec(steps(), 1..150), has_node: bool) {
+        let oracle = Oracle::with_node(has_node);
+        let bridge = machine(has_node.then(node));
+        let (mut bridge, mut oracle, mut hardware) = (bridge, oracle, Hardware::default());
         let open = [1, 2, 3].map(|client| Step::Open(client, Door::Public));
         let begin = [
             Step::Open(1, Door::Compositor),
@@ -311,7 +324,8 @@ proptest! {
     #[test]
     fn the_same_inputs_give_the_same_effects(steps in prop::collection::vec(steps(), 1..80)) {
         let trace = || {
-            let (mut bridge, mut oracle, mut hardware) = (machine(), Oracle::default(), Hardware::default());
+            let oracle = Oracle::with_node(true);
+            let (mut bridge, mut oracle, mut hardware) = (machine(Some(node())), oracle, Hardware::default());
             let said = steps.iter().map(|step| run(&mut bridge, &mut oracle, &mut hardware, 0, step.clone()).0);
             format!("{:?} {bridge:?}", said.collect::<Vec<_>>())
         };

@@ -59,6 +59,10 @@ pub(super) enum Work {
         number: OpenNumber,
         device: SeatDevice,
     },
+    /// The asker is the holder, or the compositor for it.
+    OpenNode {
+        holder: ClientId,
+    },
 }
 
 impl Work {
@@ -135,6 +139,11 @@ impl Pending {
         self.by_ticket.remove(&ticket)
     }
 
+    /// What waits under a ticket.
+    pub(super) fn get(&self, ticket: Ticket) -> Option<&Waiting> {
+        self.by_ticket.get(&ticket)
+    }
+
     /// Makes overdue what has waited too long, and names its askers.
     pub(super) fn expire(&mut self, now_ns: u64) -> Vec<Asker> {
         let mut askers = Vec::new();
@@ -181,6 +190,11 @@ impl Pending {
                 _ => 0,
             })
             .sum()
+    }
+
+    /// True if a render node is being opened for the client, waited for or not.
+    pub(super) fn has_node_for(&self, holder: ClientId) -> bool {
+        self.by_ticket.values().any(|waiting| waiting.work == Work::OpenNode { holder })
     }
 
     /// True if a grant of the device is under way for the client, waited for or not.

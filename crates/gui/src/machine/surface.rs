@@ -62,7 +62,7 @@ impl Bridge {
         config: SurfaceConfig,
     ) -> Result<SurfaceLayout, DenialReason> {
         self.check_own_pid(caller, pid)?;
-        let gpu = self.gpu.get(&caller).ok_or(DenialReason::Unauthorized)?;
+        let gpu = self.held_gpu(caller).ok_or(DenialReason::Unauthorized)?;
         let layout = config.layout().ok_or(DenialReason::InvalidConfig)?;
         if gpu.surfaces.len() >= gpu.capability.max_surfaces as usize {
             return Err(DenialReason::ResourceLimitExceeded);

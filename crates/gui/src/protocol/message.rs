@@ -3,13 +3,14 @@
 //! A request travels from a client to the bridge, an answer back to it; an event tells a client what it did not ask.
 //! Deliberately absent: descriptors and buffers. They travel beside a message, as capabilities attached to it.
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Capability, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType, DisplayMode,
-    GpuCapability, GuiRequest, GuiResponse, LeaseId, Pid, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
+    GpuCapability, GpuGrant, GuiRequest, GuiResponse, LeaseId, Pid, SessionId, SurfaceConfig, SurfaceId,
+    SurfaceLayout,
 };
 
 /// From a client to the bridge.
@@ -93,6 +94,8 @@ pub enum Answer {
         /// The lease's number.
         lease: LeaseId,
     },
+    /// The GPU is granted with a render node, whose descriptor is attached. Where there is no node, the grant is the document's.
+    GpuGranted(GpuGrant),
 }
 
 impl From<GuiResponse> for Answer {
@@ -179,6 +182,16 @@ pub enum Event {
     /// To the compositor: it has the seat again. Screens and leases go on; input devices are granted anew, each told as `Granted`
     /// with its descriptor attached.
     Resumed,
+    /// To an application: the compositor asked for the GPU in its name. The render node's descriptor is attached.
+    GpuGranted(GpuGrant),
+    /// To the holder, and to the compositor: a grant of the GPU has ended, and its render node stays with its holder, as Linux cannot
+    /// take it back.
+    Irrevocable {
+        /// The holder.
+        pid: Pid,
+        /// Which node; at most `NAME_BYTES_MAX` bytes.
+        node: String,
+    },
 }
 
 /// What a client is and holds.

@@ -2,11 +2,11 @@
 
 use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
-use keyway::{Carried, Outgoing, ReplyTo, Rights};
+use keyway::{Carried, Outgoing, Queue, ReplyTo, Rights};
 use keyway_gui::{
     Access, BackendFailure, ClientId, Effect, RequestNumber, Sharing, Ticket,
     protocol::{
-        self, Answer, Capability as Granted, ConnectorId, DeviceId, Event, GuiResponse, LeaseId,
+        self, Answer, Capability as Granted, ConnectorId, DeviceId, Enforcer, Event, GuiResponse, LeaseId,
         SurfaceConfig, SurfaceId, SurfaceLayout,
     },
 };
@@ -110,6 +110,14 @@ impl Seat {
                     .map_err(|message| BackendFailure::Refused { message });
                 self.machine.on_backend(ticket, outcome).collect()
             }
+            News::NodeOpened { ticket, client, memory_mb, opened } => {
+                match self.take_node(client, memory_mb, opened) {
+                    Ok(memory) => self.machine.on_node_opened(ticket, memory).collect(),
+                    Err(message) => {
+                        self.machine.on_backend(ticket, Err(BackendFailure::Refused { message })).collect()
+                    }
+                }
+            }
             News::InputChanged => return self.on_input_changed(),
             News::Revoked(number) => return self.on_revoked(number),
         };
@@ -128,6 +136,21 @@ impl Seat {
         }
         self.leases.insert(lease, kept?);
         Ok(())
+    }
+
+    /// Has the broker keep a render node's descriptor for its client. Returns who holds the client to its memory.
+    fn take_node(
+        &mut self,
+        client: ClientId,
+        _memory_mb: u32,
+        opened: Result<OwnedFd, String>,
+    ) -> Result<Enforcer, String> {
+        let fd = opened?;
+        let memory = Enforcer::Nobody;
+        let label = node_label(&self.hardware, memory);
+        let kept = self.depositor.deposit(&label, fd).map_err(|error| error.to_string())?;
+        self.nodes.insert(client, kept);
+        Ok(memory)
     }
 
     pub(super) fn on_input_changed(&mut self) {
@@ -225,6 +248,23 @@ impl Seat {
                 }
                 if let Hardware::Real(real) = &mut self.hardware {
                     real.do_job(Job::EndLease(lease));
+                }
+                None
+            }
+            Effect::OpenNode { ticket, client, memory_mb } => match &mut self.hardware {
+                Hardware::Headless(_) => {
+                    let message = "there is no hardware behind virtual screens that could render".into();
+                    Some((ticket, Err(BackendFailure::Refused { message })))
+                }
+                Hardware::Real(real) => {
+                    real.do_job(Job::OpenNode { ticket, client, memory_mb });
+                    None
+                }
+            },
+            Effect::EndNode { client } => {
+                if let Some(descriptor) = self.nodes.remove(&client) {
+                    // Who has not claimed it will not have it.
+                    let _ = descriptor.revoke();
                 }
                 None
             }
@@ -338,34 +378,19 @@ impl Seat {
     ) {
         // Whoever asked may have gone.
         let Some(reply_to) = self.calls.remove(&request) else { return };
-        if let Answer::Document(GuiResponse::Granted { capability: Granted::InputDevice { device, .. } }) =
-            answer
-            && let Some(input) = self.inputs.remove(&(client, *device))
-        {
-            self.reply(reply_to, answer, &[Carried::Copy(&input.device, Rights::CLAIM)]);
-            self.inputs.insert((client, *device), input);
-            return;
-        }
-        if let Answer::DisplayLeased { lease } = answer
-            && let Some(descriptor) = self.leases.remove(lease)
-        {
-            self.reply(reply_to, answer, &[Carried::Copy(&descriptor, Rights::CLAIM)]);
-            self.leases.insert(*lease, descriptor);
-            return;
-        }
-        let buffer =
-            attached.and_then(|(surface, access)| Some((self.surfaces.remove_entry(&surface)?, access)));
-        let Some(((surface, buffer), access)) = buffer else { return self.reply(reply_to, answer, &[]) };
-        self.reply(reply_to, answer, &[Carried::Copy(&buffer.region, rights(access))]);
-        self.surfaces.insert(surface, buffer);
-    }
-
-    pub(super) fn reply(&mut self, reply_to: ReplyTo, answer: &Answer, carried: &[Carried<'_>]) {
-        // An answer that is too long for its lane was bounded by the machine; a caller that is gone needs none.
-        if let Ok(payload) = protocol::encode(answer) {
-            let message = Outgoing { payload: &payload, capabilities: carried, ..Outgoing::default() };
-            let _ = self.public.reply(reply_to, &message);
-        }
+        let descriptor = match answer {
+            Answer::Document(GuiResponse::Granted { capability: Granted::InputDevice { device, .. } }) => {
+                self.inputs.get(&(client, *device)).map(|input| &input.device)
+            }
+            Answer::DisplayLeased { lease } => self.leases.get(lease),
+            Answer::GpuGranted(_) => self.nodes.get(&client),
+            _ => None,
+        };
+        let buffer = attached.and_then(|(surface, access)| Some((self.surfaces.get(&surface)?, access)));
+        let carried = descriptor.map(|descriptor| Carried::Copy(descriptor, Rights::CLAIM));
+        let carried =
+            carried.or(buffer.map(|(buffer, access)| Carried::Copy(&buffer.region, rights(access))));
+        reply(&mut self.public, reply_to, answer, carried.as_slice());
     }
 
     pub(super) fn notify(&mut self, client: ClientId, event: &Event, attached: Option<(SurfaceId, Access)>) {
@@ -374,15 +399,16 @@ impl Seat {
         };
         let Ok(payload) = protocol::encode(event) else { return };
         let buffer = attached.and_then(|(surface, access)| Some((self.surfaces.get(&surface)?, access)));
-        let regranted = match event {
+        let descriptor = match event {
             Event::Granted { capability: Granted::InputDevice { device, .. } } => {
-                self.inputs.get(&(client, *device))
+                self.inputs.get(&(client, *device)).map(|input| &input.device)
             }
+            Event::GpuGranted(_) => self.nodes.get(&client),
             _ => None,
         };
-        let carried = match (buffer, regranted) {
+        let carried = match (buffer, descriptor) {
             (Some((buffer, access)), _) => Some(Carried::Copy(&buffer.region, rights(access))),
-            (None, Some(input)) => Some(Carried::Copy(&input.device, Rights::CLAIM)),
+            (None, Some(descriptor)) => Some(Carried::Copy(descriptor, Rights::CLAIM)),
             (None, None) => None,
         };
         let capabilities = carried.as_slice();
@@ -418,6 +444,29 @@ impl Seat {
             Err(_) => self.forget(client),
         }
     }
+}
+
+/// Answers a call.
+pub(super) fn reply(queue: &mut Queue, reply_to: ReplyTo, answer: &Answer, carried: &[Carried<'_>]) {
+    // An answer that is too long for its lane was bounded by the machine; a caller that is gone needs none.
+    if let Ok(payload) = protocol::encode(answer) {
+        let message = Outgoing { payload: &payload, capabilities: carried, ..Outgoing::default() };
+        let _ = queue.reply(reply_to, &message);
+    }
+}
+
+/// How the grant of a render node is labelled in the broker: which, that it stays with its holder, and who limits its memory.
+fn node_label(hardware: &Hardware, memory: Enforcer) -> String {
+    let node = match hardware {
+        Hardware::Real(real) => real.render_node.as_ref().map_or("node", |node| node.name.as_str()),
+        Hardware::Headless(_) => "node",
+    };
+    let limited = match memory {
+        Enforcer::Linux => "limited-by-linux",
+        Enforcer::Bridge => "limited-by-bridge",
+        Enforcer::Nobody => "advisory",
+    };
+    format!("{node}-irrevocable-memory-{limited}")
 }
 
 fn rights(access: Access) -> Rights {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use keyway::{
     Client,
     bridge::{
-        Bridge, BridgeEvent, ConnectorInfo, DisplayMode, GpuLimits, PixelFormat, Surface, SurfaceConfig,
+        Bridge, BridgeEvent, ConnectorInfo, DisplayMode, Gpu, GpuLimits, PixelFormat, Surface, SurfaceConfig,
     },
 };
 use keyway_vm::protocol::{Display, Pixel};
@@ -30,6 +30,7 @@ pub const BLACK: Quadrants = [[0; 3]; 4];
 /// See the module.
 pub struct Compositor {
     pub bridge: Bridge,
+    pub gpu: Gpu,
     _client: Client,
 }
 
@@ -39,8 +40,8 @@ impl Compositor {
         let client = Client::connect_to(Path::new(SOCKET))?;
         let mut bridge = Bridge::connect(&client)?;
         bridge.register_compositor()?;
-        bridge.request_gpu(GpuLimits::default())?;
-        Ok(Compositor { bridge, _client: client })
+        let gpu = bridge.request_gpu(GpuLimits::default())?;
+        Ok(Compositor { bridge, gpu, _client: client })
     }
 
     /// The connector of a display.

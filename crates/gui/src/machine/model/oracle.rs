@@ -2,12 +2,12 @@
 
 use std::{format, string::String, vec, vec::Vec};
 
-use super::{ConnectorId, DeviceId, MODE};
+use super::{ConnectorId, DeviceId, MODE, node};
 use crate::{
     machine::Door,
     protocol::{
-        Answer, Capability, DenialReason, GpuLimits, GuiRequest, GuiResponse, LeaseId, Pid, Request,
-        SurfaceConfig, SurfaceId,
+        Answer, Capability, DenialReason, Enforcer, GpuCapability, GpuGrant, GpuLimits, GrantTerms,
+        GuiRequest, GuiResponse, LeaseId, Pid, Request, Revocation, SurfaceConfig, SurfaceId,
     },
 };
 
@@ -21,7 +21,9 @@ pub(super) struct Oracle {
     compositor: Option<u64>,
     /// Number and pid that it was registered under.
     applications: Vec<(u64, Pid)>,
-    gpu: Vec<(u64, GpuLimits)>,
+    has_node: bool,
+    /// Holder, and whether it was told.
+    gpu: Vec<(u64, GpuLimits, bool)>,
     /// Number, owner, bytes, stride, and whether it is made.
     surfaces: Vec<(u64, u64, u64, u32, bool)>,
     surfaces_ever: u64,
@@ -40,6 +42,8 @@ enum Work {
     Surface(u64, u64),
     Input(u32, bool),
     Lease(u64),
+    /// Whose.
+    Node(u64),
 }
 
 fn denied(reason: DenialReason) -> Answer {
@@ -64,6 +68,11 @@ fn layout(config: &SurfaceConfig) -> Option<(u32, u64)> {
 }
 
 impl Oracle {
+    /// For a machine that has a render node, or none.
+    pub(super) fn with_node(has_node: bool) -> Self {
+        Oracle { has_node, ..Oracle::default() }
+    }
+
     pub(super) fn open(&mut self, client: u64, door: Door) -> Said {
         let by_door = door == Door::Compositor;
         match self.clients.iter_mut().find(|known| known.0 == client) {
@@ -106,7 +115,13 @@ impl Oracle {
         self.gpu.retain(|gpu| gpu.0 != ended);
         self.surfaces.retain(|surface| surface.1 != ended);
         let mut said = vec![];
-        for (asker, _, wait) in &mut self.open {
+        for (asker, work, wait) in &mut self.open {
+            if *asker != ended && *work == Work::Node(ended) {
+                if *wait == 'w' {
+                    said.push((*asker, denied(DenialReason::Unauthorized)));
+                }
+                *wait = 'o';
+            }
             if *asker == ended {
                 let listens = self.clients.iter().any(|known| known.0 == ended) && not_yet != Some(ended);
                 if *wait == 'w' && listens {
@@ -141,6 +156,11 @@ impl Oracle {
         {
             self.leases.retain(|lease| lease.0 != id);
         }
+        if let Work::Node(holder) = work
+            && (wait == 'l' || wait == 'w' && !is_ok)
+        {
+            self.gpu.retain(|gpu| gpu.0 != holder);
+        }
         if wait != 'w' {
             return vec![];
         }
@@ -153,6 +173,25 @@ impl Oracle {
                 let surface = self.surfaces.iter_mut().find(|surface| surface.0 == id).unwrap();
                 surface.4 = true;
                 Answer::SurfaceCreated { surface: SurfaceId(id), stride: surface.3, bytes }
+            }
+            Work::Node(holder) => {
+                let gpu = self.gpu.iter_mut().find(|gpu| gpu.0 == holder).unwrap();
+                gpu.2 = true;
+                let GpuLimits { memory_mb, max_surfaces } = gpu.1;
+                if asker == holder {
+                    Answer::GpuGranted(GpuGrant {
+                        capability: GpuCapability { memory_mb, max_surfaces },
+                        surfaces: GrantTerms { memory: Enforcer::Bridge, revocation: Revocation::WithGrant },
+                        node: node(),
+                        node_terms: GrantTerms {
+                            memory: Enforcer::Nobody,
+                            revocation: Revocation::Irrevocable,
+                        },
+                    })
+                } else {
+                    let capability = Capability::GpuRendering { memory_mb, max_surfaces };
+                    Answer::Document(GuiResponse::Granted { capability })
+                }
             }
             Work::Lease(id) => {
                 self.leases.iter_mut().find(|lease| lease.0 == id).unwrap().1 = true;
@@ -329,7 +368,8 @@ impl Oracle {
         if self.compositor != Some(holder) && !is_application {
             return Err(DenialReason::Unauthorized);
         }
-        if self.gpu.iter().any(|gpu| gpu.0 == holder) {
+        let is_under_way = self.open.iter().any(|open| open.1 == Work::Node(holder));
+        if self.gpu.iter().any(|gpu| gpu.0 == holder) || is_under_way {
             return Err(DenialReason::AlreadyHeld);
         }
         if memory_mb == 0 || max_surfaces == 0 {
@@ -338,7 +378,14 @@ impl Oracle {
         if memory_mb > 1024 || max_surfaces > 256 || self.reserved_mb() + u64::from(memory_mb) > 4096 {
             return Err(DenialReason::ResourceLimitExceeded);
         }
-        self.gpu.push((holder, limits));
+        let comes_with_node = self.has_node && self.clients.iter().any(|known| known.0 == holder);
+        if comes_with_node && self.is_full(client) {
+            return Err(DenialReason::ResourceLimitExceeded);
+        }
+        self.gpu.push((holder, limits, !comes_with_node));
+        if comes_with_node {
+            return self.wait(client, Work::Node(holder));
+        }
         let capability = Capability::GpuRendering { memory_mb, max_surfaces };
         Ok(Some(GuiResponse::Granted { capability }))
     }
@@ -349,8 +396,8 @@ impl Oracle {
         pid: Pid,
         config: &SurfaceConfig,
     ) -> Result<Option<GuiResponse>, DenialReason> {
-        let held = self.gpu.iter().find(|gpu| gpu.0 == client && is_own(client, pid));
-        let (_, limits) = *held.ok_or(DenialReason::Unauthorized)?;
+        let held = self.gpu.iter().find(|gpu| gpu.0 == client && gpu.2 && is_own(client, pid));
+        let (_, limits, _) = *held.ok_or(DenialReason::Unauthorized)?;
         let (stride, bytes) = layout(config).ok_or(DenialReason::InvalidConfig)?;
         let own: Vec<_> = self.surfaces.iter().filter(|surface| surface.1 == client).collect();
         if own.len() as u32 >= limits.max_surfaces
@@ -404,7 +451,7 @@ impl Oracle {
 
     fn holds(&self, about: u64, capability: Capability) -> bool {
         let is_compositor = self.compositor == Some(about);
-        let gpu = self.gpu.iter().find(|gpu| gpu.0 == about).map(|gpu| gpu.1);
+        let gpu = self.gpu.iter().find(|gpu| gpu.0 == about && gpu.2).map(|gpu| gpu.1);
         match capability {
             Capability::GpuRendering { memory_mb, max_surfaces } => {
                 gpu.is_some_and(|gpu| gpu.memory_mb >= memory_mb && gpu.max_surfaces >= max_surfaces)
@@ -437,7 +484,8 @@ impl Oracle {
         let charged = |client| -> u64 {
             self.surfaces.iter().filter(|surface| surface.1 == client).map(|surface| surface.2).sum()
         };
-        let gpu = self.gpu.iter().map(|gpu| (gpu.0, gpu.1.memory_mb, gpu.1.max_surfaces, charged(gpu.0)));
+        let gpu =
+            self.gpu.iter().map(|gpu| (gpu.0, gpu.1.memory_mb, gpu.1.max_surfaces, charged(gpu.0), gpu.2));
         let mut gpu: Vec<_> = gpu.collect();
         gpu.sort_unstable();
         let surfaces: Vec<_> =

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::{
-    Capability, Chassis, ConnectorId, DenialReason, Description, DeviceId, DeviceKind, DisplayMode,
-    GpuCapability, GpuLimits, GpuUse, GuiRequest, LeaseId, OtherDenial, Pid, PixelFormat, Presence, Reason,
-    Role, SurfaceConfig, SurfaceId, SurfaceLayout,
+    Capability, Chassis, ConnectorId, DenialReason, Description, DeviceId, DeviceKind, DisplayMode, Enforcer,
+    GpuCapability, GpuGrant, GpuLimits, GpuUse, GrantTerms, GuiRequest, LeaseId, OtherDenial, Pid,
+    PixelFormat, Presence, Reason, RenderNode, Revocation, Role, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// The crate's own, whose refusals are noted.
@@ -124,8 +124,25 @@ fn responses() -> impl Strategy<Value = GuiResponse> {
     ]
 }
 
+fn gpu_grants() -> impl Strategy<Value = GpuGrant> {
+    let terms = || {
+        let enforcers = prop::sample::select(vec![Enforcer::Linux, Enforcer::Bridge, Enforcer::Nobody]);
+        let revocations = prop::sample::select(vec![Revocation::WithGrant, Revocation::Irrevocable]);
+        (enforcers, revocations).prop_map(|(memory, revocation)| GrantTerms { memory, revocation })
+    };
+    (any::<[u32; 2]>(), "[a-zA-Z0-9]{0,32}", "[a-z0-9]{0,32}", terms(), terms()).prop_map(
+        |([memory_mb, max_surfaces], name, card, surfaces, node_terms)| GpuGrant {
+            capability: GpuCapability { memory_mb, max_surfaces },
+            surfaces,
+            node: RenderNode { name, card },
+            node_terms,
+        },
+    )
+}
+
 fn answers() -> impl Strategy<Value = Answer> {
     prop_oneof![
+        gpu_grants().prop_map(Answer::GpuGranted),
         responses().prop_map(Answer::Document),
         any::<(u64, u32, u64)>().prop_map(|(surface, stride, bytes)| Answer::SurfaceCreated {
             surface: SurfaceId(surface),
@@ -156,6 +173,9 @@ fn answers() -> impl Strategy<Value = Answer> {
 fn events() -> impl Strategy<Value = Event> {
     let surface = || any::<u64>().prop_map(SurfaceId);
     prop_oneof![
+        gpu_grants().prop_map(Event::GpuGranted),
+        (any::<u32>(), "[a-zA-Z0-9]{0,32}")
+            .prop_map(|(pid, node)| Event::Irrevocable { pid: Pid(pid), node }),
         (surface(), any::<(u32, u32, u64)>(), configs()).prop_map(
             |(surface, (pid, stride, bytes), config)| {
                 Event::SurfaceCreated {
@@ -339,6 +359,17 @@ fn texts_and_lists_over_their_bounds_are_refused_in_both_directions() {
     refused(&Answer::Description(description), list_too_long(17, 16));
     let nine = vec![ConnectorId(1); 9];
     refused(&Request::LeaseDisplay { connectors: nine }, list_too_long(9, 8));
+    let grant = |name: usize, card: usize| GpuGrant {
+        capability: GpuCapability { memory_mb: 1, max_surfaces: 1 },
+        surfaces: GrantTerms::SURFACES,
+        node: RenderNode { name: "x".repeat(name), card: "x".repeat(card) },
+        node_terms: GrantTerms::SURFACES,
+    };
+    refused(&Answer::GpuGranted(grant(33, 1)), text_too_long(33, 32));
+    refused(&Event::GpuGranted(grant(1, 33)), text_too_long(33, 32));
+    let bounded = grant(33, 40).node.into_bounded();
+    assert_eq!((bounded.name.len(), bounded.card.len()), (32, 32));
+    refused(&Event::Irrevocable { pid: Pid(1), node: "x".repeat(33) }, text_too_long(33, 32));
 }
 
 #[test]
