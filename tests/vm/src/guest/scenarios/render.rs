@@ -15,7 +15,7 @@ use drm::{Device as _, control::Device as _};
 use keyway::bridge::{BridgeEvent, Enforcer, Event, GpuLimits, Revocation};
 use keyway_vm::protocol::Display;
 
-use super::{raw_drm::Card, seatd};
+use super::raw_drm::Card;
 use crate::{compositor::Compositor, hardware, stage::Stage};
 
 const USER: u32 = 1000;
@@ -34,11 +34,11 @@ pub fn render_node(stage: &mut Stage) -> Result<()> {
     let number = fs::metadata(format!("/dev/dri/{node}"))?.rdev().to_string();
     let mut renderer = stage.start_as_user(USER, "renderer", &[&card, &node, &number])?;
     renderer.await_line("granted")?;
-    let listed = seatd::listed("caps")?;
+    let listed = stage.listed("caps")?;
     ensure!(listed.contains(&format!("{node}-irrevocable-memory-advisory")), "not listed in {listed}");
     File::create(GO_ON)?;
     renderer.await_line("kept")?;
-    let listed = seatd::listed("caps")?;
+    let listed = stage.listed("caps")?;
     ensure!(!listed.contains("irrevocable"), "the grant has ended, and is listed in {listed}");
     Ok(())
 }
