@@ -144,8 +144,8 @@ impl Bridge {
                 return self.register_application(client, pid, ClientId(process));
             }
             Request::UnregisterApplication { pid } => return self.unregister_application(client, pid),
-            Request::PresentSurface { connector, surface } => {
-                return self.present_surface(now_ns, asker, connector, surface);
+            Request::PresentSurface { connector, surface, damage } => {
+                return self.present_surface(now_ns, asker, (connector, surface), damage);
             }
             Request::ListConnectors => return self.list_connectors(client),
             Request::ListDevices => return self.list_devices(client),

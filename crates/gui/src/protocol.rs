@@ -22,4 +22,4 @@ pub(crate) use listing::clipped;
 pub use listing::{ConnectorId, ConnectorInfo, DeviceId, DeviceInfo, DeviceKind, DisplayMode, LeaseId};
 pub use message::{Answer, Description, Event, GpuUse, Request, Role};
 pub use session::{CardId, OpenNumber, SeatDevice, SessionAnswer, SessionEvent, SessionId, SessionRequest};
-pub use surface::{PixelFormat, SurfaceConfig, SurfaceId, SurfaceLayout};
+pub use surface::{BufferKind, PixelFormat, Rectangle, SurfaceConfig, SurfaceId, SurfaceLayout};

@@ -27,12 +27,13 @@ mod surface;
 use std::time::Duration;
 
 use keyway_abi::{Denial, Rights};
+pub use keyway_gui::limits::DAMAGE_MAX;
 use keyway_gui::protocol;
 pub use keyway_gui::protocol::{
-    Answer, Capability, Chassis, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId, DeviceInfo,
-    DeviceKind, DeviceType, DisplayMode, Enforcer, Event, GpuCapability, GpuGrant, GpuLimits, GrantTerms,
-    GuiRequest, GuiResponse, LeaseId, Pid, PixelFormat, Presence, Reason, RenderNode, Request, Revocation,
-    Role, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
+    Answer, BufferKind, Capability, Chassis, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId,
+    DeviceInfo, DeviceKind, DeviceType, DisplayMode, Enforcer, Event, GpuCapability, GpuGrant, GpuLimits,
+    GrantTerms, GuiRequest, GuiResponse, LeaseId, Pid, PixelFormat, Presence, Reason, Rectangle, RenderNode,
+    Request, Revocation, Role, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 use thiserror::Error;
 
@@ -202,12 +203,12 @@ impl Bridge {
         let pid = self.own_pid();
         let request = Request::Document(GuiRequest::CreateSurface { pid, config });
         let (answer, message) = self.ask(&request, &[])?;
-        let Answer::SurfaceCreated { surface, stride, .. } = granted(answer)? else {
+        let Answer::SurfaceCreated { surface, stride, buffer: kind, .. } = granted(answer)? else {
             return Err(BridgeError::Unexpected);
         };
         let mapped = take_capability(message).and_then(|buffer| Ok(self.client.map_writer(&buffer)?));
         match mapped {
-            Ok(writer) => Ok(Surface::new(surface, stride, writer)),
+            Ok(writer) => Ok(Surface::new(surface, stride, kind, writer)),
             Err(error) => {
                 // Nobody would ever draw on it.
                 let _ = self.destroy_surface(surface);
@@ -290,13 +291,20 @@ impl Bridge {
         expect_done(&granted(answer)?)
     }
 
-    /// Shows a surface on a connector, as the compositor.
+    /// Shows a surface on a connector, as the compositor. `damage` is what has changed of it since it was last shown there, at most
+    /// [`DAMAGE_MAX`] parts, in pixels; none means all of it. What is not named may look as it did.
     ///
     /// # Errors
-    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`]; [`BridgeError::Failed`] when nobody has drawn on
-    /// the surface.
-    pub fn present_surface(&mut self, connector: ConnectorId, surface: SurfaceId) -> Result<(), BridgeError> {
-        let answer = self.request(&Request::PresentSurface { connector, surface })?;
+    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`], [`DenialReason::InvalidConfig`] for a part that is not within
+    /// the surface; [`BridgeError::Malformed`] for too many; [`BridgeError::Failed`] when nobody has drawn on the surface.
+    pub fn present_surface(
+        &mut self,
+        connector: ConnectorId,
+        surface: SurfaceId,
+        damage: &[Rectangle],
+    ) -> Result<(), BridgeError> {
+        let damage = damage.to_vec();
+        let answer = self.request(&Request::PresentSurface { connector, surface, damage })?;
         expect_done(&granted(answer)?)
     }
 
@@ -389,7 +397,7 @@ impl Bridge {
                 other => BridgeEvent::Other(other),
             });
         }
-        let Event::SurfaceCreated { surface, owner, config, layout } = event else {
+        let Event::SurfaceCreated { surface, owner, config, layout, buffer: kind } = event else {
             return Ok(BridgeEvent::Other(event));
         };
         let buffer = match take_capability(message) {
@@ -400,7 +408,15 @@ impl Bridge {
             taken => taken?,
         };
         let client = self.client.clone();
-        Ok(BridgeEvent::SurfaceCreated(SharedSurface::new(client, surface, owner, config, layout, buffer)))
+        Ok(BridgeEvent::SurfaceCreated(SharedSurface {
+            client,
+            surface,
+            owner,
+            config,
+            layout,
+            kind,
+            buffer,
+        }))
     }
 
     /// Sends any request of the protocol and returns the answer as it is, denials among the answers.

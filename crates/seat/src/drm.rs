@@ -23,8 +23,8 @@ use keyway::RegionReader;
 use keyway_gui::{
     BackendFailure, ClientId, Driver, Ticket,
     protocol::{
-        CardId, ConnectorId, ConnectorInfo, DisplayMode, LeaseId, RenderNode, SurfaceConfig, SurfaceId,
-        SurfaceLayout,
+        CardId, ConnectorId, ConnectorInfo, DisplayMode, LeaseId, Rectangle, RenderNode, SurfaceConfig,
+        SurfaceId, SurfaceLayout,
     },
 };
 use keyway_sys::{
@@ -39,7 +39,10 @@ use self::{
     master::Masters,
     output::{Output, Picture},
 };
-use crate::news::{Bell, News};
+use crate::{
+    damage::Damage,
+    news::{Bell, News},
+};
 
 /// What the cards are to do.
 #[derive(Debug)]
@@ -54,6 +57,7 @@ pub(crate) enum Job {
         pixels: Arc<RegionReader>,
         config: SurfaceConfig,
         layout: SurfaceLayout,
+        damage: Vec<Rectangle>,
     },
     /// Take a surface off all screens.
     Hide(SurfaceId),
@@ -217,8 +221,9 @@ impl Cards {
                 let seen = seen.map(|ticket| News::Answered(ticket, Ok(())));
                 seen.into_iter().chain([News::Answered(ticket, done)]).collect()
             }
-            Job::Show { ticket, connector, surface, pixels, config, layout } => {
-                let picture = Picture { ticket, surface, pixels, config, layout };
+            Job::Show { ticket, connector, surface, pixels, config, layout, damage } => {
+                let damage = Damage::named(damage);
+                let picture = Picture { ticket, surface, pixels, config, layout, damage };
                 let Some((card, output)) = self.outputs.get_mut(&connector) else {
                     return vec![News::Answered(ticket, Err(failed(&"the connector is gone")))];
                 };

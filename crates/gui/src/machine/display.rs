@@ -12,10 +12,10 @@ use super::{
     pending::{Asker, Wait, Work},
 };
 use crate::{
-    limits::{CARDS_MAX, CONNECTORS_MAX, DEVICES_MAX},
+    limits::{CARDS_MAX, CONNECTORS_MAX, DAMAGE_MAX, DEVICES_MAX},
     protocol::{
         Answer, CardId, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType,
-        DisplayMode, Event, GuiResponse, RenderNode, SurfaceId,
+        DisplayMode, Event, GuiResponse, Rectangle, RenderNode, SurfaceId,
     },
 };
 
@@ -203,12 +203,14 @@ impl Bridge {
         &mut self,
         now_ns: u64,
         asker: Asker,
-        connector: ConnectorId,
-        surface: SurfaceId,
+        (connector, surface): (ConnectorId, SurfaceId),
+        damage: Vec<Rectangle>,
     ) -> Result<Outcome, DenialReason> {
         self.check_ruling_compositor(asker.client)?;
-        if !self.connectors.contains_key(&connector) || self.surfaces.live(surface).is_none() {
-            return Err(DenialReason::DeviceNotFound);
+        let live = self.surfaces.live(surface).filter(|_| self.connectors.contains_key(&connector));
+        let config = live.ok_or(DenialReason::DeviceNotFound)?.config;
+        if damage.len() > DAMAGE_MAX || !damage.iter().all(|part| part.is_within(&config)) {
+            return Err(DenialReason::InvalidConfig);
         }
         if self.leases.has(connector) {
             return Err(DenialReason::AlreadyHeld);
@@ -216,7 +218,7 @@ impl Bridge {
         self.pending.check_room(asker.client)?;
 
         let ticket = self.pending.insert(now_ns, asker, Work::Present { connector, surface });
-        self.outbox.push_back(Effect::Present { ticket, connector, surface });
+        self.outbox.push_back(Effect::Present { ticket, connector, surface, damage });
         Ok(Outcome::Pending)
     }
 

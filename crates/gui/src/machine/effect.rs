@@ -7,8 +7,8 @@ use alloc::{collections::VecDeque, vec::Vec};
 
 use super::{ClientId, RequestNumber, Ticket};
 use crate::protocol::{
-    Answer, CardId, ConnectorId, DeviceId, DisplayMode, Event, LeaseId, SessionAnswer, SessionEvent,
-    SurfaceConfig, SurfaceId, SurfaceLayout,
+    Answer, CardId, ConnectorId, DeviceId, DisplayMode, Event, LeaseId, Rectangle, SessionAnswer,
+    SessionEvent, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// One thing to carry out. Those with a ticket are answered by [`Bridge::on_backend`](super::Bridge::on_backend).
@@ -108,6 +108,8 @@ pub enum Effect {
         connector: ConnectorId,
         /// What.
         surface: SurfaceId,
+        /// What has changed since it was last shown there; all of it, if none are named.
+        damage: Vec<Rectangle>,
     },
     /// Make a descriptor by which connectors can be driven.
     LeaseDisplay {

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use self::oracle::{Oracle, Said};
 use super::{gpu::Node, *};
 use crate::protocol::{
-    Capability, ConnectorInfo, DeviceKind, DisplayMode, GpuLimits, LeaseId, Pid, PixelFormat, SurfaceConfig,
-    SurfaceId,
+    Capability, ConnectorInfo, DeviceKind, DisplayMode, GpuLimits, LeaseId, Pid, PixelFormat, Rectangle,
+    SurfaceConfig, SurfaceId,
 };
 
 mod oracle;
@@ -81,6 +81,13 @@ fn documents() -> impl Strategy<Value = GuiRequest> {
     ]
 }
 
+fn parts() -> impl Strategy<Value = Vec<Rectangle>> {
+    let figures = || prop::sample::select(vec![0_u32, 1, 15, 16, 512, u32::MAX]);
+    let part = (figures(), figures(), figures(), figures());
+    let part = part.prop_map(|(x, y, width, height)| Rectangle { x: x % 16, y, width, height });
+    prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(part, 1..3)]
+}
+
 fn requests() -> impl Strategy<Value = Request> {
     prop_oneof![
         8 => documents().prop_map(Request::Document),
@@ -89,9 +96,10 @@ fn requests() -> impl Strategy<Value = Request> {
             Request::RegisterApplication { pid: Pid(100 + process as u32), process }
         }),
         1 => pids().prop_map(|pid| Request::UnregisterApplication { pid }),
-        1 => (10_u32..12, 1_u64..9).prop_map(|(connector, surface)| Request::PresentSurface {
+        2 => (10_u32..12, 1_u64..9, parts()).prop_map(|(connector, surface, damage)| Request::PresentSurface {
             connector: ConnectorId(connector),
             surface: SurfaceId(surface),
+            damage,
         }),
         2 => (pids(), 20_u32..23).prop_map(|(pid, device)| {
             Request::RequestExclusiveInput { pid, device: DeviceId(device) }

@@ -14,8 +14,8 @@ use super::*;
 use crate::{
     limits,
     protocol::{
-        Capability, ConnectorInfo, DeviceKind, DisplayMode, Event, GpuLimits, LeaseId, OtherDenial, Pid,
-        PixelFormat, Role, SurfaceConfig, SurfaceId,
+        BufferKind, Capability, ConnectorInfo, DeviceKind, DisplayMode, Event, GpuLimits, LeaseId,
+        OtherDenial, Pid, PixelFormat, Rectangle, Role, SurfaceConfig, SurfaceId,
     },
 };
 
@@ -304,7 +304,7 @@ fn set_mode(connector: ConnectorId, mode: DisplayMode) -> Request {
 }
 
 fn present(connector: ConnectorId, surface: SurfaceId) -> Request {
-    Request::PresentSurface { connector, surface }
+    Request::PresentSurface { connector, surface, damage: vec![] }
 }
 
 fn request_exclusive(client: u64, device: DeviceId) -> Request {

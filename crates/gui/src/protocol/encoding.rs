@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{Answer, ConnectorInfo, DeviceInfo, DeviceType, Event, GuiResponse, RenderNode, Request};
 use crate::limits::{
-    CONNECTORS_MAX, DEVICES_MAX, GUI_MESSAGE_BYTES_MAX, MODES_MAX, NAME_BYTES_MAX, REASONS_MAX,
+    CONNECTORS_MAX, DAMAGE_MAX, DEVICES_MAX, GUI_MESSAGE_BYTES_MAX, MODES_MAX, NAME_BYTES_MAX, REASONS_MAX,
     TEXT_BYTES_MAX,
 };
 
@@ -103,6 +103,7 @@ impl Message for Request {
     fn check_bounds(&self) -> Result<(), Malformed> {
         match self {
             Request::LeaseDisplay { connectors } => check_list(connectors, CONNECTORS_MAX),
+            Request::PresentSurface { damage, .. } => check_list(damage, DAMAGE_MAX),
             _ => Ok(()),
         }
     }

@@ -8,9 +8,9 @@ use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Capability, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType, DisplayMode,
-    GpuCapability, GpuGrant, GuiRequest, GuiResponse, LeaseId, Pid, SessionId, SurfaceConfig, SurfaceId,
-    SurfaceLayout,
+    BufferKind, Capability, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType,
+    DisplayMode, GpuCapability, GpuGrant, GuiRequest, GuiResponse, LeaseId, Pid, Rectangle, SessionId,
+    SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// From a client to the bridge.
@@ -36,6 +36,8 @@ pub enum Request {
         connector: ConnectorId,
         /// The compositor's own surface or one of an application.
         surface: SurfaceId,
+        /// What has changed since it was last shown there; all of it, if none are named. At most `DAMAGE_MAX`.
+        damage: Vec<Rectangle>,
     },
     /// What can show something; for the compositor.
     ListConnectors,
@@ -82,6 +84,8 @@ pub enum Answer {
         stride: u32,
         /// Bytes of the buffer.
         bytes: u64,
+        /// What the buffer is.
+        buffer: BufferKind,
     },
     /// What can show something.
     Connectors(Vec<ConnectorInfo>),
@@ -123,6 +127,8 @@ pub enum Event {
         config: SurfaceConfig,
         /// What it is.
         layout: SurfaceLayout,
+        /// What its buffer is.
+        buffer: BufferKind,
     },
     /// To the compositor: the surface of an application ended, and its buffer with it.
     SurfaceDestroyed {

@@ -8,17 +8,17 @@ use std::{
 };
 
 use drm::control::{
-    AtomicCommitFlags, Device as _, Mode, ModeFlags, ModeTypeFlags, PageFlipFlags, atomic::AtomicModeReq,
-    connector, crtc, framebuffer, property,
+    AtomicCommitFlags, ClipRect, Device as _, Mode, ModeFlags, ModeTypeFlags, PageFlipFlags,
+    atomic::AtomicModeReq, connector, crtc, framebuffer, plane, property,
 };
 use keyway::RegionReader;
 use keyway_gui::{
     Ticket,
-    protocol::{ConnectorId, ConnectorInfo, DisplayMode, SurfaceConfig, SurfaceId, SurfaceLayout},
+    protocol::{ConnectorId, ConnectorInfo, DisplayMode, Rectangle, SurfaceConfig, SurfaceId, SurfaceLayout},
 };
 
 use super::{card::Card, scanout::Scanout};
-use crate::screen::ShowError;
+use crate::{damage::Damage, screen::ShowError};
 
 /// A picture to be shown.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Picture {
     pub(super) pixels: Arc<RegionReader>,
     pub(super) config: SurfaceConfig,
     pub(super) layout: SurfaceLayout,
+    /// What differs from what the screen showed of the surface last.
+    pub(super) damage: Damage,
 }
 
 /// See the module.
@@ -68,9 +70,46 @@ struct Shown {
 struct Screen {
     crtc: crtc::Handle,
     mode: DisplayMode,
+    /// How the driver is told what has changed, where it can be told.
+    clips: Option<Clips>,
     buffers: [Scanout; 2],
     /// Which of them is seen, or about to be.
     front: usize,
+}
+
+/// Where a plane is told which buffer to show, and what of it has changed: `FB_DAMAGE_CLIPS` of `drm_plane(9)`.
+#[derive(Clone, Copy, Debug)]
+struct Clips {
+    plane: plane::Handle,
+    framebuffer: property::Handle,
+    damage: property::Handle,
+}
+
+impl Clips {
+    /// None where modes are not set atomically, or the driver reads everything anyway.
+    fn of(card: &Card, crtc: crtc::Handle) -> Option<Self> {
+        let plane = card.is_atomic.then(|| card.primary_plane(crtc)).and_then(Result::ok).flatten()?;
+        let framebuffer = card.property(plane, "FB_ID").ok()?;
+        Some(Clips { plane, framebuffer, damage: card.property(plane, "FB_DAMAGE_CLIPS").ok()? })
+    }
+
+    /// Shows a buffer with the next picture of the screen, of which the driver need read only these parts.
+    fn flip(&self, card: &Card, framebuffer: framebuffer::Handle, parts: &[Rectangle]) -> io::Result<()> {
+        // `struct drm_mode_rect`: the first column and row, and those after the last. All are within a screen.
+        let edges = |part: &Rectangle| [part.x, part.y, part.x + part.width, part.y + part.height];
+        let edges: Vec<[u32; 4]> = parts.iter().map(edges).collect();
+        let blob = card.create_property_blob(edges.as_slice())?;
+        let mut request = AtomicModeReq::new();
+        let shown = property::Value::Framebuffer(Some(framebuffer));
+        request.add_property(self.plane, self.framebuffer, shown);
+        request.add_property(self.plane, self.damage, blob);
+        let flags = AtomicCommitFlags::PAGE_FLIP_EVENT | AtomicCommitFlags::NONBLOCK;
+        let done = card.atomic_commit(flags, request);
+        if let property::Value::Blob(blob) = blob {
+            let _ = card.destroy_property_blob(blob);
+        }
+        done
+    }
 }
 
 impl Output {
@@ -170,7 +209,7 @@ impl Output {
             return Err(error);
         }
         self.surface = None;
-        let screen = Screen { crtc, mode, buffers: [first, second], front: 0 };
+        let screen = Screen { crtc, mode, clips: Clips::of(card, crtc), buffers: [first, second], front: 0 };
         if let Some(before) = self.screen.replace(screen) {
             before.buffers.into_iter().for_each(|buffer| buffer.free(card));
         }
@@ -249,16 +288,20 @@ impl Output {
         if self.flipping.is_some_and(|(_, since)| since.elapsed() < FLIP_PATIENCE) {
             return Ok(());
         }
-        let Some(Picture { ticket, surface, pixels, config, layout }) = self.queue.pop_front() else {
+        let Some(Picture { ticket, surface, pixels, config, layout, damage }) = self.queue.pop_front() else {
             return Ok(());
         };
         let Some(screen) = &mut self.screen else { return Err((ticket, ShowError::Dark)) };
+        let damage = if self.surface == Some(surface) { damage } else { Damage::All };
+        screen.buffers.iter_mut().for_each(|buffer| buffer.spoil(&damage));
         let back = 1 - screen.front;
         let drawn = screen.buffers[back].draw(card, &pixels, (&config, &layout));
-        drawn.map_err(|error| (ticket, error))?;
-        let framebuffer = screen.buffers[back].framebuffer;
-        card.page_flip(screen.crtc, framebuffer, PageFlipFlags::EVENT, None)
-            .map_err(|error| (ticket, error.into()))?;
+        let drawn = drawn.map_err(|error| (ticket, error))?;
+        if let Err(error) = screen.flip(card, back, drawn.as_deref()) {
+            // What it holds is not what its screen was last said to show.
+            screen.buffers[back].spoil(&Damage::All);
+            return Err((ticket, error.into()));
+        }
         screen.front = back;
         self.flipping = Some((ticket, Instant::now()));
         self.surface = Some(surface);
@@ -337,6 +380,28 @@ impl Output {
         }
         self.screen.take().into_iter().flat_map(|screen| screen.buffers).for_each(|buffer| buffer.free(card));
         waiting
+    }
+}
+
+impl Screen {
+    /// Has a buffer seen from the next picture on. `parts` is what was drawn into it; none if it was all.
+    fn flip(&self, card: &Card, buffer: usize, parts: Option<&[Rectangle]>) -> io::Result<()> {
+        let framebuffer = self.buffers[buffer].framebuffer;
+        let parts = parts.filter(|parts| !parts.is_empty());
+        if let (Some(clips), Some(parts)) = (&self.clips, parts) {
+            return clips.flip(card, framebuffer, parts);
+        }
+        card.page_flip(self.crtc, framebuffer, PageFlipFlags::EVENT, None)?;
+        if let (false, Some(parts)) = (card.is_atomic, parts) {
+            let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
+            let clip = |part: &Rectangle| {
+                let (right, below) = (part.x + part.width, part.y + part.height);
+                ClipRect::new(side(part.x), side(part.y), side(right), side(below))
+            };
+            // A driver that copies is told what to copy; others need no telling, and refuse it.
+            let _ = card.dirty_framebuffer(framebuffer, &parts.iter().map(clip).collect::<Vec<_>>());
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use keyway_gui::{
     Access, BackendFailure, ClientId, Effect, RequestNumber, Sharing, Ticket,
     protocol::{
         self, Answer, Capability as Granted, ConnectorId, DeviceId, Enforcer, Event, GuiResponse, LeaseId,
-        SurfaceConfig, SurfaceId, SurfaceLayout,
+        Rectangle, SurfaceConfig, SurfaceId, SurfaceLayout,
     },
 };
 
@@ -217,8 +217,8 @@ impl Seat {
             Effect::GrantInput { ticket, client, device, sharing } => {
                 Some((ticket, self.grant_input(client, device, sharing)))
             }
-            Effect::Present { ticket, connector, surface } => {
-                let shown = self.present(ticket, connector, surface);
+            Effect::Present { ticket, connector, surface, ref damage } => {
+                let shown = self.present(ticket, (connector, surface), damage.clone());
                 shown
                     .map_err(|message| BackendFailure::Refused { message })
                     .transpose()
@@ -343,8 +343,8 @@ impl Seat {
     pub(super) fn present(
         &mut self,
         ticket: Ticket,
-        connector: ConnectorId,
-        surface: SurfaceId,
+        (connector, surface): (ConnectorId, SurfaceId),
+        damage: Vec<Rectangle>,
     ) -> Result<Option<()>, String> {
         let buffer = self.surfaces.get_mut(&surface).ok_or("the surface has no buffer")?;
         let pixels = if let Some(pixels) = &buffer.pixels {
@@ -356,12 +356,12 @@ impl Seat {
         let (config, layout) = (buffer.config, buffer.layout);
         let headless = match &mut self.hardware {
             Hardware::Real(real) => {
-                real.do_job(Job::Show { ticket, connector, surface, pixels, config, layout });
+                real.do_job(Job::Show { ticket, connector, surface, pixels, config, layout, damage });
                 return Ok(None);
             }
             Hardware::Headless(headless) => headless,
         };
-        let shown = headless.show(connector, surface, &pixels, (&config, &layout));
+        let shown = headless.show(connector, surface, &pixels, (&config, &layout), damage);
         shown.map_err(|error| error.to_string())?;
         if let Some(path) = &self.options.screenshot {
             headless.save(path).map_err(|error| format!("{}: {error}", path.display()))?;

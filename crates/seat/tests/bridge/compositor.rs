@@ -63,7 +63,7 @@ fn each_mode_of_each_connector_is_set_and_its_picture_has_that_size() {
             let listed = bridge.connectors().unwrap();
             let listed = listed.iter().find(|listed| listed.id == connector.id).unwrap();
             assert_eq!(listed.current, Some(mode));
-            bridge.present_surface(connector.id, surface.id()).unwrap();
+            bridge.present_surface(connector.id, surface.id(), &[]).unwrap();
             assert_eq!(stage.picture(connector.id).size, (mode.width, mode.height));
         }
     }

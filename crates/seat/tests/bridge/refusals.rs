@@ -62,7 +62,7 @@ fn a_stranger_may_do_nothing_that_is_the_compositors_with_or_without_one() {
             Request::UnregisterApplication { pid: own },
             Request::LeaseDisplay { connectors: vec![FIRST] },
             Request::EndLease { lease: LeaseId(1) },
-            Request::PresentSurface { connector: FIRST, surface: SurfaceId(1) },
+            Request::PresentSurface { connector: FIRST, surface: SurfaceId(1), damage: vec![] },
             Request::ListConnectors,
             Request::ListDevices,
         ];
@@ -181,7 +181,7 @@ fn a_surface_of_another_cannot_be_destroyed() {
     assert_eq!(next_surface(&mut bridge).surface, surface);
     // Both are as before.
     for surface in [surface, compositors.id()] {
-        bridge.present_surface(FIRST, surface).unwrap();
+        bridge.present_surface(FIRST, surface, &[]).unwrap();
     }
 }
 
@@ -224,10 +224,10 @@ fn what_does_not_exist_is_not_found() {
         assert_eq!(refused(bridge.request_input_device(DeviceId(number))), not_found);
         assert_eq!(refused(bridge.request_exclusive_input(DeviceId(number))), not_found);
         assert_eq!(refused(bridge.set_display_mode(ConnectorId(number), MODE)), not_found);
-        assert_eq!(refused(bridge.present_surface(ConnectorId(number), surface)), not_found);
+        assert_eq!(refused(bridge.present_surface(ConnectorId(number), surface, &[])), not_found);
     }
     for number in [0, surface.0 + 1, u64::MAX] {
-        assert_eq!(refused(bridge.present_surface(FIRST, SurfaceId(number))), not_found);
+        assert_eq!(refused(bridge.present_surface(FIRST, SurfaceId(number), &[])), not_found);
         assert_eq!(refused(bridge.destroy_surface(SurfaceId(number))), not_found);
     }
 }

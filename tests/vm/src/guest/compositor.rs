@@ -70,15 +70,21 @@ impl Compositor {
     pub fn surface(&mut self, (width, height): (u32, u32), colours: Quadrants) -> Result<Surface> {
         let config = SurfaceConfig { width, height, format: PixelFormat::XRGB8888, stride: None };
         let surface = self.bridge.create_surface(config)?;
-        let memory = |[red, green, blue]: [u8; 3]| [blue, green, red, 0];
-        for y in 0..height {
-            let below = usize::from(y >= height / 2) * 2;
-            let mut row = memory(colours[below]).repeat(width as usize / 2);
-            row.extend(memory(colours[below + 1]).repeat(width as usize - width as usize / 2));
-            surface.write((y * surface.stride()) as usize, &row)?;
-        }
+        paint(&surface, (width, height), colours)?;
         Ok(surface)
     }
+}
+
+/// Draws the four colours on a surface of this size.
+pub fn paint(surface: &Surface, (width, height): (u32, u32), colours: Quadrants) -> Result<()> {
+    let memory = |[red, green, blue]: [u8; 3]| [blue, green, red, 0];
+    for y in 0..height {
+        let below = usize::from(y >= height / 2) * 2;
+        let mut row = memory(colours[below]).repeat(width as usize / 2);
+        row.extend(memory(colours[below + 1]).repeat(width as usize - width as usize / 2));
+        surface.write((y * surface.stride()) as usize, &row)?;
+    }
+    Ok(())
 }
 
 /// The outermost and innermost pixels of the quadrants.

@@ -6,8 +6,9 @@ use super::{ConnectorId, DeviceId, MODE, node};
 use crate::{
     machine::Door,
     protocol::{
-        Answer, Capability, DenialReason, Enforcer, GpuCapability, GpuGrant, GpuLimits, GrantTerms,
-        GuiRequest, GuiResponse, LeaseId, Pid, Request, Revocation, SurfaceConfig, SurfaceId,
+        Answer, BufferKind, Capability, DenialReason, Enforcer, GpuCapability, GpuGrant, GpuLimits,
+        GrantTerms, GuiRequest, GuiResponse, LeaseId, Pid, Rectangle, Request, Revocation, SurfaceConfig,
+        SurfaceId,
     },
 };
 
@@ -24,8 +25,8 @@ pub(super) struct Oracle {
     has_node: bool,
     /// Holder, and whether it was told.
     gpu: Vec<(u64, GpuLimits, bool)>,
-    /// Number, owner, bytes, stride, and whether it is made.
-    surfaces: Vec<(u64, u64, u64, u32, bool)>,
+    /// Number, owner, bytes, stride, whether it is made, and its sides.
+    surfaces: Vec<(u64, u64, u64, u32, bool, [u32; 2])>,
     surfaces_ever: u64,
     /// Number, and whether it is exclusive.
     inputs: Vec<(u32, bool)>,
@@ -172,7 +173,12 @@ impl Oracle {
             Work::Surface(id, bytes) => {
                 let surface = self.surfaces.iter_mut().find(|surface| surface.0 == id).unwrap();
                 surface.4 = true;
-                Answer::SurfaceCreated { surface: SurfaceId(id), stride: surface.3, bytes }
+                Answer::SurfaceCreated {
+                    surface: SurfaceId(id),
+                    stride: surface.3,
+                    bytes,
+                    buffer: BufferKind::Memfd,
+                }
             }
             Work::Node(holder) => {
                 let gpu = self.gpu.iter_mut().find(|gpu| gpu.0 == holder).unwrap();
@@ -251,10 +257,17 @@ impl Oracle {
                 said.extend(self.end_application(application, DenialReason::Unauthorized, None));
                 Ok(Some(GuiResponse::Success))
             }
-            Request::PresentSurface { connector, surface } => {
-                let is_live = self.surfaces.iter().any(|known| known.0 == surface.0 && known.4);
-                if connector != ConnectorId(10) || !is_live {
-                    return Err(DenialReason::DeviceNotFound);
+            Request::PresentSurface { connector, surface, ref damage } => {
+                let live = self.surfaces.iter().find(|known| known.0 == surface.0 && known.4);
+                let live =
+                    live.filter(|_| connector == ConnectorId(10)).ok_or(DenialReason::DeviceNotFound)?;
+                let [width, height] = live.5.map(u64::from);
+                let is_senseless = |part: &Rectangle| {
+                    let [x, y, across, down] = [part.x, part.y, part.width, part.height].map(u64::from);
+                    across == 0 || down == 0 || x + across > width || y + down > height
+                };
+                if damage.iter().any(is_senseless) {
+                    return Err(DenialReason::InvalidConfig);
                 }
                 self.wait_for_display(client)
             }
@@ -408,7 +421,7 @@ impl Oracle {
         }
         self.surfaces_ever += 1;
         let id = self.surfaces_ever;
-        self.surfaces.push((id, client, bytes, stride, false));
+        self.surfaces.push((id, client, bytes, stride, false, [config.width, config.height]));
         self.wait(client, Work::Surface(id, bytes))
     }
 

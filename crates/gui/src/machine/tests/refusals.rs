@@ -358,6 +358,24 @@ fn only_the_compositor_presents() {
 }
 
 #[test]
+fn what_has_changed_is_a_part_of_the_surface() {
+    let mut world = World::with_gpu();
+    let surface = world.surface(APPLICATION, SMALL);
+    let of = |damage| Request::PresentSurface { connector: CONNECTOR, surface, damage };
+    let part = |x, width| Rectangle { x, y: 15, width, height: 1 };
+    for damage in
+        [vec![part(0, 17)], vec![part(0, 1), part(16, 1)], vec![part(0, 0)], vec![part(u32::MAX, 2)]]
+    {
+        assert_eq!(world.answer(COMPOSITOR, of(damage)), denied(INVALID));
+    }
+    let too_many = vec![part(0, 1); limits::DAMAGE_MAX + 1];
+    assert_eq!(world.answer(COMPOSITOR, of(too_many)), denied(INVALID));
+    let most = vec![part(0, 16); limits::DAMAGE_MAX];
+    let effects = world.ask(COMPOSITOR, of(most.clone()));
+    assert!(matches!(&effects[..], [Effect::Present { damage, .. }] if *damage == most), "{effects:?}");
+}
+
+#[test]
 fn only_the_compositor_sees_the_lists() {
     let mut world = World::with_compositor();
     for client in [APPLICATION, STRANGER] {

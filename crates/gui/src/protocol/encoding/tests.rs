@@ -6,9 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::{
-    Capability, Chassis, ConnectorId, DenialReason, Description, DeviceId, DeviceKind, DisplayMode, Enforcer,
-    GpuCapability, GpuGrant, GpuLimits, GpuUse, GrantTerms, GuiRequest, LeaseId, OtherDenial, Pid,
-    PixelFormat, Presence, Reason, RenderNode, Revocation, Role, SurfaceConfig, SurfaceId, SurfaceLayout,
+    BufferKind, Capability, Chassis, ConnectorId, DenialReason, Description, DeviceId, DeviceKind,
+    DisplayMode, Enforcer, GpuCapability, GpuGrant, GpuLimits, GpuUse, GrantTerms, GuiRequest, LeaseId,
+    OtherDenial, Pid, PixelFormat, Presence, Reason, Rectangle, RenderNode, Revocation, Role, SurfaceConfig,
+    SurfaceId, SurfaceLayout,
 };
 
 /// The crate's own, whose refusals are noted.
@@ -80,16 +81,23 @@ fn document_requests() -> impl Strategy<Value = GuiRequest> {
     ]
 }
 
+fn rectangles() -> impl Strategy<Value = Rectangle> {
+    any::<[u32; 4]>().prop_map(|[x, y, width, height]| Rectangle { x, y, width, height })
+}
+
 fn requests() -> impl Strategy<Value = Request> {
     prop_oneof![
         6 => document_requests().prop_map(Request::Document),
         1 => (any::<u32>(), any::<u64>())
             .prop_map(|(pid, process)| Request::RegisterApplication { pid: Pid(pid), process }),
         1 => any::<u32>().prop_map(|pid| Request::UnregisterApplication { pid: Pid(pid) }),
-        1 => (any::<u32>(), any::<u64>()).prop_map(|(connector, surface)| Request::PresentSurface {
-            connector: ConnectorId(connector),
-            surface: SurfaceId(surface),
-        }),
+        1 => (any::<u32>(), any::<u64>(), prop::collection::vec(rectangles(), 0..=DAMAGE_MAX)).prop_map(
+            |(connector, surface, damage)| Request::PresentSurface {
+                connector: ConnectorId(connector),
+                surface: SurfaceId(surface),
+                damage,
+            }
+        ),
         1 => prop_oneof![Just(Request::ListConnectors), Just(Request::ListDevices), Just(Request::Describe)],
         1 => prop::collection::vec(any::<u32>().prop_map(ConnectorId), 0..=CONNECTORS_MAX)
             .prop_map(|connectors| Request::LeaseDisplay { connectors }),
@@ -148,6 +156,7 @@ fn answers() -> impl Strategy<Value = Answer> {
             surface: SurfaceId(surface),
             stride,
             bytes,
+            buffer: BufferKind::Memfd,
         }),
         prop::collection::vec(connectors(), 0..=8).prop_map(Answer::Connectors),
         prop::collection::vec(devices(), 0..=20).prop_map(Answer::Devices),
@@ -183,6 +192,7 @@ fn events() -> impl Strategy<Value = Event> {
                     owner: Pid(pid),
                     config,
                     layout: SurfaceLayout { stride, bytes },
+                    buffer: BufferKind::Memfd,
                 }
             }
         ),
@@ -296,7 +306,7 @@ fn every_denial_keeps_its_number() {
 }
 
 #[test]
-fn the_longest_lawful_listings_fit() {
+fn the_longest_lawful_messages_fit() {
     let mode = |height| DisplayMode { width: 16_384, height, refresh_mhz: 1_000_000 };
     let connector = ConnectorInfo {
         id: ConnectorId(u32::MAX),
@@ -311,6 +321,11 @@ fn the_longest_lawful_listings_fit() {
     let name = "n".repeat(NAME_BYTES_MAX);
     let device = DeviceInfo { id: DeviceId(u32::MAX), name, kind: DeviceKind::Touchscreen };
     assert!(encode(&Answer::Devices(vec![device; DEVICES_MAX])).is_ok());
+
+    let most = u32::MAX;
+    let damage = vec![Rectangle { x: most, y: most, width: most, height: most }; DAMAGE_MAX];
+    let (connector, surface) = (ConnectorId(most), SurfaceId(u64::MAX));
+    assert!(encode(&Request::PresentSurface { connector, surface, damage }).is_ok());
 }
 
 #[test]
@@ -359,6 +374,10 @@ fn texts_and_lists_over_their_bounds_are_refused_in_both_directions() {
     refused(&Answer::Description(description), list_too_long(17, 16));
     let nine = vec![ConnectorId(1); 9];
     refused(&Request::LeaseDisplay { connectors: nine }, list_too_long(9, 8));
+    let part = Rectangle { x: 0, y: 0, width: 1, height: 1 };
+    let (connector, surface) = (ConnectorId(1), SurfaceId(1));
+    let damaged = Request::PresentSurface { connector, surface, damage: vec![part; 33] };
+    refused(&damaged, list_too_long(33, 32));
     let grant = |name: usize, card: usize| GpuGrant {
         capability: GpuCapability { memory_mb: 1, max_surfaces: 1 },
         surfaces: GrantTerms::SURFACES,

@@ -221,7 +221,7 @@ pub fn seat_switch(stage: &mut Stage) -> Result<()> {
     let (connector, leased) = (compositor.connector(Display::Virtio)?, compositor.connector(Display::Bochs)?);
     compositor.set_mode(&connector, OTHER_MODE)?;
     let surface = compositor.surface(OTHER_MODE, MORNING)?;
-    compositor.bridge.present_surface(connector.id, surface.id())?;
+    compositor.bridge.present_surface(connector.id, surface.id(), &[])?;
     let lease = compositor.bridge.lease_display(&[leased.id])?;
     let lease = Card(File::from(OwnedFd::from(lease)));
     let of_lease = drive(&lease, OTHER_MODE)?;
@@ -241,7 +241,7 @@ pub fn seat_switch(stage: &mut Stage) -> Result<()> {
     let driven = drive(&card, FIRST_MODE)?;
     stage.expect_pixels(Display::Virtio, "seat-switch-session", FIRST_MODE, &expected(FIRST_MODE))?;
     refused(show_first_mode(&lease, of_lease))?;
-    let denied = compositor.bridge.present_surface(connector.id, surface.id()).err();
+    let denied = compositor.bridge.present_surface(connector.id, surface.id(), &[]).err();
     let reason = denied.and_then(|error| error.denial_reason());
     ensure!(reason == Some(DenialReason::Other(3)), "presented while paused: {reason:?}");
 
