@@ -70,7 +70,7 @@ pub(crate) enum Job {
     /// End what a session has of a card.
     CloseCard { client: ClientId, card: CardId },
     /// Open the render node.
-    OpenNode { ticket: Ticket, client: ClientId, memory_mb: u32 },
+    OpenNode { ticket: Ticket, client: ClientId },
     /// Let another drive the screens.
     HandOver { ticket: Ticket, to: Driver },
     /// Give all screens back as they were.
@@ -254,8 +254,8 @@ impl Cards {
                 }
                 Vec::new()
             }
-            Job::OpenNode { ticket, client, memory_mb } => {
-                vec![News::NodeOpened { ticket, client, memory_mb, opened: self.open_node() }]
+            Job::OpenNode { ticket, client } => {
+                vec![News::NodeOpened(ticket, client, self.open_node())]
             }
             Job::HandOver { ticket, to } => self.hand_over(ticket, to),
             Job::Restore | Job::Stop => {

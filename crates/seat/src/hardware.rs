@@ -172,21 +172,18 @@ impl Real {
                 drop(fd);
             }
         })?;
-        let display = Some(display);
-        let last_revocation = 0;
-        let cards = numbers;
         let real = Real {
             queue,
             news,
             devices,
-            cards,
+            cards: numbers,
             evidence,
             render_node,
             jobs,
             wake,
             revocations,
-            last_revocation,
-            display,
+            last_revocation: 0,
+            display: Some(display),
         };
         Ok((real, facts))
     }

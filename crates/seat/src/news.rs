@@ -18,7 +18,7 @@ pub(crate) enum News {
     /// A card is open for a session, or was refused.
     CardOpened(Ticket, ClientId, CardId, Result<OwnedFd, String>),
     /// The render node is open for a client, or was refused.
-    NodeOpened { ticket: Ticket, client: ClientId, memory_mb: u32, opened: Result<OwnedFd, String> },
+    NodeOpened(Ticket, ClientId, Result<OwnedFd, String>),
     /// A connector came, or has other modes.
     ConnectorChanged(ConnectorInfo),
     /// Nothing is connected there any more.

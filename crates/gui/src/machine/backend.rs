@@ -4,11 +4,11 @@ use alloc::string::String;
 
 use super::{
     Bridge, ClientId, Effect, Effects, Ticket,
-    pending::{Asker, Waiting, Work},
+    pending::{Asker, Work},
 };
 use crate::{
     limits::TEXT_BYTES_MAX,
-    protocol::{Answer, DenialReason, Enforcer, GuiResponse, OtherDenial, clipped},
+    protocol::{Answer, DenialReason, GuiResponse, OtherDenial, clipped},
 };
 
 /// The hardware refused.
@@ -58,20 +58,8 @@ impl Bridge {
                     self.on_input_regranted(asker.client, wait, (device, sharing), &result);
                 }
                 Work::Open { number, device } => self.on_opened(asker, wait, (number, device), result),
-                Work::OpenNode { holder } => {
-                    self.on_node(asker, wait, holder, result.map(|()| Enforcer::Nobody));
-                }
+                Work::OpenNode { holder } => self.on_node(asker, wait, holder, result),
             }
-        }
-        self.effects()
-    }
-
-    /// The hardware has opened a render node for a client, which this one holds to its memory. A ticket that is not open, or of
-    /// something else, is ignored.
-    pub fn on_node_opened(&mut self, ticket: Ticket, memory: Enforcer) -> Effects<'_> {
-        if let Some(&Waiting { asker, work: Work::OpenNode { holder }, wait }) = self.pending.get(ticket) {
-            self.pending.remove(ticket);
-            self.on_node(asker, wait, holder, Ok(memory));
         }
         self.effects()
     }

@@ -85,15 +85,12 @@ pub enum Effect {
         /// Which device.
         device: DeviceId,
     },
-    /// Open the render node for a client, and hold it to its memory where Linux does that. Answered by
-    /// [`Bridge::on_node_opened`](super::Bridge::on_node_opened), or as refused.
+    /// Open the render node for a client.
     OpenNode {
         /// For the answer.
         ticket: Ticket,
         /// For whom.
         client: ClientId,
-        /// What it was granted, in MB.
-        memory_mb: u32,
     },
     /// Give the render node to a client no longer. What the client has taken already stays with it.
     EndNode {

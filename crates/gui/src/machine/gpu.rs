@@ -4,7 +4,7 @@
 //! node, it comes with a descriptor of that, which the hardware opens before anybody hears of the grant:
 //!
 //! ```text
-//!            request_gpu             on_node_opened
+//!            request_gpu             on_backend: opened
 //!    nothing ───────────▶ Opening ──────────────────▶ Granted ─────▶ nothing, but the node is its holder's for good
 //!       │                    └──▶ nothing (hardware refused, was late, or the holder ended)
 //!       └─────────────────▶ Absent ─────▶ nothing
@@ -22,8 +22,8 @@ use crate::{
         MAX_PROCESS_GPU_MEMORY, MAX_TOTAL_GPU_MEMORY, MB_BYTES, SURFACES_MAX, SURFACES_PER_PROCESS_MAX,
     },
     protocol::{
-        Answer, DenialReason, Enforcer, Event, GpuCapability, GpuGrant, GpuLimits, GrantTerms, GuiResponse,
-        Pid, Revocation, SurfaceId,
+        Answer, DenialReason, Event, GpuCapability, GpuGrant, GpuLimits, GrantTerms, GuiResponse, Pid,
+        SurfaceId,
     },
 };
 
@@ -68,8 +68,7 @@ impl Bridge {
         self.gpu.insert(holder, GpuHolding { capability, node, charged_bytes: 0, surfaces });
         if node == Node::Opening {
             let ticket = self.pending.insert(now_ns, asker, Work::OpenNode { holder });
-            let memory_mb = capability.memory_mb;
-            self.outbox.push_back(Effect::OpenNode { ticket, client: holder, memory_mb });
+            self.outbox.push_back(Effect::OpenNode { ticket, client: holder });
             return Ok(Outcome::Pending);
         }
         if holder != asker.client {
@@ -121,10 +120,10 @@ impl Bridge {
         asker: Asker,
         wait: Wait,
         holder: ClientId,
-        result: Result<Enforcer, BackendFailure>,
+        result: Result<(), BackendFailure>,
     ) {
         match (wait, result) {
-            (Wait::Until { .. }, Ok(memory)) => self.commit_node(asker, holder, memory),
+            (Wait::Until { .. }, Ok(())) => self.commit_node(asker, holder),
             (Wait::Until { .. }, Err(failure)) => {
                 self.gpu.remove(&holder);
                 self.answer(asker, failure.into());
@@ -138,13 +137,13 @@ impl Bridge {
         }
     }
 
-    fn end_unwanted_node(&mut self, holder: ClientId, result: &Result<Enforcer, BackendFailure>) {
+    fn end_unwanted_node(&mut self, holder: ClientId, result: &Result<(), BackendFailure>) {
         if result.is_ok() {
             self.outbox.push_back(Effect::EndNode { client: holder });
         }
     }
 
-    fn commit_node(&mut self, asker: Asker, holder: ClientId, memory: Enforcer) {
+    fn commit_node(&mut self, asker: Asker, holder: ClientId) {
         let pid = self.clients.get(holder).map(|client| client.identity.pid);
         let (Some(holding), Some(node), Some(pid)) = (self.gpu.get_mut(&holder), &self.render_node, pid)
         else {
@@ -156,7 +155,7 @@ impl Bridge {
             capability,
             surfaces: GrantTerms::SURFACES,
             node: node.clone(),
-            node_terms: GrantTerms { memory, revocation: Revocation::Irrevocable },
+            node_terms: GrantTerms::RENDER_NODE,
         };
         if asker.client == holder {
             return self.answer(asker, Answer::GpuGranted(grant));

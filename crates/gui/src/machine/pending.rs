@@ -139,11 +139,6 @@ impl Pending {
         self.by_ticket.remove(&ticket)
     }
 
-    /// What waits under a ticket.
-    pub(super) fn get(&self, ticket: Ticket) -> Option<&Waiting> {
-        self.by_ticket.get(&ticket)
-    }
-
     /// Makes overdue what has waited too long, and names its askers.
     pub(super) fn expire(&mut self, now_ns: u64) -> Vec<Asker> {
         let mut askers = Vec::new();

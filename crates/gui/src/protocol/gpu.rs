@@ -53,12 +53,16 @@ impl GrantTerms {
     /// Of surfaces: the bridge makes their buffers, and ends them.
     pub const SURFACES: GrantTerms =
         GrantTerms { memory: Enforcer::Bridge, revocation: Revocation::WithGrant };
+    /// Of a render node. Linux has a limit for the memory of graphics cards (the `dmem` controller of cgroups), but what a process allocates
+    /// through the node can be the machine's memory as well, which that does not limit.
+    pub const RENDER_NODE: GrantTerms =
+        GrantTerms { memory: Enforcer::Nobody, revocation: Revocation::Irrevocable };
 }
 
 /// Who holds a process to the memory that it was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Enforcer {
-    /// Linux: it allocates no more for the process.
+    /// Linux: it allocates no more for the process. No grant says so as yet.
     Linux,
     /// The bridge: it makes the memory itself, and no more of it.
     Bridge,

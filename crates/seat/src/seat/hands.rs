@@ -6,8 +6,8 @@ use keyway::{Carried, Outgoing, Queue, ReplyTo, Rights};
 use keyway_gui::{
     Access, BackendFailure, ClientId, Effect, RequestNumber, Sharing, Ticket,
     protocol::{
-        self, Answer, Capability as Granted, ConnectorId, DeviceId, Enforcer, Event, GuiResponse, LeaseId,
-        Rectangle, SurfaceConfig, SurfaceId, SurfaceLayout,
+        self, Answer, Capability as Granted, ConnectorId, DeviceId, Event, GuiResponse, LeaseId, Rectangle,
+        SurfaceConfig, SurfaceId, SurfaceLayout,
     },
 };
 
@@ -110,13 +110,10 @@ impl Seat {
                     .map_err(|message| BackendFailure::Refused { message });
                 self.machine.on_backend(ticket, outcome).collect()
             }
-            News::NodeOpened { ticket, client, memory_mb, opened } => {
-                match self.take_node(client, memory_mb, opened) {
-                    Ok(memory) => self.machine.on_node_opened(ticket, memory).collect(),
-                    Err(message) => {
-                        self.machine.on_backend(ticket, Err(BackendFailure::Refused { message })).collect()
-                    }
-                }
+            News::NodeOpened(ticket, client, opened) => {
+                let outcome =
+                    self.take_node(client, opened).map_err(|message| BackendFailure::Refused { message });
+                self.machine.on_backend(ticket, outcome).collect()
             }
             News::InputChanged => return self.on_input_changed(),
             News::Revoked(number) => return self.on_revoked(number),
@@ -138,19 +135,16 @@ impl Seat {
         Ok(())
     }
 
-    /// Has the broker keep a render node's descriptor for its client. Returns who holds the client to its memory.
-    fn take_node(
-        &mut self,
-        client: ClientId,
-        _memory_mb: u32,
-        opened: Result<OwnedFd, String>,
-    ) -> Result<Enforcer, String> {
-        let fd = opened?;
-        let memory = Enforcer::Nobody;
-        let label = node_label(&self.hardware, memory);
-        let kept = self.depositor.deposit(&label, fd).map_err(|error| error.to_string())?;
+    /// Has the broker keep a render node's descriptor for its client. Its label says which it is, and what holds of it.
+    fn take_node(&mut self, client: ClientId, opened: Result<OwnedFd, String>) -> Result<(), String> {
+        let node = match &self.hardware {
+            Hardware::Real(real) => real.render_node.as_ref().map_or("", |node| node.name.as_str()),
+            Hardware::Headless(_) => "",
+        };
+        let label = format!("{node}-irrevocable-memory-advisory");
+        let kept = self.depositor.deposit(&label, opened?).map_err(|error| error.to_string())?;
         self.nodes.insert(client, kept);
-        Ok(memory)
+        Ok(())
     }
 
     pub(super) fn on_input_changed(&mut self) {
@@ -251,13 +245,13 @@ impl Seat {
                 }
                 None
             }
-            Effect::OpenNode { ticket, client, memory_mb } => match &mut self.hardware {
+            Effect::OpenNode { ticket, client } => match &mut self.hardware {
                 Hardware::Headless(_) => {
                     let message = "there is no hardware behind virtual screens that could render".into();
                     Some((ticket, Err(BackendFailure::Refused { message })))
                 }
                 Hardware::Real(real) => {
-                    real.do_job(Job::OpenNode { ticket, client, memory_mb });
+                    real.do_job(Job::OpenNode { ticket, client });
                     None
                 }
             },
@@ -453,20 +447,6 @@ pub(super) fn reply(queue: &mut Queue, reply_to: ReplyTo, answer: &Answer, carri
         let message = Outgoing { payload: &payload, capabilities: carried, ..Outgoing::default() };
         let _ = queue.reply(reply_to, &message);
     }
-}
-
-/// How the grant of a render node is labelled in the broker: which, that it stays with its holder, and who limits its memory.
-fn node_label(hardware: &Hardware, memory: Enforcer) -> String {
-    let node = match hardware {
-        Hardware::Real(real) => real.render_node.as_ref().map_or("node", |node| node.name.as_str()),
-        Hardware::Headless(_) => "node",
-    };
-    let limited = match memory {
-        Enforcer::Linux => "limited-by-linux",
-        Enforcer::Bridge => "limited-by-bridge",
-        Enforcer::Nobody => "advisory",
-    };
-    format!("{node}-irrevocable-memory-{limited}")
 }
 
 fn rights(access: Access) -> Rights {

@@ -17,12 +17,12 @@ fn request(client: u64) -> Request {
     Request::Document(request_gpu(client, LIMITS))
 }
 
-fn grant(memory: Enforcer) -> GpuGrant {
+fn grant() -> GpuGrant {
     GpuGrant {
         capability: GpuCapability { memory_mb: 64, max_surfaces: 4 },
         surfaces: GrantTerms { memory: Enforcer::Bridge, revocation: Revocation::WithGrant },
         node: node(),
-        node_terms: GrantTerms { memory, revocation: Revocation::Irrevocable },
+        node_terms: GrantTerms { memory: Enforcer::Nobody, revocation: Revocation::Irrevocable },
     }
 }
 
@@ -34,32 +34,16 @@ fn irrevocable(to: u64, holder: u64) -> Effect {
     notify(to, Event::Irrevocable { pid: pid(holder), node: "renderD128".to_string() })
 }
 
-fn opened(world: &mut World, ticket: Ticket, memory: Enforcer) -> Vec<Effect> {
-    let effects = world.bridge.on_node_opened(ticket, memory).collect();
-    world.bridge.audit();
-    effects
-}
-
 #[test]
-fn a_grant_waits_for_its_render_node_and_says_who_limits_its_memory() {
+fn a_grant_waits_for_its_render_node_and_says_what_holds_of_it() {
     for client in [COMPOSITOR, APPLICATION] {
-        for memory in [Enforcer::Nobody, Enforcer::Linux] {
-            let mut world = with_node();
-            let effects = world.ask(client, request(client));
-            let [Effect::OpenNode { ticket, client: holder, memory_mb: 64 }] = effects[..] else {
-                panic!("{effects:?}")
-            };
-            assert_eq!(holder, ClientId(client));
-            let effects = opened(&mut world, ticket, memory);
-            assert_eq!(effects, [answer_of(client, Answer::GpuGranted(grant(memory)))]);
-            assert_eq!(opened(&mut world, ticket, memory), []);
-            world.surface(client, SMALL);
-        }
+        let mut world = with_node();
+        let effects = world.ask(client, request(client));
+        let [Effect::OpenNode { ticket, client: holder }] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!(holder, ClientId(client));
+        assert_eq!(world.backend(ticket, Ok(())), [answer_of(client, Answer::GpuGranted(grant()))]);
+        world.surface(client, SMALL);
     }
-    // Whatever did not say that something limits it is limited by nobody.
-    let mut world = with_node();
-    let answer = world.carried_out(COMPOSITOR, request(COMPOSITOR));
-    assert_eq!(answer, Answer::GpuGranted(grant(Enforcer::Nobody)));
 }
 
 #[test]
@@ -78,11 +62,7 @@ fn nobody_holds_what_is_being_opened_and_it_is_reserved_all_the_same() {
         assert_eq!(world.answer(client, request(APPLICATION)), denied(DenialReason::AlreadyHeld));
     }
     assert_eq!(world.bridge.totals().reserved_mb, 64);
-    // What is opened is a node, and not whatever the ticket is of.
-    let other = world.ticket(COMPOSITOR, request_input(COMPOSITOR, DEVICE));
-    assert_eq!(opened(&mut world, other, Enforcer::Linux), []);
-    assert_eq!(world.backend(other, Ok(())).len(), 1);
-    opened(&mut world, ticket, Enforcer::Nobody);
+    world.backend(ticket, Ok(()));
     assert!(world.holds(APPLICATION, capability));
 }
 
@@ -122,11 +102,8 @@ fn the_compositor_asks_for_an_application_which_alone_gets_the_node() {
     let mut world = with_node();
     let ticket = world.ticket(COMPOSITOR, request(APPLICATION));
     assert_eq!(
-        opened(&mut world, ticket, Enforcer::Nobody),
-        [
-            notify(APPLICATION, Event::GpuGranted(grant(Enforcer::Nobody))),
-            answer_of(COMPOSITOR, granted_gpu(64, 4)),
-        ]
+        world.backend(ticket, Ok(())),
+        [notify(APPLICATION, Event::GpuGranted(grant())), answer_of(COMPOSITOR, granted_gpu(64, 4)),]
     );
     // One that has no lane cannot be sent any, and has the grant without.
     world.answer(COMPOSITOR, register(9));
