@@ -292,7 +292,8 @@ impl Bridge {
     }
 
     /// Shows a surface on a connector, as the compositor. `damage` is what has changed of it since it was last shown there, at most
-    /// [`DAMAGE_MAX`] parts, in pixels; none means all of it. What is not named may look as it did.
+    /// [`DAMAGE_MAX`] parts, in pixels; none means all of it. What is not named may look as it did,
+    /// and need not: the first time after another surface all is drawn.
     ///
     /// # Errors
     /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`], [`DenialReason::InvalidConfig`] for a part that is not within

@@ -99,10 +99,12 @@ fn a_device_that_is_taken_for_oneself_is_shown_as_such_until_it_is_taken_back() 
         entries.iter().filter_map(|entry| Some(entry.label.as_ref()?.to_string())).collect()
     };
     for (exclusive, label) in [(false, "input-1"), (true, "input-1-exclusive")] {
-        let mut input = match exclusive {
-            true => bridge.request_exclusive_input(device).unwrap(),
-            false => bridge.request_input_device(device).unwrap(),
+        let taken = if exclusive {
+            bridge.request_exclusive_input(device)
+        } else {
+            bridge.request_input_device(device)
         };
+        let mut input = taken.unwrap();
         assert_eq!((input.id(), input.is_exclusive()), (device, exclusive));
         assert_eq!(read_keys(&mut input, 1), [30]);
         assert_eq!((has(&mut bridge, false), has(&mut bridge, true)), (true, exclusive));
