@@ -8,20 +8,20 @@ use std::{
 };
 
 use drm::control::{
-    AtomicCommitFlags, Device as _, Mode, ModeFlags, ModeTypeFlags, PageFlipFlags, atomic::AtomicModeReq,
-    connector, crtc, framebuffer, property,
+    AtomicCommitFlags, ClipRect, Device as _, Mode, ModeFlags, ModeTypeFlags, PageFlipFlags,
+    atomic::AtomicModeReq, connector, crtc, framebuffer, plane, property,
 };
 use keyway::RegionReader;
 use keyway_gui::{
     Ticket,
-    protocol::{ConnectorId, ConnectorInfo, DisplayMode, SurfaceConfig, SurfaceId, SurfaceLayout},
+    protocol::{ConnectorId, ConnectorInfo, DisplayMode, Rectangle, SurfaceConfig, SurfaceId, SurfaceLayout},
 };
 
 use super::{
     card::Card,
     scanout::{Black, Scanout},
 };
-use crate::screen::ShowError;
+use crate::{damage::Damage, screen::ShowError};
 
 /// A picture to be shown.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(super) struct Picture {
     pub(super) pixels: Arc<RegionReader>,
     pub(super) config: SurfaceConfig,
     pub(super) layout: SurfaceLayout,
+    /// What differs from what the screen showed of the surface last.
+    pub(super) damage: Damage,
 }
 
 /// See the module.
@@ -77,6 +79,8 @@ struct Screen {
     size: (u32, u32),
     /// What is shown before the first picture.
     black: framebuffer::Handle,
+    /// How the driver is told what has changed, where it can be told.
+    clips: Option<Clips>,
     /// What pictures are drawn into; made for the first one.
     drawn: Option<Drawn>,
 }
@@ -94,18 +98,68 @@ impl Screen {
         front.map_or(self.black, |front| front.framebuffer)
     }
 
-    /// What to draw the next picture into.
-    fn back(&mut self, card: &Card) -> io::Result<(usize, &mut Scanout)> {
+    /// Draws a surface, in which this has changed, and has it seen from the next picture on.
+    fn show(
+        &mut self,
+        card: &Card,
+        pixels: &RegionReader,
+        shape: (&SurfaceConfig, &SurfaceLayout),
+        damage: &Damage,
+    ) -> Result<(), ShowError> {
         let drawn = match &mut self.drawn {
             Some(drawn) => drawn,
             none => none.insert(Drawn { buffers: Scanout::pair(card, self.size)?, front: None }),
         };
+        drawn.buffers.iter_mut().for_each(|buffer| buffer.spoil(damage));
         let back = drawn.front.map_or(0, |front| 1 - front);
-        Ok((back, &mut drawn.buffers[back]))
+        let buffer = &mut drawn.buffers[back];
+        let parts = buffer.draw(card, pixels, shape)?;
+        if let Err(error) = flip(card, (self.crtc, self.clips), buffer.framebuffer, parts.as_deref()) {
+            // What it holds is not what its screen was last said to show.
+            buffer.spoil(&Damage::All);
+            return Err(error.into());
+        }
+        drawn.front = Some(back);
+        Ok(())
     }
 
     fn free(self, card: &Card) {
         self.drawn.into_iter().flat_map(|drawn| drawn.buffers).for_each(|buffer| buffer.free(card));
+    }
+}
+
+/// Where a plane is told which buffer to show, and what of it has changed: `FB_DAMAGE_CLIPS` of `drm_plane(9)`.
+#[derive(Clone, Copy, Debug)]
+struct Clips {
+    plane: plane::Handle,
+    framebuffer: property::Handle,
+    damage: property::Handle,
+}
+
+impl Clips {
+    /// None where modes are not set atomically, or the driver reads everything anyway.
+    fn of(card: &Card, crtc: crtc::Handle) -> Option<Self> {
+        let plane = card.is_atomic.then(|| card.primary_plane(crtc)).and_then(Result::ok).flatten()?;
+        let framebuffer = card.property(plane, "FB_ID").ok()?;
+        Some(Clips { plane, framebuffer, damage: card.property(plane, "FB_DAMAGE_CLIPS").ok()? })
+    }
+
+    /// Shows a buffer with the next picture of the screen, of which the driver need read only these parts.
+    fn flip(&self, card: &Card, framebuffer: framebuffer::Handle, parts: &[Rectangle]) -> io::Result<()> {
+        // `struct drm_mode_rect`: the first column and row, and those after the last. All are within a screen.
+        let edges = |part: &Rectangle| [part.x, part.y, part.x + part.width, part.y + part.height];
+        let edges: Vec<[u32; 4]> = parts.iter().map(edges).collect();
+        let blob = card.create_property_blob(edges.as_slice())?;
+        let mut request = AtomicModeReq::new();
+        let shown = property::Value::Framebuffer(Some(framebuffer));
+        request.add_property(self.plane, self.framebuffer, shown);
+        request.add_property(self.plane, self.damage, blob);
+        let flags = AtomicCommitFlags::PAGE_FLIP_EVENT | AtomicCommitFlags::NONBLOCK;
+        let done = card.atomic_commit(flags, request);
+        if let property::Value::Blob(blob) = blob {
+            let _ = card.destroy_property_blob(blob);
+        }
+        done
     }
 }
 
@@ -208,7 +262,8 @@ impl Output {
             return Err(error);
         }
         self.surface = None;
-        if let Some(before) = self.screen.replace(Screen { crtc, mode, size, black, drawn: None }) {
+        let screen = Screen { crtc, mode, size, black, clips: Clips::of(card, crtc), drawn: None };
+        if let Some(before) = self.screen.replace(screen) {
             before.free(card);
         }
         if let Some(larger) = larger
@@ -291,18 +346,12 @@ impl Output {
         if self.flipping.is_some_and(|(_, since)| since.elapsed() < FLIP_PATIENCE) {
             return Ok(());
         }
-        let Some(Picture { ticket, surface, pixels, config, layout }) = self.queue.pop_front() else {
+        let Some(Picture { ticket, surface, pixels, config, layout, damage }) = self.queue.pop_front() else {
             return Ok(());
         };
         let Some(screen) = &mut self.screen else { return Err((ticket, ShowError::Dark)) };
-        let (back, buffer) = screen.back(card).map_err(|error| (ticket, error.into()))?;
-        buffer.draw(card, &pixels, (&config, &layout)).map_err(|error| (ticket, error))?;
-        let framebuffer = buffer.framebuffer;
-        card.page_flip(screen.crtc, framebuffer, PageFlipFlags::EVENT, None)
-            .map_err(|error| (ticket, error.into()))?;
-        if let Some(drawn) = &mut screen.drawn {
-            drawn.front = Some(back);
-        }
+        let damage = if self.surface == Some(surface) { damage } else { Damage::All };
+        screen.show(card, &pixels, (&config, &layout), &damage).map_err(|error| (ticket, error))?;
         self.flipping = Some((ticket, Instant::now()));
         self.surface = Some(surface);
         Ok(())
@@ -383,6 +432,30 @@ impl Output {
         self.black.take().into_iter().for_each(|black| black.free(card));
         waiting
     }
+}
+
+/// Has a buffer seen from the next picture on. `parts` is what was drawn into it; none if it was all.
+fn flip(
+    card: &Card,
+    (crtc, clips): (crtc::Handle, Option<Clips>),
+    framebuffer: framebuffer::Handle,
+    parts: Option<&[Rectangle]>,
+) -> io::Result<()> {
+    let parts = parts.filter(|parts| !parts.is_empty());
+    if let (Some(clips), Some(parts)) = (clips, parts) {
+        return clips.flip(card, framebuffer, parts);
+    }
+    card.page_flip(crtc, framebuffer, PageFlipFlags::EVENT, None)?;
+    if let (false, Some(parts)) = (card.is_atomic, parts) {
+        let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
+        let clip = |part: &Rectangle| {
+            let (right, below) = (part.x + part.width, part.y + part.height);
+            ClipRect::new(side(part.x), side(part.y), side(right), side(below))
+        };
+        // A driver that copies is told what to copy; others need no telling, and refuse it.
+        let _ = card.dirty_framebuffer(framebuffer, &parts.iter().map(clip).collect::<Vec<_>>());
+    }
+    Ok(())
 }
 
 /// A mode by what a user calls it; none for one without a refresh rate.

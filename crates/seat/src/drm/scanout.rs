@@ -1,22 +1,27 @@
 //! Memory that a card shows: dumb buffers, two for each screen, so that what is seen is never half drawn, and one that is black.
 
-use std::io;
+use std::{io, mem};
 
 use drm::{
     buffer::{self, Buffer, DrmFourcc},
     control::{ClipRect, Device as _, dumbbuffer::DumbBuffer, framebuffer},
 };
 use keyway::RegionReader;
-use keyway_gui::protocol::{SurfaceConfig, SurfaceLayout};
+use keyway_gui::protocol::{Rectangle, SurfaceConfig, SurfaceLayout};
 
 use super::card::Card;
-use crate::screen::{PIXEL_BYTES, ShowError, convert};
+use crate::{
+    damage::Damage,
+    screen::{PIXEL_BYTES, ShowError, convert},
+};
 
 /// A buffer as large as a mode, XRGB8888.
 #[derive(Debug)]
 pub(super) struct Scanout {
     buffer: DumbBuffer,
     pub(super) framebuffer: framebuffer::Handle,
+    /// What of the picture it does not hold.
+    stale: Damage,
 }
 
 /// Bits of a pixel that say something, and all of its bits.
@@ -28,7 +33,7 @@ impl Scanout {
     pub(super) fn new(card: &Card, (width, height): (u32, u32)) -> io::Result<Self> {
         let buffer = card.create_dumb_buffer((width, height), DrmFourcc::Xrgb8888, BITS)?;
         match card.add_framebuffer(&buffer, DEPTH, BITS) {
-            Ok(framebuffer) => Ok(Scanout { buffer, framebuffer }),
+            Ok(framebuffer) => Ok(Scanout { buffer, framebuffer, stale: Damage::All }),
             Err(error) => {
                 let _ = card.destroy_dumb_buffer(buffer);
                 Err(error)
@@ -55,8 +60,60 @@ impl Scanout {
         let _ = card.destroy_dumb_buffer(self.buffer);
     }
 
-    /// Draws a surface into the upper left corner, on black; what is larger is cut off.
+    /// The picture that it holds differs by so much from the one that is to be shown.
+    pub(super) fn spoil(&mut self, damage: &Damage) {
+        self.stale.add(damage);
+    }
+
+    /// Draws what it does not hold of a surface into the upper left corner, on black; what is larger is cut off. Returns the
+    /// parts that were drawn; none if it was all.
     pub(super) fn draw(
+        &mut self,
+        card: &Card,
+        pixels: &RegionReader,
+        (config, layout): (&SurfaceConfig, &SurfaceLayout),
+    ) -> Result<Option<Vec<Rectangle>>, ShowError> {
+        // Until it is done, nothing is certain.
+        let stale = mem::replace(&mut self.stale, Damage::All);
+        let drawn = match stale {
+            Damage::All => {
+                self.draw_all(card, pixels, (config, layout))?;
+                None
+            }
+            parts @ Damage::Parts(_) => {
+                let parts = parts.on_screen(config, self.buffer.size());
+                self.draw_parts(card, pixels, (config, layout), &parts)?;
+                Some(parts)
+            }
+        };
+        self.stale = Damage::Parts(Vec::new());
+        Ok(drawn)
+    }
+
+    fn draw_parts(
+        &mut self,
+        card: &Card,
+        pixels: &RegionReader,
+        (config, layout): (&SurfaceConfig, &SurfaceLayout),
+        parts: &[Rectangle],
+    ) -> Result<(), ShowError> {
+        let pitch = self.buffer.pitch() as usize;
+        let pixel_bytes = config.format.pixel_bytes().ok_or(ShowError::Format)? as usize;
+        let mut mapping = card.map_dumb_buffer(&mut self.buffer)?;
+        let memory = mapping.as_mut();
+        for part in parts {
+            let (left, width) = (part.x as usize, part.width as usize);
+            let mut row = vec![0; width * pixel_bytes];
+            for y in part.y as usize..(part.y + part.height) as usize {
+                pixels.read(y * layout.stride as usize + left * pixel_bytes, &mut row)?;
+                let at = y * pitch + left * PIXEL_BYTES;
+                convert(config.format, &row, &mut memory[at..at + width * PIXEL_BYTES]);
+            }
+        }
+        Ok(())
+    }
+
+    fn draw_all(
         &mut self,
         card: &Card,
         pixels: &RegionReader,
@@ -91,6 +148,7 @@ impl Scanout {
 
     /// Makes it black.
     pub(super) fn blank(&mut self, card: &Card) -> io::Result<()> {
+        self.stale = Damage::All;
         card.map_dumb_buffer(&mut self.buffer)?.as_mut().fill(0);
         Ok(())
     }

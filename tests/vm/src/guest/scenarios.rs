@@ -11,6 +11,7 @@ mod input;
 mod lease;
 mod raw_drm;
 mod raw_keys;
+mod render;
 mod seatd;
 mod weston;
 
@@ -34,6 +35,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("compositor-dies", display::compositor_dies),
     ("example", example::example),
     ("input", input::input),
+    ("render-node", render::render_node),
     ("hotplug", hotplug::hotplug),
     ("lease", lease::lease),
     ("lessee-dies", lease::lessee_dies),
@@ -52,6 +54,7 @@ const PARTS: &[(&str, Part)] = &[
     ("stranger", headless::stranger),
     ("doomed", display::doomed),
     ("lessee", lease::lessee),
+    ("renderer", render::renderer),
     ("seatd-seated", seatd::seated),
     ("seatd-stranger", seatd::stranger),
 ];
