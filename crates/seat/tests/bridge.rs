@@ -9,6 +9,8 @@
 mod application;
 #[path = "bridge/compositor.rs"]
 mod compositor;
+#[path = "bridge/criteria.rs"]
+mod criteria;
 #[path = "bridge/edges.rs"]
 mod edges;
 #[path = "bridge/lanes.rs"]
