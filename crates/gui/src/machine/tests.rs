@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+mod borders;
 mod hardware;
 mod lifetime;
 mod refusals;
