@@ -21,6 +21,8 @@ mod lifetimes;
 mod picture;
 #[path = "bridge/refusals.rs"]
 mod refusals;
+#[path = "bridge/rules.rs"]
+mod rules;
 #[path = "bridge/seatd.rs"]
 mod seatd;
 #[path = "bridge/stage.rs"]

@@ -469,3 +469,17 @@ fn what_the_compositor_asks_for_itself_after_a_pause_is_not_granted_twice() {
     world.backend(asked, Ok(()));
     assert!(world.holds(COMPOSITOR, input(DeviceId(21))));
 }
+
+#[test]
+fn a_third_ones_end_leaves_a_switch_where_it_was_to_go() {
+    let mut world = World::new();
+    for client in [FIRST, SECOND, THIRD] {
+        world.seated(client);
+    }
+    world.opens(FIRST, KEYS);
+    assert_eq!(world.bridge.totals().opened_count, 1);
+    world.session(FIRST, switch(3));
+    assert_eq!(world.gone(SECOND), []);
+    let effects = world.session(FIRST, SessionRequest::PauseDone);
+    assert_eq!(handed_over(&effects), Some(Driver::Session(ClientId(THIRD))));
+}
