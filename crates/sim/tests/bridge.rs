@@ -99,11 +99,19 @@ fn documents() -> Vec<Step> {
         register(2),
         register(3),
         gpu(COMPOSITOR, 256, 16),
+        // More than one may have, and what it would make of it.
+        gpu(2, 2048, 2),
+        create(2, 16_384),
+        create(2, 16_384),
+        DONE,
+        DONE,
         gpu(2, 1024, 2),
         Step::Open(3, Door::Public),
         document(COMPOSITOR, GuiRequest::RequestGpu { pid: pid(3), limits: GpuLimits::default() }),
         create(2, 512),
         DONE,
+        // More than is left.
+        create(2, 16_384),
         create(3, 16),
         create(COMPOSITOR, 16),
         DONE,
@@ -174,8 +182,11 @@ fn plugs() -> Vec<Step> {
         DONE,
         DONE,
         lease(&CONNECTORS),
+        set_mode(CONNECTORS[0], MODES[1]),
         Step::Reconnect(CONNECTORS[1]),
         DONE,
+        present(CONNECTORS[1], 1),
+        set_mode(CONNECTORS[1], MODES[1]),
         Step::Reconnect(CONNECTORS[0]),
         Step::Look(true),
         end_lease(1),
@@ -237,7 +248,9 @@ fn by_chance(seed: u64, count: usize) -> Vec<Step> {
     let open =
         [(1, Door::Compositor), (2, Door::Public), (3, Door::Public), (4, Door::Seatd), (5, Door::Seatd)];
     let mut steps: Vec<Step> = open.map(|(client, door)| Step::Open(client, door)).to_vec();
-    steps.extend([register_compositor(COMPOSITOR), register(2), gpu(2, 2, 4)]);
+    let seats = [4, 5].map(|client| session(client, SessionRequest::OpenSeat));
+    steps.extend([register_compositor(COMPOSITOR), register(2), gpu(1, 1024, 4), gpu(2, 1024, 4)]);
+    steps.extend(seats);
     while steps.len() < count {
         let step = chosen(&mut random);
         steps.push(step);
@@ -246,7 +259,7 @@ fn by_chance(seed: u64, count: usize) -> Vec<Step> {
 }
 
 fn chosen(random: &mut Random) -> Step {
-    let client = 1 + random.below(3) as u64;
+    let client = [1, 1, 2, 2, 3][random.below(5)];
     let seated = 4 + random.below(2) as u64;
     let connector = CONNECTORS[random.below(2)];
     let device = DEVICES[random.below(2)];
@@ -259,8 +272,8 @@ fn chosen(random: &mut Random) -> Step {
         12 => Step::Reconnect(connector),
         13 => register_compositor(COMPOSITOR),
         14 => register(client),
-        15 | 16 => gpu(client, 1 + random.below(1024) as u32, 1 + random.below(4) as u32),
-        17..=19 => create(client, [16, 512, 512, 8192][random.below(4)]),
+        15 | 16 => gpu(client, 1 + random.below(2048) as u32, 1 + random.below(4) as u32),
+        17..=19 => create(client, [16, 512, 8192, 16_384][random.below(4)]),
         20 => destroy(client, number),
         21 => present(connector, number),
         22 => set_mode(connector, MODES[random.below(2)]),
@@ -453,5 +466,5 @@ fn a_death_at_any_step_of_histories_by_chance_leaves_nothing() {
         most.opened_count = most.opened_count.max(now.opened_count);
         end_each_at_each(&format!("seed {seed}"), &steps);
     }
-    assert!(most.surfaces_count > 0, "{most:?}");
+    assert!(most.surfaces_count > 0 && most.opened_count > 0, "{most:?}");
 }
