@@ -56,6 +56,8 @@ const AIMS: &[Aim] = &[
     aim("open-lane", Metric::P50, AtMost(3.0), Than::System("seqpacket")),
     aim("idle-lane", Metric::Bytes, AtMost(12.0 * 1024.0), Than::One),
     aim("broker-round-trip", Metric::P50, AtMost(1.3), Than::System("seqpacket")),
+    // The target of the bridge's document.
+    aim("bridge-round-trip", Metric::P50, AtMost(100_000.0), Than::One),
 ];
 
 /// How an aim stands after a run.

@@ -1,4 +1,5 @@
-//! A kernel driven by bytes, in [`lanes`] one end of a lane, and in [`segments`] what messages say of their parts.
+//! A kernel driven by bytes, in [`lanes`] one end of a lane, in [`segments`] what messages say of their parts, and in [`bridge`] the
+//! bridge's machine.
 //!
 //! The bytes are a list of steps, one after another, until they end:
 //!
@@ -12,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 pub mod lanes;
 pub mod segments;
 

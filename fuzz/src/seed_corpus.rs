@@ -1,14 +1,23 @@
 //! Writes what the fuzzers begin with: runs of the simulator as steps, and their frames.
 //!
-//! `cargo run --release --bin seed-corpus -- DIRECTORY [RUNS]`
+//! `RUSTFLAGS="--cfg fuzzing" cargo run --release --bin seed-corpus -- DIRECTORY [RUNS]`
 
 #![forbid(unsafe_code)]
 
 use std::{collections::BTreeMap, env, error::Error, fs, path::Path};
 
 use keyway_abi::{ProcessNumber, Request};
+use keyway_fuzz::bridge::written;
+use keyway_gui::protocol::{
+    self, Answer, BufferKind, Capability, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo,
+    DeviceKind, Event, GpuLimits, GuiRequest, GuiResponse, LeaseId, PixelFormat, SessionId, SurfaceConfig,
+    SurfaceId, SurfaceLayout, encode,
+};
 use keyway_kernel::{Effect, Kernel};
-use keyway_sim::{Input, Simulation};
+use keyway_sim::{
+    Input, Simulation,
+    bridge::{CONNECTORS, DEVICES, MODES, pid},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -32,7 +41,122 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         fs::write(requests.join(format!("seed-{seed}")), writer.steps)?;
     }
+    write_bridge(Path::new(directory))
+}
+
+/// Each request, answer and event of the bridge as a message; the requests also as one history, and each after a compositor has
+/// registered.
+fn write_bridge(directory: &Path) -> Result<(), Box<dyn Error>> {
+    let (steps, messages) = (directory.join("bridge"), directory.join("bridge-messages"));
+    fs::create_dir_all(&steps)?;
+    fs::create_dir_all(&messages)?;
+    let (compositor, application) = (1, 2);
+    let begin = [
+        &[0, 1, 0, 0, 1, 1, 0, 2, 0][..],
+        &written(compositor, &document(GuiRequest::RegisterCompositor { pid: pid(1) })),
+    ];
+    let begin = begin.concat();
+    let mut history = begin.clone();
+    for (index, request) in requests_to_bridge().iter().enumerate() {
+        fs::write(messages.join(format!("request-{index}")), [&[0], &encode(request)?[..]].concat())?;
+        let by = [compositor, application].map(|client| written(client, request)).concat();
+        // Both ask, and the hardware answers.
+        let asked = [&by[..], &[7, 0, 0, 7, 0, 0]].concat();
+        fs::write(steps.join(format!("request-{index}")), [&begin[..], &asked].concat())?;
+        history.extend(asked);
+    }
+    fs::write(steps.join("history"), history)?;
+    // A session comes in, opens the seat and a card, is told to pause, and the bridge begins anew.
+    let session = [
+        0, 3, 2, 6, 3, 0, 0, 7, 0, 0, 6, 3, 2, 0, 7, 0, 0, 0, 4, 2, 6, 4, 0, 0, 6, 3, 6, 2, 9, 232, 3, 7, 0,
+        0, 11,
+    ];
+    fs::write(steps.join("session"), session)?;
+    for (index, answer) in answers_of_bridge().iter().enumerate() {
+        fs::write(messages.join(format!("answer-{index}")), [&[1], &encode(answer)?[..]].concat())?;
+    }
+    for (index, event) in events_of_bridge().iter().enumerate() {
+        fs::write(messages.join(format!("event-{index}")), [&[2], &encode(event)?[..]].concat())?;
+    }
     Ok(())
+}
+
+fn document(request: GuiRequest) -> protocol::Request {
+    protocol::Request::Document(request)
+}
+
+const CONFIG: SurfaceConfig =
+    SurfaceConfig { width: 16, height: 16, format: PixelFormat::XRGB8888, stride: None };
+
+fn requests_to_bridge() -> Vec<protocol::Request> {
+    let (own, connector, device) = (pid(1), ConnectorId(CONNECTORS[0]), DeviceId(DEVICES[0]));
+    let documents = [
+        GuiRequest::RequestGpu { pid: own, limits: GpuLimits::default() },
+        GuiRequest::RequestGpu { pid: pid(2), limits: GpuLimits::default() },
+        GuiRequest::RequestInputDevice { pid: own, device },
+        GuiRequest::CreateSurface { pid: own, config: CONFIG },
+        GuiRequest::CreateSurface { pid: pid(2), config: CONFIG },
+        GuiRequest::SetDisplayMode { connector, mode: MODES[1] },
+        GuiRequest::QueryDeviceType,
+        GuiRequest::HasCapability { pid: own, capability: Capability::Compositor },
+    ];
+    let mut requests = vec![protocol::Request::RegisterApplication { pid: pid(2), process: 2 }];
+    requests.extend(documents.map(document));
+    requests.extend([
+        protocol::Request::PresentSurface { connector, surface: SurfaceId(1), damage: Vec::new() },
+        protocol::Request::ListConnectors,
+        protocol::Request::ListDevices,
+        protocol::Request::Describe,
+        protocol::Request::LeaseDisplay { connectors: CONNECTORS.map(ConnectorId).to_vec() },
+        protocol::Request::EndLease { lease: LeaseId(1) },
+        protocol::Request::SwitchSession { session: SessionId(2) },
+        protocol::Request::UnregisterApplication { pid: pid(2) },
+        document(GuiRequest::DestroySurface { pid: own, surface: SurfaceId(1) }),
+        document(GuiRequest::UnregisterCompositor { pid: own }),
+    ]);
+    requests
+}
+
+fn answers_of_bridge() -> Vec<Answer> {
+    let capability = Capability::GpuRendering { memory_mb: 256, max_surfaces: 16 };
+    let connector = ConnectorInfo {
+        id: ConnectorId(1),
+        name: "c".into(),
+        modes: MODES.to_vec(),
+        current: Some(MODES[0]),
+    };
+    let device = DeviceInfo { id: DeviceId(1), name: "d".into(), kind: DeviceKind::Keyboard };
+    vec![
+        GuiResponse::Granted { capability }.into(),
+        GuiResponse::Denied { reason: DenialReason::Other(3) }.into(),
+        GuiResponse::Success.into(),
+        GuiResponse::Error { message: "no".into() }.into(),
+        GuiResponse::DeviceType { is_mobile: true }.into(),
+        GuiResponse::HasCapabilityResult { has_capability: true }.into(),
+        Answer::SurfaceCreated { surface: SurfaceId(1), stride: 64, bytes: 4096, buffer: BufferKind::Memfd },
+        Answer::Connectors(vec![connector]),
+        Answer::Devices(vec![device]),
+        Answer::DisplayLeased { lease: LeaseId(1) },
+    ]
+}
+
+fn events_of_bridge() -> Vec<Event> {
+    let device = DeviceInfo { id: DeviceId(1), name: "d".into(), kind: DeviceKind::Pointer };
+    let layout = SurfaceLayout { stride: 64, bytes: 4096 };
+    vec![
+        Event::SurfaceCreated {
+            surface: SurfaceId(1),
+            owner: pid(2),
+            config: CONFIG,
+            layout,
+            buffer: BufferKind::Memfd,
+        },
+        Event::Registered,
+        Event::Revoked { capability: Capability::InputDevice { device: DeviceId(1), exclusive: false } },
+        Event::DeviceAdded(device),
+        Event::DisplayChanged { connector: ConnectorId(1), current: Some(MODES[0]) },
+        Event::Resumed,
+    ]
 }
 
 #[derive(Default)]

@@ -88,6 +88,12 @@ fn every_ordering_that_has_a_label_is_listed() {
 }
 
 #[test]
+fn every_promise_of_the_bridge_names_its_tests() {
+    let (path, sources) = ("docs/seat.md", Tree::read().sources);
+    demand(&papers::untested(path, tree::read_document(path).as_deref(), &sources));
+}
+
+#[test]
 fn every_refusal_is_listed_beside_tests_that_exist() {
     let document = tree::read_document(refusals::DOCUMENT);
     demand(&refusals::unlisted(&Tree::read().sources, document.as_deref()));

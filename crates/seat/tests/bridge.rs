@@ -9,6 +9,8 @@
 mod application;
 #[path = "bridge/compositor.rs"]
 mod compositor;
+#[path = "bridge/criteria.rs"]
+mod criteria;
 #[path = "bridge/edges.rs"]
 mod edges;
 #[path = "bridge/lanes.rs"]
@@ -19,6 +21,8 @@ mod lifetimes;
 mod picture;
 #[path = "bridge/refusals.rs"]
 mod refusals;
+#[path = "bridge/rules.rs"]
+mod rules;
 #[path = "bridge/seatd.rs"]
 mod seatd;
 #[path = "bridge/stage.rs"]

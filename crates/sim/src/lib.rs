@@ -11,11 +11,14 @@
 //!      └───── replies and events ──────┘  └──── effects ─────┘     after each: the audit and the promises
 //! ```
 //!
-//! Floors, lowest first: `random`; `journal`; `lineage`, `signals`; `promises` (what must be true end to end); `process` (what one client
+//! Beside it, [`bridge`] has the bridge's machine with everybody around it: another machine, the same way of judging.
+//!
+//! Floors, lowest first: `random`; `bridge`; `journal`; `lineage`, `signals`; `promises` (what must be true end to end); `process` (what one client
 //! does); `broker` (effects); `simulation`. Nothing here does I/O, and nothing outside of tests may use it.
 
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 mod broker;
 mod journal;
 mod lineage;

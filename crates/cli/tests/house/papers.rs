@@ -80,6 +80,67 @@ pub(crate) fn unlisted_orderings(path: &str, document: Option<&str>, sources: &[
     found
 }
 
+/// Rows of a document's tables of tests that name no test, or one that the tree does not have.
+///
+/// Such a table is one whose last column is headed `test`. In one whose first column is headed `criterion`, the test bears its name:
+/// `GPU requests work` is shown by `gpu_requests_work`.
+pub(crate) fn untested(path: &str, document: Option<&str>, sources: &[Source]) -> Vec<Offence> {
+    let rule = "named-tests";
+    let Some(document) = document else {
+        return vec![Offence::new(path, rule, "the file is missing")];
+    };
+    let tests: BTreeSet<String> = sources.iter().flat_map(tests_of).collect();
+    let (mut header, mut found, mut tables_count) = (None, Vec::new(), 0);
+    for (index, line) in document.lines().enumerate() {
+        let Some(cells) = cells(line) else {
+            header = None;
+            continue;
+        };
+        let (first, last) = (cells[0], cells[cells.len() - 1]);
+        if header.is_none() {
+            header = Some((first, last));
+            tables_count += usize::from(last == "test");
+            continue;
+        }
+        if header.is_none_or(|(_, last)| last != "test") || last.starts_with("---") {
+            continue;
+        }
+        let mut complain = |what| found.push(Offence::new(format!("{path}:{}", index + 1), rule, what));
+        let named: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            complain(format!("\"{first}\" has no test"));
+        }
+        if header.is_some_and(|(first, _)| first == "criterion") && named != [as_name(first)] {
+            complain(format!("\"{first}\" is not shown by `{}`", as_name(first)));
+        }
+        for name in named.iter().filter(|name| !tests.contains(**name)) {
+            complain(format!("there is no test `{name}`"));
+        }
+    }
+    if tables_count == 0 {
+        found.push(Offence::new(path, rule, "it has no table of tests"));
+    }
+    found
+}
+
+/// The cells of a line of a table.
+fn cells(line: &str) -> Option<Vec<&str>> {
+    let inside = line.strip_prefix('|')?.strip_suffix('|')?;
+    Some(inside.split('|').map(str::trim).collect())
+}
+
+fn as_name(words: &str) -> String {
+    words.to_lowercase().replace(' ', "_")
+}
+
+/// The names of the functions that are tests.
+fn tests_of(source: &Source) -> Vec<String> {
+    let tokens = source::tokens(&source.code);
+    let marks = ["#", "[", "test", "]", "fn"];
+    let is_test = |window: &&[source::Token<'_>]| window.iter().map(|token| token.text).take(5).eq(marks);
+    tokens.windows(6).filter(is_test).map(|window| window[5].text.to_owned()).collect()
+}
+
 fn is_of_label(character: char) -> bool {
     character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-'
 }
@@ -146,5 +207,23 @@ mod tests {
         assert_eq!(found(Some("| lane-publish-2 | lane |")), ["crates/shm/src/lib.rs:1"]);
         assert_eq!(found(Some("| lane-publish |")), ["crates/shm/src/lib.rs:3"]);
         assert_eq!(found(None), ["docs/orderings.md"]);
+    }
+
+    #[test]
+    fn a_row_without_a_test_that_exists_is_found() {
+        let code = "#[test]\nfn gpu_works() {}\n#[test] fn another_one() {}\nfn no_test() {}";
+        let sources = [Source::new("crates/gui/src/tests.rs", code)];
+        let found = |document: Option<&str>| -> Vec<String> {
+            untested("a.md", document, &sources).iter().map(|offence| offence.place.clone()).collect()
+        };
+        let table = |head: &str, row: &str| format!("text\n\n| {head} |\n|---|---|\n| {row} |\n");
+        assert_eq!(found(Some(&table("criterion | test", "GPU works | `gpu_works`"))), [""; 0]);
+        assert_eq!(found(Some(&table("criterion | test", "GPU works | `another_one`"))), ["a.md:5"]);
+        assert_eq!(found(Some(&table("rule | test", "x | `another_one`, `gpu_works`"))), [""; 0]);
+        assert_eq!(found(Some(&table("rule | test", "x | `gpu_works`, `no_test`"))), ["a.md:5"]);
+        assert_eq!(found(Some(&table("rule | test", "x | none"))), ["a.md:5"]);
+        // A table of something else.
+        assert_eq!(found(Some(&table("who | what", "x | none"))), ["a.md"]);
+        assert_eq!(found(None), ["a.md"]);
     }
 }

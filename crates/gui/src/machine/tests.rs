@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+mod borders;
 mod gpu;
 mod hardware;
 mod lifetime;

@@ -4,8 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    env,
+    env, fs,
     io::{BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Stdio},
     time::Duration,
 };
@@ -13,8 +15,8 @@ use std::{
 use keyway::{
     Capability, Client, Confined,
     bridge::{
-        Answer, Bridge, BridgeEvent, DenialReason, Event, GpuLimits, GuiRequest, GuiResponse, Pid, Request,
-        SERVICE, Surface, SurfaceConfig, SurfaceId,
+        Answer, Bridge, BridgeEvent, COMPOSITOR_SERVICE, DenialReason, Event, GpuLimits, GuiRequest,
+        GuiResponse, Pid, Request, SERVICE, Surface, SurfaceConfig, SurfaceId,
     },
 };
 use keyway_gui::protocol::{decode, encode};
@@ -45,6 +47,24 @@ impl Application {
     pub(crate) fn start(client: &Client) -> Self {
         let mut confined = Confined::new(client, env::current_exe().unwrap()).unwrap();
         confined.give_service(SERVICE).unwrap();
+        Self::spawn(confined)
+    }
+
+    /// Starts one of another user, which only root can, and gives it the compositor's door, too. This program is copied to the
+    /// directory for it, as that user may not be able to look where it was built.
+    pub(crate) fn start_as(user: u32, client: &Client, directory: &Path) -> Self {
+        let program = directory.join("application");
+        fs::copy(env::current_exe().unwrap(), &program).unwrap();
+        for path in [directory, &program] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut confined = Confined::new(client, program).unwrap();
+        confined.give_service(SERVICE).unwrap().give_service(COMPOSITOR_SERVICE).unwrap();
+        confined.command().current_dir("/").uid(user).gid(user).env_remove("KEYWAY_REFUSALS");
+        Self::spawn(confined)
+    }
+
+    fn spawn(mut confined: Confined) -> Self {
         let command = confined.command();
         command.args(["--exact", "the_other_process", "--nocapture", "--test-threads=1"]);
         command.env(ROLE, "application").stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -80,6 +100,11 @@ impl Application {
 
     pub(crate) fn connect(&mut self) {
         assert!(self.order("connect", &[]).is_empty());
+    }
+
+    /// Whether it can be the compositor.
+    pub(crate) fn registers_as_compositor(&mut self) -> bool {
+        self.order("register", &[]) == [1]
     }
 
     /// What the bridge answers it.
@@ -201,6 +226,7 @@ fn speak(bridge: &mut Bridge, surfaces: &mut BTreeMap<u64, Surface>, word: &str,
             surfaces.insert(surface.id().0, surface);
             figures.iter().flat_map(|figure| figure.to_le_bytes()).collect()
         }
+        "register" => vec![bridge.register_compositor().is_ok().into()],
         "event" => match bridge.next_event(Duration::from_secs(10)).unwrap() {
             BridgeEvent::Other(event) => encode(&event).unwrap(),
             other => panic!("a surface of another: {other:?}"),

@@ -72,13 +72,6 @@ impl Stage {
         self.start_keyway("bridge", &["seat", "--socket", SOCKET], options, "keyway: the bridge")
     }
 
-    /// What the command `keyway` says about that broker: `caps`, `audit`.
-    pub fn listed(&self, command: &str) -> Result<String> {
-        let output = Command::new("/bin/keyway").args([command, "--socket", SOCKET]).output()?;
-        ensure!(output.status.success(), "keyway {command}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
     /// Starts any program; what it says is kept as `NAME.log`.
     pub fn start(&self, name: &str, command: &mut Command) -> Result<Process> {
         Process::start(&self.logs, name, command)
@@ -102,4 +95,11 @@ impl Stage {
         process.await_line(ready)?;
         Ok(process)
     }
+}
+
+/// What the command `keyway` says about the broker of the scenario: `caps`, `audit`.
+pub fn listed(command: &str) -> Result<String> {
+    let output = Command::new("/bin/keyway").args([command, "--socket", SOCKET]).output()?;
+    ensure!(output.status.success(), "keyway {command}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -474,3 +474,49 @@ fn what_is_opened_too_late_or_for_nobody_is_closed() {
     world.gone(FIRST);
     assert_eq!(world.backend(ticket, Ok(())), [closed()]);
 }
+
+#[test]
+fn a_device_that_is_pulled_out_while_a_session_opens_it_is_not_found_and_others_are() {
+    let mut world = World::new();
+    world.seated(FIRST);
+    let keys = world.session(FIRST, open(KEYS));
+    let screens = world.session(FIRST, open(SCREENS));
+    let effects: Vec<_> = world.bridge.on_device_removed(DEVICE).collect();
+    assert_eq!(effects, [answer_of(FIRST, denied(DenialReason::DeviceNotFound))]);
+    assert_eq!(world.done(&keys), [revoked(FIRST)]);
+    assert_eq!(world.done(&screens), [opened(FIRST, 2, SCREENS)]);
+}
+
+#[test]
+fn what_the_compositor_asks_for_itself_after_a_pause_is_not_granted_twice() {
+    let mut world = World::with_compositor();
+    let second = DeviceInfo { id: DeviceId(21), name: "more keys".to_string(), kind: DeviceKind::Keyboard };
+    world.bridge.on_device_added(second).unwrap().for_each(drop);
+    world.carried_out(COMPOSITOR, request_input(COMPOSITOR, DEVICE));
+    world.carried_out(COMPOSITOR, request_input(COMPOSITOR, DeviceId(21)));
+    world.seated(FIRST);
+    let effects = world.ask(COMPOSITOR, Request::SwitchSession { session: SessionId(2) });
+    world.done(&effects);
+    world.session(FIRST, switch(1));
+    let effects = world.session(FIRST, SessionRequest::PauseDone);
+    let first = world.done(&effects);
+    // The first is being granted anew, and the compositor asks for the second.
+    let asked = world.ticket(COMPOSITOR, request_input(COMPOSITOR, DeviceId(21)));
+    assert_eq!(world.done(&first), [notify(COMPOSITOR, Event::Granted { capability: input(DEVICE) })]);
+    world.backend(asked, Ok(()));
+    assert!(world.holds(COMPOSITOR, input(DeviceId(21))));
+}
+
+#[test]
+fn a_third_ones_end_leaves_a_switch_where_it_was_to_go() {
+    let mut world = World::new();
+    for client in [FIRST, SECOND, THIRD] {
+        world.seated(client);
+    }
+    world.opens(FIRST, KEYS);
+    assert_eq!(world.bridge.totals().opened_count, 1);
+    world.session(FIRST, switch(3));
+    assert_eq!(world.gone(SECOND), []);
+    let effects = world.session(FIRST, SessionRequest::PauseDone);
+    assert_eq!(handed_over(&effects), Some(Driver::Session(ClientId(THIRD))));
+}

@@ -34,11 +34,11 @@ pub fn render_node(stage: &mut Stage) -> Result<()> {
     let number = fs::metadata(format!("/dev/dri/{node}"))?.rdev().to_string();
     let mut renderer = stage.start_as_user(USER, "renderer", &[&card, &node, &number])?;
     renderer.await_line("granted")?;
-    let listed = stage.listed("caps")?;
+    let listed = listed("caps")?;
     ensure!(listed.contains(&format!("{node}-irrevocable-memory-advisory")), "not listed in {listed}");
     File::create(GO_ON)?;
     renderer.await_line("kept")?;
-    let listed = stage.listed("caps")?;
+    let listed = listed("caps")?;
     ensure!(!listed.contains("irrevocable"), "the grant has ended, and is listed in {listed}");
     Ok(())
 }
@@ -61,7 +61,7 @@ pub fn renderer(arguments: &[&str]) -> Result<()> {
     ensure!(found.file_type().is_char_device() && found.rdev().to_string() == *number, "another device");
     let node = Card(file);
     let driver = node.get_driver()?;
-    ensure!(driver.name() == "virtio_gpu", "its driver is {:?}", driver.name());
+    ensure!(driver.name() == "virtio_gpu", "its driver is {}", driver.name().display());
     ensure!(node.resource_handles().is_err(), "what renders sees screens");
     println!("granted");
     while !fs::exists(GO_ON)? {

@@ -22,7 +22,7 @@ use crate::{
     compositor::{Compositor, FIRST_MODE, MORNING, OTHER_MODE, expect_console, pixels},
     hardware,
     libseat::{Libseat, SEATD_SOCKET, dies},
-    stage::Stage,
+    stage::{Stage, listed},
 };
 
 const USER: u32 = 1000;
@@ -180,13 +180,13 @@ pub fn seatd_user(stage: &mut Stage) -> Result<()> {
         stage.start_as_user(USER, "seatd-seated", &[&hardware::card(Display::Virtio)?.to_string_lossy()])?;
     seated.await_line("shown")?;
     stage.expect_pixels(Display::Virtio, "seatd-user", OTHER_MODE, &expected(OTHER_MODE))?;
-    let caps = stage.listed("caps")?;
+    let caps = listed("caps")?;
     ensure!(caps.contains("seatd-"), "the grant is not listed:\n{caps}");
     // By SIGKILL.
     drop(seated);
     expect_console(stage, "seatd-user-dead")?;
     let deadline = Instant::now() + Duration::from_secs(10);
-    while stage.listed("caps")?.contains("seatd-") {
+    while listed("caps")?.contains("seatd-") {
         ensure!(Instant::now() < deadline, "the grant is listed after its holder's death");
         thread::sleep(Duration::from_millis(20));
     }
