@@ -16,6 +16,7 @@ fn as_many_facts_as_there_may_be_are_kept() {
         connectors: (0..limits::CONNECTORS_MAX as u32).map(connector).collect(),
         cards: (0..limits::CARDS_MAX as u32).map(CardId).collect(),
         devices: (0..limits::DEVICES_MAX as u32).map(device).collect(),
+        render_node: None,
         device_type: DeviceType::default(),
     };
     let mut bridge = Bridge::new(facts).unwrap();

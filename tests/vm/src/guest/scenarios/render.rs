@@ -16,7 +16,11 @@ use keyway::bridge::{BridgeEvent, Enforcer, Event, GpuLimits, Revocation};
 use keyway_vm::protocol::Display;
 
 use super::raw_drm::Card;
-use crate::{compositor::Compositor, hardware, stage::Stage};
+use crate::{
+    compositor::Compositor,
+    hardware,
+    stage::{Stage, listed},
+};
 
 const USER: u32 = 1000;
 /// What is there once the first grant was looked at.
@@ -34,12 +38,15 @@ pub fn render_node(stage: &mut Stage) -> Result<()> {
     let number = fs::metadata(format!("/dev/dri/{node}"))?.rdev().to_string();
     let mut renderer = stage.start_as_user(USER, "renderer", &[&card, &node, &number])?;
     renderer.await_line("granted")?;
-    let listed = listed("caps")?;
-    ensure!(listed.contains(&format!("{node}-irrevocable-memory-advisory")), "not listed in {listed}");
+    let caps = listed("caps")?;
+    ensure!(
+        caps.contains(&format!("{node}-irrevocable-memory-advisory")),
+        "the node is not listed in {caps}"
+    );
     File::create(GO_ON)?;
     renderer.await_line("kept")?;
-    let listed = listed("caps")?;
-    ensure!(!listed.contains("irrevocable"), "the grant has ended, and is listed in {listed}");
+    let caps = listed("caps")?;
+    ensure!(!caps.contains("irrevocable"), "the grant has ended, and is listed in {caps}");
     Ok(())
 }
 
