@@ -56,7 +56,7 @@ pub struct CapabilityEntry {
     pub kind: Kind,
     /// The object's number; the same object has the same number everywhere.
     pub object: u64,
-    /// What people see of the object: a published name, a device's label.
+    /// What people see of the object: a published name, a device's label, what memory a region is.
     pub label: Option<Name>,
     /// What the holder may do.
     pub rights: Rights,

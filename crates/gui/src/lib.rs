@@ -44,5 +44,5 @@ pub mod seatd;
 
 pub use machine::{
     Access, BackendFailure, Bridge, ClientId, Door, Driver, Effect, Effects, Facts, FactsRefused, Identity,
-    LaneRefused, RequestNumber, Ticket, Totals,
+    LaneRefused, RequestNumber, Sharing, Ticket, Totals,
 };

@@ -21,6 +21,8 @@ pub const SURFACES_PER_PROCESS_MAX: u32 = 256;
 pub const SURFACES_MAX: u32 = 4096;
 /// Width and height of a surface or mode, in pixels.
 pub const PIXELS_PER_SIDE_MAX: u32 = 16_384;
+/// Parts of a surface that one presentation names as changed.
+pub const DAMAGE_MAX: usize = 32;
 /// Bytes from one row of a surface to the next.
 pub const STRIDE_BYTES_MAX: u32 = 65_536;
 /// A stride that the bridge chooses is a multiple of this, as scan-out hardware wants it.

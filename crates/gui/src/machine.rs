@@ -32,7 +32,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use backend::BackendFailure;
 pub use client::{ClientId, Door, Identity, LaneRefused};
 pub use display::{Facts, FactsRefused};
-pub use effect::{Access, Driver, Effect, Effects};
+pub use effect::{Access, Driver, Effect, Effects, Sharing};
 pub use holding::Totals;
 pub use pending::{RequestNumber, Ticket};
 
@@ -48,7 +48,7 @@ use self::{
 };
 use crate::protocol::{
     Answer, CardId, ConnectorId, DenialReason, DeviceId, DeviceInfo, DeviceType, GuiRequest, GuiResponse,
-    Request,
+    RenderNode, Request,
 };
 
 /// The state machine.
@@ -60,14 +60,15 @@ pub struct Bridge {
     gpu: BTreeMap<ClientId, GpuHolding>,
     surfaces: Surfaces,
     /// Input devices that the compositor reads; nobody else ever does.
-    inputs: BTreeSet<DeviceId>,
+    inputs: BTreeMap<DeviceId, Sharing>,
     /// Those that it had when it was paused, to be granted anew.
-    suspended_inputs: BTreeSet<DeviceId>,
+    suspended_inputs: BTreeMap<DeviceId, Sharing>,
     sessions: Sessions,
     cards: BTreeSet<CardId>,
     leases: Leases,
     connectors: BTreeMap<ConnectorId, Connector>,
     devices: BTreeMap<DeviceId, DeviceInfo>,
+    render_node: Option<RenderNode>,
     device_type: DeviceType,
     pending: Pending,
     outbox: VecDeque<Effect>,
@@ -87,20 +88,21 @@ impl Bridge {
     /// # Errors
     /// [`FactsRefused`] if there are too many of something, or two of one number.
     pub fn new(facts: Facts) -> Result<Self, FactsRefused> {
-        let Bounded { connectors, cards, devices, device_type } = facts.into_bounded()?;
+        let Bounded { connectors, cards, devices, render_node, device_type } = facts.into_bounded()?;
         Ok(Bridge {
             clients: Clients::default(),
             compositor: None,
             applications: Applications::default(),
             gpu: BTreeMap::new(),
             surfaces: Surfaces::default(),
-            inputs: BTreeSet::new(),
-            suspended_inputs: BTreeSet::new(),
+            inputs: BTreeMap::new(),
+            suspended_inputs: BTreeMap::new(),
             sessions: Sessions::default(),
             cards,
             leases: Leases::default(),
             connectors,
             devices,
+            render_node,
             device_type,
             pending: Pending::default(),
             outbox: VecDeque::new(),
@@ -142,8 +144,8 @@ impl Bridge {
                 return self.register_application(client, pid, ClientId(process));
             }
             Request::UnregisterApplication { pid } => return self.unregister_application(client, pid),
-            Request::PresentSurface { connector, surface } => {
-                return self.present_surface(now_ns, asker, connector, surface);
+            Request::PresentSurface { connector, surface, damage } => {
+                return self.present_surface(now_ns, asker, (connector, surface), damage);
             }
             Request::ListConnectors => return self.list_connectors(client),
             Request::ListDevices => return self.list_devices(client),
@@ -151,11 +153,14 @@ impl Bridge {
             Request::LeaseDisplay { connectors } => return self.lease_display(now_ns, asker, &connectors),
             Request::EndLease { lease } => return self.end_lease(client, lease),
             Request::SwitchSession { session } => return self.switch_compositor(now_ns, client, session),
+            Request::RequestExclusiveInput { pid, device } => {
+                return self.request_input_device(now_ns, asker, pid, (device, Sharing::Exclusive));
+            }
         };
         match document {
-            GuiRequest::RequestGpu { pid, limits } => self.request_gpu(client, pid, limits),
+            GuiRequest::RequestGpu { pid, limits } => self.request_gpu(now_ns, asker, pid, limits),
             GuiRequest::RequestInputDevice { pid, device } => {
-                self.request_input_device(now_ns, asker, pid, device)
+                self.request_input_device(now_ns, asker, pid, (device, Sharing::Shared))
             }
             GuiRequest::CreateSurface { pid, config } => self.create_surface(now_ns, asker, pid, config),
             GuiRequest::DestroySurface { pid, surface } => self.destroy_surface(client, pid, surface),

@@ -6,6 +6,7 @@
 mod device_type;
 mod document;
 mod encoding;
+mod gpu;
 mod listing;
 mod message;
 mod session;
@@ -16,8 +17,9 @@ pub use document::{
     Capability, DenialReason, GpuCapability, GpuLimits, GuiRequest, GuiResponse, OtherDenial, Pid,
 };
 pub use encoding::{Malformed, Message, decode, encode};
+pub use gpu::{Enforcer, GpuGrant, GrantTerms, RenderNode, Revocation};
 pub(crate) use listing::clipped;
 pub use listing::{ConnectorId, ConnectorInfo, DeviceId, DeviceInfo, DeviceKind, DisplayMode, LeaseId};
 pub use message::{Answer, Description, Event, GpuUse, Request, Role};
 pub use session::{CardId, OpenNumber, SeatDevice, SessionAnswer, SessionEvent, SessionId, SessionRequest};
-pub use surface::{PixelFormat, SurfaceConfig, SurfaceId, SurfaceLayout};
+pub use surface::{BufferKind, PixelFormat, Rectangle, SurfaceConfig, SurfaceId, SurfaceLayout};

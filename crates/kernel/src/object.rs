@@ -140,6 +140,12 @@ pub(crate) struct Region {
 impl Region {
     pub(crate) const RIGHTS: Rights =
         Rights::DERIVE.union(Rights::GRANT).union(Rights::MAP).union(Rights::WRITE).union(Rights::CONTROL);
+
+    /// What people see of it: who can write it besides its writer.
+    pub(crate) fn label(&self) -> Option<Name> {
+        let shared = self.flags.contains(RegionFlags::SHARED);
+        Name::new(if shared { "memfd-written-by-several" } else { "memfd-read-only-to-others" }).ok()
+    }
 }
 
 /// A connected or starting process. Rights on oneself: by policy out of `OWN`; on a child: `CHILD`; on a sender: `PEER`.

@@ -167,7 +167,7 @@ impl Screen {
             let row = if (place.y..place.y + SIDE).contains(&y) { &crossed } else { &empty };
             surface.write(y as usize * surface.stride() as usize, row)?;
         }
-        self.bridge.present_surface(self.connector, surface.id())?;
+        self.bridge.present_surface(self.connector, surface.id(), &[])?;
         self.shown = next;
         println!("shown at {},{}", place.x, place.y);
         Ok(())

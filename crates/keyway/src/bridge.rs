@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod gpu;
 mod input;
 mod lease;
 mod surface;
@@ -26,15 +27,18 @@ mod surface;
 use std::time::Duration;
 
 use keyway_abi::{Denial, Rights};
+pub use keyway_gui::limits::DAMAGE_MAX;
 use keyway_gui::protocol;
 pub use keyway_gui::protocol::{
-    Answer, Capability, Chassis, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId, DeviceInfo,
-    DeviceKind, DeviceType, DisplayMode, Event, GpuCapability, GpuLimits, GuiRequest, GuiResponse, LeaseId,
-    Pid, PixelFormat, Presence, Reason, Request, Role, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
+    Answer, BufferKind, Capability, Chassis, ConnectorId, ConnectorInfo, DenialReason, Description, DeviceId,
+    DeviceInfo, DeviceKind, DeviceType, DisplayMode, Enforcer, Event, GpuCapability, GpuGrant, GpuLimits,
+    GrantTerms, GuiRequest, GuiResponse, LeaseId, Pid, PixelFormat, Presence, Reason, Rectangle, RenderNode,
+    Request, Revocation, Role, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 use thiserror::Error;
 
 pub use self::{
+    gpu::{Gpu, GpuNode},
     input::{InputDevice, InputEvent},
     lease::DisplayLease,
     surface::{SharedSurface, Surface},
@@ -95,6 +99,8 @@ pub enum BridgeEvent {
     SurfaceCreated(SharedSurface),
     /// The compositor has an input device again, after a pause: this is its new descriptor.
     InputGranted(InputDevice),
+    /// The compositor has asked for the GPU in the name of this application, and here is its render node.
+    GpuGranted(Gpu),
     /// Anything else; also a surface that was gone before this process looked.
     Other(Event),
 }
@@ -151,30 +157,41 @@ impl Bridge {
         self.expect_success(GuiRequest::UnregisterCompositor { pid })
     }
 
-    /// Asks for the GPU, within limits.
+    /// Asks for the GPU, within limits. Where the machine has a render node, its descriptor comes with it.
     ///
     /// # Errors
     /// [`DenialReason::Unauthorized`] for a process that no compositor has registered,
-    /// [`DenialReason::ResourceLimitExceeded`], [`DenialReason::AlreadyHeld`], [`DenialReason::InvalidConfig`].
-    pub fn request_gpu(&mut self, limits: GpuLimits) -> Result<GpuCapability, BridgeError> {
+    /// [`DenialReason::ResourceLimitExceeded`], [`DenialReason::AlreadyHeld`], [`DenialReason::InvalidConfig`];
+    /// [`BridgeError::Failed`] when Linux refused the render node.
+    pub fn request_gpu(&mut self, limits: GpuLimits) -> Result<Gpu, BridgeError> {
         let pid = self.own_pid();
-        match self.expect_granted(GuiRequest::RequestGpu { pid, limits })?.0 {
-            Capability::GpuRendering { memory_mb, max_surfaces } => {
-                Ok(GpuCapability { memory_mb, max_surfaces })
-            }
+        let (answer, message) = self.ask(&Request::Document(GuiRequest::RequestGpu { pid, limits }), &[])?;
+        match granted(answer)? {
+            Answer::GpuGranted(grant) => Ok(Gpu::new(grant, take_capability(message)?.claim()?)),
+            Answer::Document(GuiResponse::Granted {
+                capability: Capability::GpuRendering { memory_mb, max_surfaces },
+            }) => Ok(Gpu::of(GpuCapability { memory_mb, max_surfaces })),
             _ => Err(BridgeError::Unexpected),
         }
     }
 
-    /// Takes an input device, as the compositor.
+    /// Takes an input device, as the compositor. Others who can open it, as the console, read it too.
     ///
     /// # Errors
     /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`], [`DenialReason::AlreadyHeld`].
     pub fn request_input_device(&mut self, device: DeviceId) -> Result<InputDevice, BridgeError> {
         let pid = self.own_pid();
-        let (_, message) = self.expect_granted(GuiRequest::RequestInputDevice { pid, device })?;
-        let capability = take_capability(message)?;
-        Ok(InputDevice::new(device, capability.claim()?))
+        self.take_input(&Request::Document(GuiRequest::RequestInputDevice { pid, device }))
+    }
+
+    /// Takes an input device for this process alone, as the compositor: nobody else gets its events, the console included, until the
+    /// grant ends or this process lets go of it (`EVIOCGRAB`).
+    ///
+    /// # Errors
+    /// Those of [`Bridge::request_input_device`]; [`DenialReason::AlreadyHeld`] also when any other process has it so.
+    pub fn request_exclusive_input(&mut self, device: DeviceId) -> Result<InputDevice, BridgeError> {
+        let pid = self.own_pid();
+        self.take_input(&Request::RequestExclusiveInput { pid, device })
     }
 
     /// Makes a surface, whose pixels this process writes and the compositor reads.
@@ -186,12 +203,12 @@ impl Bridge {
         let pid = self.own_pid();
         let request = Request::Document(GuiRequest::CreateSurface { pid, config });
         let (answer, message) = self.ask(&request, &[])?;
-        let Answer::SurfaceCreated { surface, stride, .. } = granted(answer)? else {
+        let Answer::SurfaceCreated { surface, stride, buffer: kind, .. } = granted(answer)? else {
             return Err(BridgeError::Unexpected);
         };
         let mapped = take_capability(message).and_then(|buffer| Ok(self.client.map_writer(&buffer)?));
         match mapped {
-            Ok(writer) => Ok(Surface::new(surface, stride, writer)),
+            Ok(writer) => Ok(Surface::new(surface, stride, kind, writer)),
             Err(error) => {
                 // Nobody would ever draw on it.
                 let _ = self.destroy_surface(surface);
@@ -274,13 +291,21 @@ impl Bridge {
         expect_done(&granted(answer)?)
     }
 
-    /// Shows a surface on a connector, as the compositor.
+    /// Shows a surface on a connector, as the compositor. `damage` is what has changed of it since it was last shown there, at most
+    /// [`DAMAGE_MAX`] parts, in pixels; none means all of it. What is not named may look as it did,
+    /// and need not: the first time after another surface all is drawn.
     ///
     /// # Errors
-    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`]; [`BridgeError::Failed`] when nobody has drawn on
-    /// the surface.
-    pub fn present_surface(&mut self, connector: ConnectorId, surface: SurfaceId) -> Result<(), BridgeError> {
-        let answer = self.request(&Request::PresentSurface { connector, surface })?;
+    /// [`DenialReason::Unauthorized`], [`DenialReason::DeviceNotFound`], [`DenialReason::InvalidConfig`] for a part that is not within
+    /// the surface; [`BridgeError::Malformed`] for too many; [`BridgeError::Failed`] when nobody has drawn on the surface.
+    pub fn present_surface(
+        &mut self,
+        connector: ConnectorId,
+        surface: SurfaceId,
+        damage: &[Rectangle],
+    ) -> Result<(), BridgeError> {
+        let damage = damage.to_vec();
+        let answer = self.request(&Request::PresentSurface { connector, surface, damage })?;
         expect_done(&granted(answer)?)
     }
 
@@ -357,15 +382,23 @@ impl Bridge {
     pub fn next_event(&mut self, timeout: Duration) -> Result<BridgeEvent, BridgeError> {
         let message = self.caller.next_notice(timeout)?;
         let event = protocol::decode::<Event>(&message.payload)?;
-        if let Event::Granted { capability: Capability::InputDevice { device, .. } } = event {
-            return match take_capability(message).and_then(|capability| Ok(capability.claim()?)) {
-                Ok(fd) => Ok(BridgeEvent::InputGranted(InputDevice::new(device, fd))),
+        if let Event::Granted { capability: Capability::InputDevice { .. } } | Event::GpuGranted(_) = event {
+            let fd = match take_capability(message).and_then(|capability| Ok(capability.claim()?)) {
                 // It is taken back already, which is what will be told next.
-                Err(BridgeError::Keyway(error)) if error.denial().is_some() => Ok(BridgeEvent::Other(event)),
-                Err(error) => Err(error),
+                Err(BridgeError::Keyway(error)) if error.denial().is_some() => {
+                    return Ok(BridgeEvent::Other(event));
+                }
+                claimed => claimed?,
             };
+            return Ok(match event {
+                Event::Granted { capability: Capability::InputDevice { device, exclusive } } => {
+                    BridgeEvent::InputGranted(InputDevice::new(device, exclusive, fd))
+                }
+                Event::GpuGranted(grant) => BridgeEvent::GpuGranted(Gpu::new(grant, fd)),
+                other => BridgeEvent::Other(other),
+            });
         }
-        let Event::SurfaceCreated { surface, owner, config, layout } = event else {
+        let Event::SurfaceCreated { surface, owner, config, layout, buffer: kind } = event else {
             return Ok(BridgeEvent::Other(event));
         };
         let buffer = match take_capability(message) {
@@ -376,7 +409,15 @@ impl Bridge {
             taken => taken?,
         };
         let client = self.client.clone();
-        Ok(BridgeEvent::SurfaceCreated(SharedSurface::new(client, surface, owner, config, layout, buffer)))
+        Ok(BridgeEvent::SurfaceCreated(SharedSurface {
+            client,
+            surface,
+            owner,
+            config,
+            layout,
+            kind,
+            buffer,
+        }))
     }
 
     /// Sends any request of the protocol and returns the answer as it is, denials among the answers.
@@ -404,8 +445,17 @@ impl Bridge {
         expect_done(&granted(answer)?)
     }
 
-    fn expect_granted(&mut self, request: GuiRequest) -> Result<(Capability, Message), BridgeError> {
-        let (answer, message) = self.ask(&Request::Document(request), &[])?;
+    fn take_input(&mut self, request: &Request) -> Result<InputDevice, BridgeError> {
+        match self.expect_granted(request)? {
+            (Capability::InputDevice { device, exclusive }, message) => {
+                Ok(InputDevice::new(device, exclusive, take_capability(message)?.claim()?))
+            }
+            _ => Err(BridgeError::Unexpected),
+        }
+    }
+
+    fn expect_granted(&mut self, request: &Request) -> Result<(Capability, Message), BridgeError> {
+        let (answer, message) = self.ask(request, &[])?;
         match granted(answer)? {
             Answer::Document(GuiResponse::Granted { capability }) => Ok((capability, message)),
             _ => Err(BridgeError::Unexpected),

@@ -23,11 +23,12 @@ use keyway::RegionReader;
 use keyway_gui::{
     BackendFailure, ClientId, Driver, Ticket,
     protocol::{
-        CardId, ConnectorId, ConnectorInfo, DisplayMode, LeaseId, SurfaceConfig, SurfaceId, SurfaceLayout,
+        CardId, ConnectorId, ConnectorInfo, DisplayMode, LeaseId, Rectangle, RenderNode, SurfaceConfig,
+        SurfaceId, SurfaceLayout,
     },
 };
 use keyway_sys::{
-    device::DeviceNumber,
+    device::{self, DeviceNumber},
     epoll::{Epoll, Interest, Ready},
     uevent::{Heard, Uevents},
 };
@@ -38,7 +39,10 @@ use self::{
     master::Masters,
     output::{Output, Picture},
 };
-use crate::news::{Bell, News};
+use crate::{
+    damage::Damage,
+    news::{Bell, News},
+};
 
 /// What the cards are to do.
 #[derive(Debug)]
@@ -53,6 +57,7 @@ pub(crate) enum Job {
         pixels: Arc<RegionReader>,
         config: SurfaceConfig,
         layout: SurfaceLayout,
+        damage: Vec<Rectangle>,
     },
     /// Take a surface off all screens.
     Hide(SurfaceId),
@@ -64,6 +69,8 @@ pub(crate) enum Job {
     OpenCard { ticket: Ticket, client: ClientId, card: CardId, grant: CardGrant },
     /// End what a session has of a card.
     CloseCard { client: ClientId, card: CardId },
+    /// Open the render node.
+    OpenNode { ticket: Ticket, client: ClientId },
     /// Let another drive the screens.
     HandOver { ticket: Ticket, to: Driver },
     /// Give all screens back as they were.
@@ -82,6 +89,8 @@ pub(crate) struct Cards {
     ended: Vec<(usize, control::LeaseId)>,
     outputs: BTreeMap<ConnectorId, (usize, Output)>,
     leases: BTreeMap<LeaseId, Leased>,
+    /// By which others render, with the name of its card.
+    render: Option<(Node, String)>,
 }
 
 /// What was leased.
@@ -104,8 +113,9 @@ impl Cards {
         }
         let masters = cards.iter().map(|card| Masters::new(card.node.clone())).collect();
         let (outputs, leases, ended) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut found = Cards { cards, masters, ended, outputs, leases };
+        let mut found = Cards { cards, masters, ended, outputs, leases, render: None };
         found.probe(None);
+        found.render = found.find_render_node(root);
         (found, refused)
     }
 
@@ -123,6 +133,29 @@ impl Cards {
     pub(crate) fn numbers(&self) -> Vec<(DeviceNumber, CardId)> {
         let cards = (0..).map(CardId).zip(&self.cards);
         cards.map(|(id, card)| (card.node.number, id)).collect()
+    }
+
+    /// By which others render.
+    pub(crate) fn render_node(&self) -> Option<RenderNode> {
+        let (node, card) = self.render.as_ref()?;
+        Some(RenderNode { name: node.name.clone(), card: card.clone() })
+    }
+
+    /// The render node of the first card that drives a screen, or else of the first that could, if this process may open it.
+    fn find_render_node(&self, root: &Path) -> Option<(Node, String)> {
+        let drives = |index: &usize| self.outputs.values().any(|(of, _)| of == index);
+        let (first, rest): (Vec<usize>, Vec<usize>) = (0..self.cards.len()).partition(drives);
+        first.into_iter().chain(rest).find_map(|index| {
+            let card = &self.cards[index].node;
+            let node = card.render(root)?;
+            device::open(&node.path, node.number).ok()?;
+            Some((node, card.name.clone()))
+        })
+    }
+
+    fn open_node(&self) -> Result<OwnedFd, String> {
+        let (node, _) = self.render.as_ref().ok_or("the machine has no render node")?;
+        device::open(&node.path, node.number).map_err(|error| format!("{}: {error}", node.path.display()))
     }
 
     /// Diagonal of the smallest built-in panel, in millimetres.
@@ -188,8 +221,9 @@ impl Cards {
                 let seen = seen.map(|ticket| News::Answered(ticket, Ok(())));
                 seen.into_iter().chain([News::Answered(ticket, done)]).collect()
             }
-            Job::Show { ticket, connector, surface, pixels, config, layout } => {
-                let picture = Picture { ticket, surface, pixels, config, layout };
+            Job::Show { ticket, connector, surface, pixels, config, layout, damage } => {
+                let damage = Damage::named(damage);
+                let picture = Picture { ticket, surface, pixels, config, layout, damage };
                 let Some((card, output)) = self.outputs.get_mut(&connector) else {
                     return vec![News::Answered(ticket, Err(failed(&"the connector is gone")))];
                 };
@@ -219,6 +253,9 @@ impl Cards {
                     note(&card.node.name, masters.close(card.as_fd(), client));
                 }
                 Vec::new()
+            }
+            Job::OpenNode { ticket, client } => {
+                vec![News::NodeOpened(ticket, client, self.open_node())]
             }
             Job::HandOver { ticket, to } => self.hand_over(ticket, to),
             Job::Restore | Job::Stop => {
@@ -378,7 +415,7 @@ fn number(card: usize, handle: connector::Handle) -> ConnectorId {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> BackendFailure {
-    BackendFailure { message: error.to_string() }
+    BackendFailure::Refused { message: error.to_string() }
 }
 
 fn refused((ticket, error): (Ticket, crate::screen::ShowError)) -> News {

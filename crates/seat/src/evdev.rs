@@ -10,8 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keyway_gui::protocol::{DeviceId, DeviceInfo, DeviceKind, Evidence, Presence};
-use keyway_sys::device::{self, DeviceNumber};
+use keyway_gui::{
+    BackendFailure, Sharing,
+    protocol::{DeviceId, DeviceInfo, DeviceKind, Evidence, Presence},
+};
+use keyway_sys::{
+    Errno,
+    device::{self, DeviceNumber},
+};
 
 /// The devices that are there.
 #[derive(Debug)]
@@ -76,11 +82,23 @@ impl Devices {
     /// Opens a device.
     ///
     /// # Errors
-    /// What Linux answers; `ENODEV` when it is gone, or another by now.
-    pub(crate) fn open(&self, id: DeviceId) -> Result<OwnedFd, String> {
-        let device = self.there.get(&id).ok_or("the device is gone")?;
-        device::open(&device.path, device.number)
-            .map_err(|error| format!("{} (`{}`): {error}", device.path.display(), device.info.name))
+    /// What Linux answers; `ENODEV` when it is gone, or another by now. [`BackendFailure::HeldElsewhere`] when it is to be
+    /// exclusive and another process has it so.
+    pub(crate) fn open(&self, id: DeviceId, sharing: Sharing) -> Result<OwnedFd, BackendFailure> {
+        let gone = || BackendFailure::Refused { message: "the device is gone".into() };
+        let device = self.there.get(&id).ok_or_else(gone)?;
+        let refused = |error| {
+            let message = format!("{} (`{}`): {error}", device.path.display(), device.info.name);
+            BackendFailure::Refused { message }
+        };
+        let fd = device::open(&device.path, device.number).map_err(refused)?;
+        if sharing == Sharing::Exclusive {
+            device::grab_input(&fd).map_err(|error| match error.errno {
+                Errno::BUSY => BackendFailure::HeldElsewhere,
+                _ => refused(error),
+            })?;
+        }
+        Ok(fd)
     }
 
     /// What the devices say of the machine, besides what it says itself.
@@ -304,7 +322,8 @@ mod tests {
         let (came, gone) = devices.scan();
         assert_eq!(gone, [DeviceId(2)]);
         assert_eq!((came[0].id, came[0].kind), (DeviceId(3), DeviceKind::Touchscreen));
-        assert!(devices.open(DeviceId(2)).unwrap_err().contains("gone"));
+        let gone = BackendFailure::Refused { message: "the device is gone".into() };
+        assert_eq!(devices.open(DeviceId(2), Sharing::Shared).unwrap_err(), gone);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use keyway::{Client, Queue, QueueOptions, SenderOptions};
 use keyway_gui::{
     Facts,
     limits::{CARDS_MAX, CONNECTORS_MAX, DEVICES_MAX},
-    protocol::{CardId, DeviceType, Evidence, device_type},
+    protocol::{CardId, DeviceType, Evidence, RenderNode, device_type},
 };
 use keyway_sys::{
     device::{self, DeviceNumber},
@@ -52,6 +52,8 @@ pub(crate) struct Real {
     pub(crate) cards: Vec<(DeviceNumber, CardId)>,
     /// What the machine says of itself, its built-in panel included.
     evidence: Evidence,
+    /// By which others render.
+    pub(crate) render_node: Option<RenderNode>,
     jobs: mpsc::Sender<Job>,
     wake: io::PipeWriter,
     revocations: mpsc::Sender<(u64, OwnedFd)>,
@@ -152,7 +154,9 @@ impl Real {
             cards: numbers.iter().map(|(_, card)| *card).collect(),
             device_type: device_type(&devices.evidence(evidence)),
             devices: added,
+            render_node: cards.render_node(),
         };
+        let render_node = facts.render_node.clone();
         let (jobs, waiting) = mpsc::channel();
         let (reader, wake) = io::pipe()?;
         let display = thread::Builder::new().name("keyway-display".into()).spawn(move || {
@@ -168,11 +172,19 @@ impl Real {
                 drop(fd);
             }
         })?;
-        let display = Some(display);
-        let last_revocation = 0;
-        let cards = numbers;
-        let real =
-            Real { queue, news, devices, cards, evidence, jobs, wake, revocations, last_revocation, display };
+        let real = Real {
+            queue,
+            news,
+            devices,
+            cards: numbers,
+            evidence,
+            render_node,
+            jobs,
+            wake,
+            revocations,
+            last_revocation: 0,
+            display: Some(display),
+        };
         Ok((real, facts))
     }
 

@@ -7,11 +7,14 @@ use keyway_gui::{
     Facts,
     protocol::{
         ConnectorId, ConnectorInfo, DeviceId, DeviceInfo, DeviceKind, DisplayMode, Evidence, Presence,
-        SurfaceConfig, SurfaceId, SurfaceLayout, device_type,
+        Rectangle, SurfaceConfig, SurfaceId, SurfaceLayout, device_type,
     },
 };
 
-use crate::screen::{Screen, ShowError};
+use crate::{
+    damage::Damage,
+    screen::{Screen, ShowError},
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -65,11 +68,18 @@ impl Headless {
         connector: ConnectorId,
         surface: SurfaceId,
         pixels: &RegionReader,
-        (config, layout): (&SurfaceConfig, &SurfaceLayout),
+        picture: (&SurfaceConfig, &SurfaceLayout),
+        damage: Vec<Rectangle>,
     ) -> Result<(), ShowError> {
         let Some(screen) = self.screens.get_mut(&connector) else { return Ok(()) };
-        self.shown.insert(connector, surface);
-        screen.show(pixels, config, layout)
+        let is_same = self.shown.insert(connector, surface) == Some(surface);
+        let damage = if is_same { Damage::named(damage) } else { Damage::All };
+        let shown = screen.show(pixels, picture, &damage);
+        if shown.is_err() {
+            // What is on the screen is no picture as a whole.
+            self.shown.remove(&connector);
+        }
+        shown
     }
 
     /// Takes a surface off the connectors that show it; they are black after that.

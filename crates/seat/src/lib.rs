@@ -11,10 +11,11 @@
 //!  seatd's socket ──▶ seatd, a thread ──▶ Seat
 //! ```
 //!
-//! Floors, lowest first: `door`, `evidence`, `screen`, `input`, `news`; `headless`, `drm`, `evdev`; `hardware`, `seatd`; `seat`.
+//! Floors, lowest first: `damage`, `door`, `evidence`, `screen`, `input`, `news`; `headless`, `drm`, `evdev`; `hardware`, `seatd`; `seat`.
 
 #![forbid(unsafe_code)]
 
+mod damage;
 mod door;
 mod drm;
 mod evdev;

@@ -17,6 +17,8 @@ pub(crate) enum News {
     Leased(Ticket, LeaseId, Result<OwnedFd, String>),
     /// A card is open for a session, or was refused.
     CardOpened(Ticket, ClientId, CardId, Result<OwnedFd, String>),
+    /// The render node is open for a client, or was refused.
+    NodeOpened(Ticket, ClientId, Result<OwnedFd, String>),
     /// A connector came, or has other modes.
     ConnectorChanged(ConnectorInfo),
     /// Nothing is connected there any more.

@@ -13,6 +13,8 @@ use keyway::RegionReader;
 use keyway_gui::protocol::{DisplayMode, PixelFormat, SurfaceConfig, SurfaceLayout};
 use keyway_sys::memory::{self, Access, MapError, Mapping, OutOfView, Populate, View};
 
+use crate::damage::Damage;
+
 /// See the module. Pixels are XRGB8888, row after row without gaps.
 #[derive(Debug)]
 pub(crate) struct Screen {
@@ -45,24 +47,25 @@ impl Screen {
         self.set_mode(self.initial);
     }
 
-    /// Shows a surface in the upper left corner; what is larger than the screen is cut off.
+    /// Shows what is damaged of a surface in the upper left corner; what is larger than the screen is cut off.
     pub(crate) fn show(
         &mut self,
         pixels: &RegionReader,
-        config: &SurfaceConfig,
-        layout: &SurfaceLayout,
+        (config, layout): (&SurfaceConfig, &SurfaceLayout),
+        damage: &Damage,
     ) -> Result<(), ShowError> {
         let screen_width = self.mode.width as usize;
-        let width = (config.width as usize).min(screen_width);
-        let height = config.height.min(self.mode.height) as usize;
         let pixel_bytes = config.format.pixel_bytes().ok_or(ShowError::Format)? as usize;
         let frame = self.frame()?.clone();
-        let mut row = vec![0; width * pixel_bytes];
-        let mut out = vec![0; width * PIXEL_BYTES];
-        for y in 0..height {
-            pixels.read(y * layout.stride as usize, &mut row)?;
-            convert(config.format, &row, &mut out);
-            frame.copy_in(y * screen_width * PIXEL_BYTES, &out)?;
+        for part in damage.on_screen(config, (self.mode.width, self.mode.height)) {
+            let (left, width) = (part.x as usize, part.width as usize);
+            let mut row = vec![0; width * pixel_bytes];
+            let mut out = vec![0; width * PIXEL_BYTES];
+            for y in part.y as usize..(part.y + part.height) as usize {
+                pixels.read(y * layout.stride as usize + left * pixel_bytes, &mut row)?;
+                convert(config.format, &row, &mut out);
+                frame.copy_in((y * screen_width + left) * PIXEL_BYTES, &out)?;
+            }
         }
         Ok(())
     }

@@ -101,6 +101,8 @@ pub struct Seat {
     sessions: Option<Sessions>,
     /// The descriptors of leases, for their holder to claim.
     leases: BTreeMap<LeaseId, Capability>,
+    /// The descriptors of the render node, for those to whom it is granted to claim.
+    nodes: BTreeMap<ClientId, Capability>,
     calls: BTreeMap<RequestNumber, ReplyTo>,
     /// Events for clients that have opened a lane and not yet said where to send them.
     early: BTreeMap<ClientId, Vec<Event>>,
@@ -198,6 +200,7 @@ impl Seat {
             inputs: BTreeMap::new(),
             sessions,
             leases: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             calls: BTreeMap::new(),
             early: BTreeMap::new(),
             last_request: 0,
@@ -345,7 +348,7 @@ impl Seat {
         };
         let request = match self.named_process(request, message) {
             Ok(request) => request,
-            Err(reason) => return self.reply(reply_to, &reason.into(), &[]),
+            Err(reason) => return hands::reply(&mut self.public, reply_to, &reason.into(), &[]),
         };
         self.last_request += 1;
         let number = RequestNumber(self.last_request);

@@ -1,4 +1,4 @@
-//! Device nodes: opened by number, not by name, and input devices taken back.
+//! Device nodes: opened by number, not by name; input devices kept from others, and taken back.
 
 use std::{
     fs::File, os::fd::AsFd, os::fd::OwnedFd, os::unix::fs::FileTypeExt, os::unix::fs::MetadataExt, path::Path,
@@ -75,6 +75,24 @@ pub fn open(path: &Path, number: DeviceNumber) -> Result<OwnedFd, Error> {
     }
 }
 
+/// `EVIOCGRAB` of `linux/input.h`: `_IOW('E', 0x90, int)`.
+const EVIOCGRAB: ioctl::Opcode = ioctl::opcode::write::<i32>(b'E', 0x90);
+
+/// Has the events of an input device go to what was opened here and to nobody else, text consoles included, until it is closed, revoked,
+/// or let go by whoever has it. `EVIOCGRAB` of the input subsystem.
+///
+/// # Errors
+/// `EBUSY` when another has it so, `ENODEV` when the device is gone, `ENOTTY` for what is no input device.
+pub fn grab_input(fd: impl AsFd) -> Result<(), Error> {
+    // SAFETY:
+    // 1. The opcode takes an integer, of which anything but 0 means to grab, and touches no memory of ours (check: `evdev_do_ioctl`
+    //    of the input subsystem).
+    let request = unsafe { ioctl::IntegerSetter::<EVIOCGRAB>::new_usize(1) };
+    // SAFETY:
+    // 1. As above: nothing is read or written but the state of the device.
+    unsafe { ioctl::ioctl(fd, request) }.map_err(Error::of("ioctl(EVIOCGRAB)"))
+}
+
 /// `EVIOCREVOKE` of `linux/input.h`: `_IOW('E', 0x91, int)`.
 const EVIOCREVOKE: ioctl::Opcode = ioctl::opcode::write::<i32>(b'E', 0x91);
 
@@ -138,8 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_input_device_cannot_be_taken_back() {
+    fn what_is_no_input_device_cannot_be_grabbed_or_taken_back() {
         let null = open(Path::new("/dev/null"), NULL).unwrap();
+        assert_eq!(grab_input(&null).unwrap_err().errno, Errno::NOTTY);
         assert_eq!(revoke_input(&null).unwrap_err().errno, Errno::NOTTY);
     }
 }

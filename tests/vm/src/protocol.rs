@@ -70,6 +70,8 @@ pub enum Told {
     Screenshot { display: Display, name: String },
     /// A screen shows a picture of this size with these pixels, at once or soon. The last picture is kept.
     Pixels { display: Display, name: String, size: (u32, u32), expect: Vec<Pixel> },
+    /// Show these lines to whoever started the run, and keep them.
+    Figures { lines: Vec<String> },
     /// Compare two pictures that were kept. Answered by [`Answer::Differ`].
     Compare { first: String, second: String },
     /// Press and release keys one after the other, named as QEMU's qcodes: "a", "ret", "ctrl+alt+f2".

@@ -51,7 +51,7 @@ pub(super) fn compose() -> Result<(), Failed> {
     // The application tells the tour when it has drawn, and the tour tells us.
     inbox.receive_timeout(SOON)?;
     paint(&canvas, mode, &window)?;
-    bridge.present_surface(connector.id, canvas.id())?;
+    bridge.present_surface(connector.id, canvas.id(), &[])?;
     let (x, y) = WINDOW_AT;
     reporter.tell(&Report::Shown { x, y, background: BACKGROUND })?;
     inbox.receive_timeout(SOON)?;

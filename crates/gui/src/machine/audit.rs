@@ -14,11 +14,14 @@
 //! 11. Sessions are bounded, and each number is one's; the compositor has one. Whose the seat is has a session; it is nobody's only
 //!     where nobody could have it.
 //! 12. An input device works for the session that has the seat, and for no other. What a session is opening has an open ticket.
+//! 13. A render node is granted where there is one; a grant that waits for it has one open ticket that is not orphaned, and such a ticket
+//!     has its grant.
 
 use alloc::vec::Vec;
 
 use super::{
     Bridge, Door,
+    gpu::Node,
     opened::State as Opening,
     pending::{Wait, Work},
     rule::Rule,
@@ -42,6 +45,7 @@ impl Bridge {
         self.audit_applications();
         self.audit_no_compositor();
         self.audit_gpu();
+        self.audit_nodes();
         self.audit_surfaces();
         self.audit_pending();
         self.audit_hardware();
@@ -190,6 +194,24 @@ impl Bridge {
         assert!(self.reserved_surfaces() <= u64::from(SURFACES_MAX), "5: surfaces of all");
     }
 
+    fn audit_nodes(&self) {
+        let tickets = |wanted| {
+            let live = self.pending.iter().filter(|(_, waiting)| waiting.wait != Wait::Orphaned);
+            live.filter(|(_, waiting)| waiting.work == Work::OpenNode { holder: wanted }).count()
+        };
+        for (&holder, gpu) in &self.gpu {
+            assert!(gpu.node == Node::Absent || self.render_node.is_some(), "13: there is a node");
+            let expected = usize::from(gpu.node == Node::Opening);
+            assert_eq!(tickets(holder), expected, "13: one ticket while it is opened");
+            assert!(expected == 0 || gpu.surfaces.is_empty(), "13: nothing is made before it is granted");
+        }
+        for (_, waiting) in self.pending.iter().filter(|(_, waiting)| waiting.wait != Wait::Orphaned) {
+            if let Work::OpenNode { holder } = waiting.work {
+                assert!(self.gpu.contains_key(&holder), "13: a ticket has its grant");
+            }
+        }
+    }
+
     fn audit_surfaces(&self) {
         for (id, surface) in self.surfaces.iter() {
             assert!(self.gpu.contains_key(&surface.owner), "6: an owner holds GPU");
@@ -220,9 +242,9 @@ impl Bridge {
                         made.is_some_and(|made| made.state == State::Making && made.owner == client);
                     assert!(is_asked, "7: a ticket has its surface");
                 }
-                Work::GrantInput { device } => {
+                Work::GrantInput { device, .. } => {
                     let grants = self.pending.iter().filter(|(_, other)| {
-                        other.asker.client == client && other.work == Work::GrantInput { device }
+                        other.asker.client == client && other.work.granted_input() == Some(device)
                     });
                     assert_eq!(grants.count(), 1, "9: one grant under way");
                 }
@@ -234,7 +256,7 @@ impl Bridge {
     fn audit_hardware(&self) {
         assert!(self.connectors.len() <= CONNECTORS_MAX, "8: connectors are bounded");
         assert!(self.devices.len() <= DEVICES_MAX, "8: devices are bounded");
-        let all_exist = self.inputs.iter().all(|device| self.devices.contains_key(device));
+        let all_exist = self.inputs.keys().all(|device| self.devices.contains_key(device));
         assert!(all_exist, "8: granted devices exist");
     }
 }

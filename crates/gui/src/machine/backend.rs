@@ -11,16 +11,26 @@ use crate::{
     protocol::{Answer, DenialReason, GuiResponse, OtherDenial, clipped},
 };
 
-/// The hardware refused. The asker gets the text, cut to `TEXT_BYTES_MAX` bytes.
+/// The hardware refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendFailure {
-    /// What was tried, and what the machine said.
-    pub message: String,
+pub enum BackendFailure {
+    /// It could not. The asker gets the text, cut to `TEXT_BYTES_MAX` bytes.
+    Refused {
+        /// What was tried, and what the machine said.
+        message: String,
+    },
+    /// A process that is no client of the bridge has it for itself alone. The asker is denied it as held already.
+    HeldElsewhere,
 }
 
 impl From<BackendFailure> for Answer {
     fn from(failure: BackendFailure) -> Self {
-        Answer::Document(GuiResponse::Error { message: clipped(failure.message, TEXT_BYTES_MAX) })
+        match failure {
+            BackendFailure::Refused { message } => {
+                Answer::Document(GuiResponse::Error { message: clipped(message, TEXT_BYTES_MAX) })
+            }
+            BackendFailure::HeldElsewhere => DenialReason::AlreadyHeld.into(),
+        }
     }
 }
 
@@ -40,10 +50,15 @@ impl Bridge {
                     self.on_display_answered(asker, wait, (connector, None), result);
                 }
                 Work::MakeSurface { surface, .. } => self.on_surface_made(asker, wait, surface, result),
-                Work::GrantInput { device } => self.on_input_opened(asker, wait, device, result),
+                Work::GrantInput { device, sharing } => {
+                    self.on_input_opened(asker, wait, (device, sharing), result);
+                }
                 Work::Lease { lease } => self.on_leased(asker, wait, lease, result),
-                Work::RegrantInput { device } => self.on_input_regranted(asker.client, wait, device, &result),
+                Work::RegrantInput { device, sharing } => {
+                    self.on_input_regranted(asker.client, wait, (device, sharing), &result);
+                }
                 Work::Open { number, device } => self.on_opened(asker, wait, (number, device), result),
+                Work::OpenNode { holder } => self.on_node(asker, wait, holder, result),
             }
         }
         self.effects()

@@ -12,10 +12,10 @@ use super::{
     pending::{Asker, Wait, Work},
 };
 use crate::{
-    limits::{CARDS_MAX, CONNECTORS_MAX, DEVICES_MAX},
+    limits::{CARDS_MAX, CONNECTORS_MAX, DAMAGE_MAX, DEVICES_MAX},
     protocol::{
         Answer, CardId, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType,
-        DisplayMode, Event, GuiResponse, SurfaceId,
+        DisplayMode, Event, GuiResponse, Rectangle, RenderNode, SurfaceId,
     },
 };
 
@@ -28,6 +28,8 @@ pub struct Facts {
     pub cards: Vec<CardId>,
     /// What can be read.
     pub devices: Vec<DeviceInfo>,
+    /// What processes can render with, if the bridge may open it.
+    pub render_node: Option<RenderNode>,
     /// What kind of machine it is.
     pub device_type: DeviceType,
 }
@@ -79,6 +81,7 @@ pub(super) struct Bounded {
     pub(super) connectors: BTreeMap<ConnectorId, Connector>,
     pub(super) cards: BTreeSet<CardId>,
     pub(super) devices: BTreeMap<DeviceId, DeviceInfo>,
+    pub(super) render_node: Option<RenderNode>,
     pub(super) device_type: DeviceType,
 }
 
@@ -113,6 +116,7 @@ impl Facts {
             connectors,
             cards: self.cards.into_iter().collect(),
             devices,
+            render_node: self.render_node.map(RenderNode::into_bounded),
             device_type: self.device_type,
         })
     }
@@ -199,12 +203,14 @@ impl Bridge {
         &mut self,
         now_ns: u64,
         asker: Asker,
-        connector: ConnectorId,
-        surface: SurfaceId,
+        (connector, surface): (ConnectorId, SurfaceId),
+        damage: Vec<Rectangle>,
     ) -> Result<Outcome, DenialReason> {
         self.check_ruling_compositor(asker.client)?;
-        if !self.connectors.contains_key(&connector) || self.surfaces.live(surface).is_none() {
-            return Err(DenialReason::DeviceNotFound);
+        let live = self.surfaces.live(surface).filter(|_| self.connectors.contains_key(&connector));
+        let config = live.ok_or(DenialReason::DeviceNotFound)?.config;
+        if damage.len() > DAMAGE_MAX || !damage.iter().all(|part| part.is_within(&config)) {
+            return Err(DenialReason::InvalidConfig);
         }
         if self.leases.has(connector) {
             return Err(DenialReason::AlreadyHeld);
@@ -212,7 +218,7 @@ impl Bridge {
         self.pending.check_room(asker.client)?;
 
         let ticket = self.pending.insert(now_ns, asker, Work::Present { connector, surface });
-        self.outbox.push_back(Effect::Present { ticket, connector, surface });
+        self.outbox.push_back(Effect::Present { ticket, connector, surface, damage });
         Ok(Outcome::Pending)
     }
 

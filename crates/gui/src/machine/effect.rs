@@ -7,14 +7,15 @@ use alloc::{collections::VecDeque, vec::Vec};
 
 use super::{ClientId, RequestNumber, Ticket};
 use crate::protocol::{
-    Answer, CardId, ConnectorId, DeviceId, DisplayMode, Event, LeaseId, SessionAnswer, SessionEvent,
-    SurfaceConfig, SurfaceId, SurfaceLayout,
+    Answer, CardId, ConnectorId, DeviceId, DisplayMode, Event, LeaseId, Rectangle, SessionAnswer,
+    SessionEvent, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// One thing to carry out. Those with a ticket are answered by [`Bridge::on_backend`](super::Bridge::on_backend).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Answer a request. The grant of an input device carries the descriptor that its `GrantInput` brought.
+    /// Answer a request. The grant of an input device carries the descriptor that its `GrantInput` brought, and
+    /// `Answer::GpuGranted` that of the client's `OpenNode`; events that tell the same do so too.
     Answer {
         /// Who asked.
         client: ClientId,
@@ -74,6 +75,8 @@ pub enum Effect {
         client: ClientId,
         /// Which device.
         device: DeviceId,
+        /// Whether others may read it meanwhile.
+        sharing: Sharing,
     },
     /// Take an input device from a client. The client or the device may be gone already.
     RevokeInput {
@@ -81,6 +84,18 @@ pub enum Effect {
         client: ClientId,
         /// Which device.
         device: DeviceId,
+    },
+    /// Open the render node for a client.
+    OpenNode {
+        /// For the answer.
+        ticket: Ticket,
+        /// For whom.
+        client: ClientId,
+    },
+    /// Give the render node to a client no longer. What the client has taken already stays with it.
+    EndNode {
+        /// Whom.
+        client: ClientId,
     },
     /// Show a surface.
     Present {
@@ -90,6 +105,8 @@ pub enum Effect {
         connector: ConnectorId,
         /// What.
         surface: SurfaceId,
+        /// What has changed since it was last shown there; all of it, if none are named.
+        damage: Vec<Rectangle>,
     },
     /// Make a descriptor by which connectors can be driven.
     LeaseDisplay {
@@ -160,6 +177,15 @@ pub enum Driver {
     Bridge,
     /// This client, by the cards that it has open.
     Session(ClientId),
+}
+
+/// Whether others may read an input device beside who was granted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// They may.
+    Shared,
+    /// Nobody else gets its events, the console included.
+    Exclusive,
 }
 
 /// What a shared buffer's capability allows.

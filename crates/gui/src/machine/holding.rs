@@ -1,6 +1,6 @@
 //! Who holds what: questions that change nothing.
 
-use super::{Bridge, ClientId, Outcome};
+use super::{Bridge, ClientId, Outcome, Sharing};
 use crate::protocol::{
     Answer, Capability, DenialReason, Description, GpuUse, GuiResponse, Pid, Role, SurfaceId,
 };
@@ -76,18 +76,18 @@ impl Bridge {
         let is_compositor = self.compositor == Some(holder);
         match capability {
             Capability::GpuRendering { memory_mb, max_surfaces } => {
-                self.gpu.get(&holder).is_some_and(|gpu| {
+                self.held_gpu(holder).is_some_and(|gpu| {
                     gpu.capability.memory_mb >= memory_mb && gpu.capability.max_surfaces >= max_surfaces
                 })
             }
-            // No grant is exclusive, so nobody holds one that is.
             Capability::InputDevice { device, exclusive } => {
-                is_compositor && !exclusive && self.inputs.contains(&device)
+                let held = self.inputs.get(&device).filter(|_| is_compositor);
+                held.is_some_and(|held| *held == Sharing::Exclusive || !exclusive)
             }
             Capability::DisplayControl { connector } => {
                 is_compositor && self.sessions.rules(holder) && self.connectors.contains_key(&connector)
             }
-            Capability::SurfaceManagement => self.gpu.contains_key(&holder),
+            Capability::SurfaceManagement => self.held_gpu(holder).is_some(),
             Capability::Compositor => is_compositor,
         }
     }
@@ -100,7 +100,7 @@ impl Bridge {
         } else {
             Role::Stranger
         };
-        let gpu = self.gpu.get(&caller).map(|gpu| GpuUse {
+        let gpu = self.held_gpu(caller).map(|gpu| GpuUse {
             capability: gpu.capability,
             charged_bytes: gpu.charged_bytes,
             surfaces_count: gpu.surfaces.len() as u32,

@@ -1,7 +1,7 @@
 //! Input devices: granted to the compositor alone, revoked with it.
 
 use super::{
-    BackendFailure, Bridge, ClientId, Effect, Effects, FactsRefused, Outcome, RequestNumber,
+    BackendFailure, Bridge, ClientId, Effect, Effects, FactsRefused, Outcome, RequestNumber, Sharing,
     pending::{Asker, Wait, Work},
 };
 use crate::{
@@ -34,17 +34,14 @@ impl Bridge {
     pub fn on_device_removed(&mut self, device: DeviceId) -> Effects<'_> {
         if self.devices.remove(&device).is_some() {
             self.orphan_work(|work| match work {
-                Work::GrantInput { device: granted } | Work::RegrantInput { device: granted } => {
-                    *granted == device
-                }
                 Work::Open { device: opened, .. } => *opened == SeatDevice::Input(device),
-                _ => false,
+                work => work.granted_input() == Some(device),
             });
             self.suspended_inputs.remove(&device);
             self.end_opened_input(device);
-            if let (true, Some(client)) = (self.inputs.remove(&device), self.compositor) {
+            if let (Some(sharing), Some(client)) = (self.inputs.remove(&device), self.compositor) {
                 self.outbox.push_back(Effect::RevokeInput { client, device });
-                self.notify(client, Event::Revoked { capability: granted(device) });
+                self.notify(client, Event::Revoked { capability: granted(device, sharing) });
             }
             self.notify_compositor(Event::DeviceRemoved { device });
         }
@@ -56,11 +53,11 @@ impl Bridge {
         now_ns: u64,
         asker: Asker,
         pid: Pid,
-        device: DeviceId,
+        (device, sharing): (DeviceId, Sharing),
     ) -> Result<Outcome, DenialReason> {
         self.check_request_input_device(asker.client, pid, device)?;
-        let ticket = self.pending.insert(now_ns, asker, Work::GrantInput { device });
-        self.outbox.push_back(Effect::GrantInput { ticket, client: asker.client, device });
+        let ticket = self.pending.insert(now_ns, asker, Work::GrantInput { device, sharing });
+        self.outbox.push_back(Effect::GrantInput { ticket, client: asker.client, device, sharing });
         Ok(Outcome::Pending)
     }
 
@@ -76,7 +73,7 @@ impl Bridge {
             return Err(DenialReason::DeviceNotFound);
         }
         // One grant is under way at a time, so that to undo a late one never takes away another.
-        if self.inputs.contains(&device) || self.pending.has_grant_for(caller, device) {
+        if self.inputs.contains_key(&device) || self.pending.has_grant_for(caller, device) {
             return Err(DenialReason::AlreadyHeld);
         }
         self.pending.check_room(caller)
@@ -87,13 +84,14 @@ impl Bridge {
         &mut self,
         asker: Asker,
         wait: Wait,
-        device: DeviceId,
+        (device, sharing): (DeviceId, Sharing),
         result: Result<(), BackendFailure>,
     ) {
         match (wait, result) {
             (Wait::Until { .. }, Ok(())) => {
-                self.inputs.insert(device);
-                self.answer(asker, GuiResponse::Granted { capability: granted(device) }.into());
+                self.inputs.insert(device, sharing);
+                let capability = granted(device, sharing);
+                self.answer(asker, GuiResponse::Granted { capability }.into());
             }
             (Wait::Until { .. }, Err(failure)) => self.answer(asker, Answer::from(failure)),
             (Wait::Overdue | Wait::Orphaned, Ok(())) => {
@@ -109,23 +107,23 @@ impl Bridge {
         self.orphan_pending_work(client, OtherDenial::Paused.into(), |work| {
             matches!(work, Work::GrantInput { .. } | Work::RegrantInput { .. } | Work::Lease { .. })
         });
-        for device in core::mem::take(&mut self.inputs) {
-            self.suspended_inputs.insert(device);
+        for (device, sharing) in core::mem::take(&mut self.inputs) {
+            self.suspended_inputs.insert(device, sharing);
             self.outbox.push_back(Effect::RevokeInput { client, device });
-            self.notify(client, Event::Revoked { capability: granted(device) });
+            self.notify(client, Event::Revoked { capability: granted(device, sharing) });
         }
     }
 
     /// Grants the next of the devices that the compositor had before it was paused.
     pub(super) fn regrant_input(&mut self, client: ClientId) {
-        while let Some(device) = self.suspended_inputs.pop_first() {
-            if self.inputs.contains(&device) || self.pending.has_grant_for(client, device) {
+        while let Some((device, sharing)) = self.suspended_inputs.pop_first() {
+            if self.inputs.contains_key(&device) || self.pending.has_grant_for(client, device) {
                 continue;
             }
             let asker = Asker { client, number: RequestNumber(0) };
             // Nobody waits for it, so it has no deadline.
-            let ticket = self.pending.insert(u64::MAX, asker, Work::RegrantInput { device });
-            self.outbox.push_back(Effect::GrantInput { ticket, client, device });
+            let ticket = self.pending.insert(u64::MAX, asker, Work::RegrantInput { device, sharing });
+            self.outbox.push_back(Effect::GrantInput { ticket, client, device, sharing });
             return;
         }
     }
@@ -135,14 +133,14 @@ impl Bridge {
         &mut self,
         client: ClientId,
         wait: Wait,
-        device: DeviceId,
+        (device, sharing): (DeviceId, Sharing),
         result: &Result<(), BackendFailure>,
     ) {
         match (wait, result) {
             (Wait::Until { .. }, result) => {
                 if result.is_ok() {
-                    self.inputs.insert(device);
-                    self.notify(client, Event::Granted { capability: granted(device) });
+                    self.inputs.insert(device, sharing);
+                    self.notify(client, Event::Granted { capability: granted(device, sharing) });
                 }
                 self.regrant_input(client);
             }
@@ -156,7 +154,7 @@ impl Bridge {
     /// Takes every input device from the compositor that was.
     pub(super) fn end_inputs(&mut self, client: ClientId) {
         self.suspended_inputs.clear();
-        for device in core::mem::take(&mut self.inputs) {
+        for device in core::mem::take(&mut self.inputs).into_keys() {
             self.outbox.push_back(Effect::RevokeInput { client, device });
         }
     }
@@ -167,7 +165,7 @@ impl Bridge {
     }
 }
 
-/// Grants are shared as yet: whoever else can open the device, such as the administrator, may read it too.
-fn granted(device: DeviceId) -> Capability {
-    Capability::InputDevice { device, exclusive: false }
+/// Of a shared one, whoever else can open the device, such as the administrator, may read it too.
+fn granted(device: DeviceId, sharing: Sharing) -> Capability {
+    Capability::InputDevice { device, exclusive: sharing == Sharing::Exclusive }
 }

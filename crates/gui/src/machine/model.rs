@@ -8,10 +8,10 @@ use std::{collections::BTreeSet, format, string::String, vec, vec::Vec};
 use proptest::prelude::*;
 
 use self::oracle::{Oracle, Said};
-use super::*;
+use super::{gpu::Node, *};
 use crate::protocol::{
-    Capability, ConnectorInfo, DeviceKind, DisplayMode, GpuLimits, LeaseId, Pid, PixelFormat, SurfaceConfig,
-    SurfaceId,
+    Capability, ConnectorInfo, DeviceKind, DisplayMode, GpuLimits, LeaseId, Pid, PixelFormat, Rectangle,
+    SurfaceConfig, SurfaceId,
 };
 
 mod oracle;
@@ -81,6 +81,13 @@ fn documents() -> impl Strategy<Value = GuiRequest> {
     ]
 }
 
+fn parts() -> impl Strategy<Value = Vec<Rectangle>> {
+    let figures = || prop::sample::select(vec![0_u32, 1, 15, 16, 512, u32::MAX]);
+    let part = (figures(), figures(), figures(), figures());
+    let part = part.prop_map(|(x, y, width, height)| Rectangle { x: x % 16, y, width, height });
+    prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(part, 1..3)]
+}
+
 fn requests() -> impl Strategy<Value = Request> {
     prop_oneof![
         8 => documents().prop_map(Request::Document),
@@ -89,9 +96,13 @@ fn requests() -> impl Strategy<Value = Request> {
             Request::RegisterApplication { pid: Pid(100 + process as u32), process }
         }),
         1 => pids().prop_map(|pid| Request::UnregisterApplication { pid }),
-        1 => (10_u32..12, 1_u64..9).prop_map(|(connector, surface)| Request::PresentSurface {
+        2 => (10_u32..12, 1_u64..9, parts()).prop_map(|(connector, surface, damage)| Request::PresentSurface {
             connector: ConnectorId(connector),
             surface: SurfaceId(surface),
+            damage,
+        }),
+        2 => (pids(), 20_u32..23).prop_map(|(pid, device)| {
+            Request::RequestExclusiveInput { pid, device: DeviceId(device) }
         }),
         2 => prop::sample::select(vec![vec![10], vec![10], vec![], vec![10, 10], vec![11], vec![10, 11]])
             .prop_map(|list| Request::LeaseDisplay { connectors: list.into_iter().map(ConnectorId).collect() }),
@@ -101,7 +112,8 @@ fn requests() -> impl Strategy<Value = Request> {
 
 /// Half of the requests name the asker's own pid: those get furthest.
 fn with_own_pid(client: u64, mut request: Request) -> Request {
-    if let Request::Document(
+    if let Request::RequestExclusiveInput { pid, .. }
+    | Request::Document(
         GuiRequest::RequestGpu { pid, .. }
         | GuiRequest::RequestInputDevice { pid, .. }
         | GuiRequest::CreateSurface { pid, .. }
@@ -139,6 +151,7 @@ struct Hardware {
     buffers: BTreeSet<SurfaceId>,
     inputs: BTreeSet<(ClientId, DeviceId)>,
     leases: BTreeSet<LeaseId>,
+    nodes: BTreeSet<ClientId>,
 }
 
 impl Hardware {
@@ -148,7 +161,9 @@ impl Hardware {
             | Effect::AllocateSurface { ticket, .. }
             | Effect::GrantInput { ticket, .. }
             | Effect::Present { ticket, .. }
+            | Effect::OpenNode { ticket, .. }
             | Effect::LeaseDisplay { ticket, .. } => self.tickets.push((ticket, effect)),
+            Effect::EndNode { client } => assert!(self.nodes.remove(&client), "ended what was not there"),
             Effect::EndLease { lease } => assert!(self.leases.remove(&lease), "ended what was not there"),
             Effect::FreeSurface { surface } => {
                 assert!(self.buffers.remove(&surface), "freed what was not there");
@@ -173,6 +188,7 @@ impl Hardware {
                 assert!(self.inputs.insert((client, device)));
             }
             Effect::LeaseDisplay { lease, .. } if is_ok => assert!(self.leases.insert(lease)),
+            Effect::OpenNode { client, .. } if is_ok => assert!(self.nodes.insert(client)),
             _ => {}
         }
         ticket
@@ -204,7 +220,7 @@ fn run(
             }
             let position = which % hardware.tickets.len();
             let ticket = hardware.answer(position, is_ok);
-            let result = if is_ok { Ok(()) } else { Err(BackendFailure { message: "no".into() }) };
+            let result = if is_ok { Ok(()) } else { Err(BackendFailure::Refused { message: "no".into() }) };
             (bridge.on_backend(ticket, result).collect(), oracle.backend(position, is_ok))
         }
         Step::Expire => {
@@ -229,7 +245,8 @@ fn state_of(bridge: &Bridge) -> String {
         .gpu
         .iter()
         .map(|(client, gpu)| {
-            (client.0, gpu.capability.memory_mb, gpu.capability.max_surfaces, gpu.charged_bytes)
+            let is_held = bridge.held_gpu(*client).is_some();
+            (client.0, gpu.capability.memory_mb, gpu.capability.max_surfaces, gpu.charged_bytes, is_held)
         })
         .collect();
     let surfaces: Vec<_> = bridge
@@ -237,7 +254,8 @@ fn state_of(bridge: &Bridge) -> String {
         .iter()
         .map(|(id, surface)| (id.0, surface.owner.0, bridge.surface_owner(id).is_some()))
         .collect();
-    let inputs: Vec<_> = bridge.inputs.iter().map(|device| device.0).collect();
+    let inputs: Vec<_> =
+        bridge.inputs.iter().map(|(device, sharing)| (device.0, *sharing == Sharing::Exclusive)).collect();
     let compositor = bridge.compositor().map(|client| client.0);
     let totals = bridge.totals();
     format!(
@@ -257,27 +275,35 @@ fn check_hardware(bridge: &Bridge, hardware: &Hardware) -> Result<(), TestCaseEr
     let live = bridge.surfaces.iter().map(|(id, _)| id).filter(|&id| bridge.surface_owner(id).is_some());
     prop_assert_eq!(live.collect::<BTreeSet<_>>(), hardware.buffers.clone());
     let held = bridge.compositor().into_iter();
-    let held = held.flat_map(|client| bridge.inputs.iter().map(move |&device| (client, device)));
+    let held = held.flat_map(|client| bridge.inputs.keys().map(move |&device| (client, device)));
     prop_assert_eq!(held.collect::<BTreeSet<_>>(), hardware.inputs.clone());
     let leases = bridge.leases.iter().filter(|(_, lease)| lease.is_live).map(|(id, _)| id);
     prop_assert_eq!(leases.collect::<BTreeSet<_>>(), hardware.leases.clone());
+    let nodes = bridge.gpu.iter().filter(|(_, gpu)| matches!(gpu.node, Node::Granted { .. }));
+    prop_assert_eq!(nodes.map(|(client, _)| *client).collect::<BTreeSet<_>>(), hardware.nodes.clone());
     Ok(())
 }
 
-fn machine() -> Bridge {
+fn node() -> RenderNode {
+    RenderNode { name: "renderD128".into(), card: "card0".into() }
+}
+
+fn machine(render_node: Option<RenderNode>) -> Bridge {
     let connector =
         ConnectorInfo { id: ConnectorId(10), name: "c".into(), modes: vec![MODE], current: Some(MODE) };
     let device = |id| DeviceInfo { id: DeviceId(id), name: "d".into(), kind: DeviceKind::Keyboard };
     let devices = vec![device(20), device(21)];
-    Bridge::new(Facts { connectors: vec![connector], devices, ..Facts::default() }).unwrap()
+    Bridge::new(Facts { connectors: vec![connector], devices, render_node, ..Facts::default() }).unwrap()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_machine_agrees_with_the_oracle(steps in prop::collection::vec(steps(), 1..150)) {
-        let (mut bridge, mut oracle, mut hardware) = (machine(), Oracle::default(), Hardware::default());
+    fn the_machine_agrees_with_the_oracle(steps in prop::collection::vec(steps(), 1..150), has_node: bool) {
+        let oracle = Oracle::with_node(has_node);
+        let bridge = machine(has_node.then(node));
+        let (mut bridge, mut oracle, mut hardware) = (bridge, oracle, Hardware::default());
         let open = [1, 2, 3].map(|client| Step::Open(client, Door::Public));
         let begin = [
             Step::Open(1, Door::Compositor),
@@ -306,7 +332,8 @@ proptest! {
     #[test]
     fn the_same_inputs_give_the_same_effects(steps in prop::collection::vec(steps(), 1..80)) {
         let trace = || {
-            let (mut bridge, mut oracle, mut hardware) = (machine(), Oracle::default(), Hardware::default());
+            let oracle = Oracle::with_node(true);
+            let (mut bridge, mut oracle, mut hardware) = (machine(Some(node())), oracle, Hardware::default());
             let said = steps.iter().map(|step| run(&mut bridge, &mut oracle, &mut hardware, 0, step.clone()).0);
             format!("{:?} {bridge:?}", said.collect::<Vec<_>>())
         };

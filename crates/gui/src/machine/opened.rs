@@ -6,7 +6,7 @@
 use alloc::collections::BTreeMap;
 
 use super::{
-    BackendFailure, Bridge, ClientId, Effect,
+    BackendFailure, Bridge, ClientId, Effect, Sharing,
     pending::{Asker, Wait, Work},
 };
 use crate::{
@@ -74,7 +74,10 @@ impl Bridge {
         let ticket = self.pending.insert(now_ns, asker, Work::Open { number, device });
         self.outbox.push_back(match device {
             SeatDevice::Card(card) => Effect::OpenCard { ticket, client, card },
-            SeatDevice::Input(device) => Effect::GrantInput { ticket, client, device },
+            // Whoever has it so can grab it by itself.
+            SeatDevice::Input(device) => {
+                Effect::GrantInput { ticket, client, device, sharing: Sharing::Shared }
+            }
         });
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
-use super::ClientId;
+use super::{ClientId, Sharing};
 use crate::{
     limits::{PENDING_MAX, PENDING_PER_CLIENT_MAX, PENDING_TIMEOUT_NS},
     protocol::{
@@ -45,6 +45,7 @@ pub(super) enum Work {
     },
     GrantInput {
         device: DeviceId,
+        sharing: Sharing,
     },
     Lease {
         lease: LeaseId,
@@ -52,10 +53,15 @@ pub(super) enum Work {
     /// The device is the compositor's from before a pause; nobody asked.
     RegrantInput {
         device: DeviceId,
+        sharing: Sharing,
     },
     Open {
         number: OpenNumber,
         device: SeatDevice,
+    },
+    /// The asker is the holder, or the compositor for it.
+    OpenNode {
+        holder: ClientId,
     },
 }
 
@@ -63,6 +69,14 @@ impl Work {
     /// Whether somebody asked for it, who is to be answered.
     fn is_request(&self) -> bool {
         !matches!(self, Work::RegrantInput { .. })
+    }
+
+    /// The input device that it grants the compositor, if it does.
+    pub(super) fn granted_input(&self) -> Option<DeviceId> {
+        match self {
+            Work::GrantInput { device, .. } | Work::RegrantInput { device, .. } => Some(*device),
+            _ => None,
+        }
     }
 
     /// The connector that it changes, if it does.
@@ -173,19 +187,22 @@ impl Pending {
             .sum()
     }
 
+    /// True if a render node is being opened for the client, waited for or not.
+    pub(super) fn has_node_for(&self, holder: ClientId) -> bool {
+        self.by_ticket.values().any(|waiting| waiting.work == Work::OpenNode { holder })
+    }
+
     /// True if a grant of the device is under way for the client, waited for or not.
     pub(super) fn has_grant_for(&self, client: ClientId, device: DeviceId) -> bool {
-        let grants = [Work::GrantInput { device }, Work::RegrantInput { device }];
-        self.by_ticket
-            .values()
-            .any(|waiting| waiting.asker.client == client && grants.contains(&waiting.work))
+        let of_client = self.by_ticket.values().filter(|waiting| waiting.asker.client == client);
+        of_client.filter_map(|waiting| waiting.work.granted_input()).any(|granted| granted == device)
     }
 
     /// The devices that are being granted anew.
-    pub(super) fn regrants(&self) -> impl Iterator<Item = DeviceId> {
+    pub(super) fn regrants(&self) -> impl Iterator<Item = (DeviceId, Sharing)> {
         let waited = self.by_ticket.values().filter(|waiting| matches!(waiting.wait, Wait::Until { .. }));
         waited.filter_map(|waiting| match waiting.work {
-            Work::RegrantInput { device } => Some(device),
+            Work::RegrantInput { device, sharing } => Some((device, sharing)),
             _ => None,
         })
     }

@@ -14,7 +14,7 @@ use super::{
     pending::{Asker, Wait, Work},
 };
 use crate::protocol::{
-    Answer, DenialReason, Event, GuiResponse, Pid, SurfaceConfig, SurfaceId, SurfaceLayout,
+    Answer, BufferKind, DenialReason, Event, GuiResponse, Pid, SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Bridge {
         config: SurfaceConfig,
     ) -> Result<SurfaceLayout, DenialReason> {
         self.check_own_pid(caller, pid)?;
-        let gpu = self.gpu.get(&caller).ok_or(DenialReason::Unauthorized)?;
+        let gpu = self.held_gpu(caller).ok_or(DenialReason::Unauthorized)?;
         let layout = config.layout().ok_or(DenialReason::InvalidConfig)?;
         if gpu.surfaces.len() >= gpu.capability.max_surfaces as usize {
             return Err(DenialReason::ResourceLimitExceeded);
@@ -122,14 +122,18 @@ impl Bridge {
 
         self.outbox.push_back(Effect::ShareSurface { surface: id, with: owner, access: Access::Write });
         let SurfaceLayout { stride, bytes } = layout;
-        self.answer(asker, Answer::SurfaceCreated { surface: id, stride, bytes });
+        let buffer = BufferKind::Memfd;
+        self.answer(asker, Answer::SurfaceCreated { surface: id, stride, bytes, buffer });
         if let (Some(compositor), Some(pid)) = (self.compositor, self.applications.pid_of(owner)) {
             self.outbox.push_back(Effect::ShareSurface {
                 surface: id,
                 with: compositor,
                 access: Access::Read,
             });
-            self.notify(compositor, Event::SurfaceCreated { surface: id, owner: pid, config, layout });
+            self.notify(
+                compositor,
+                Event::SurfaceCreated { surface: id, owner: pid, config, layout, buffer },
+            );
         }
     }
 

@@ -14,12 +14,13 @@ use super::*;
 use crate::{
     limits,
     protocol::{
-        Capability, ConnectorInfo, DeviceKind, DisplayMode, Event, GpuLimits, LeaseId, OtherDenial, Pid,
-        PixelFormat, Role, SurfaceConfig, SurfaceId,
+        BufferKind, Capability, ConnectorInfo, DeviceKind, DisplayMode, Event, GpuLimits, LeaseId,
+        OtherDenial, Pid, PixelFormat, Rectangle, Role, SurfaceConfig, SurfaceId,
     },
 };
 
 mod borders;
+mod gpu;
 mod hardware;
 mod lifetime;
 mod refusals;
@@ -51,6 +52,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        World::with_facts(None)
+    }
+
+    fn with_facts(render_node: Option<RenderNode>) -> Self {
         let connector = ConnectorInfo {
             id: CONNECTOR,
             name: "HDMI-A-1".to_string(),
@@ -62,6 +67,7 @@ impl World {
             connectors: vec![connector],
             cards: vec![CARD],
             devices: vec![device],
+            render_node,
             device_type: DeviceType { is_mobile: true, reasons: vec![] },
         };
         World { bridge: Bridge::new(facts).unwrap(), now_ns: 0, asked: Map::new() }
@@ -69,7 +75,11 @@ impl World {
 
     /// A compositor, an application that it registered, and a stranger. Nobody holds GPU.
     fn with_compositor() -> Self {
-        let mut world = World::new();
+        World::new().peopled()
+    }
+
+    fn peopled(self) -> Self {
+        let mut world = self;
         world.open(COMPOSITOR, Door::Compositor);
         world.open(APPLICATION, Door::Public);
         world.open(STRANGER, Door::Public);
@@ -112,7 +122,7 @@ impl World {
     }
 
     fn backend(&mut self, ticket: Ticket, result: Result<(), &str>) -> Vec<Effect> {
-        let result = result.map_err(|message| BackendFailure { message: message.to_string() });
+        let result = result.map_err(|message| BackendFailure::Refused { message: message.to_string() });
         let effects = self.bridge.on_backend(ticket, result).collect();
         self.bridge.audit();
         self.noted(effects)
@@ -247,6 +257,7 @@ fn ticket_of(effect: &Effect) -> Option<Ticket> {
         | Effect::GrantInput { ticket, .. }
         | Effect::Present { ticket, .. }
         | Effect::LeaseDisplay { ticket, .. }
+        | Effect::OpenNode { ticket, .. }
         | Effect::OpenCard { ticket, .. }
         | Effect::HandOver { ticket, .. } => Some(*ticket),
         _ => None,
@@ -294,9 +305,17 @@ fn set_mode(connector: ConnectorId, mode: DisplayMode) -> Request {
 }
 
 fn present(connector: ConnectorId, surface: SurfaceId) -> Request {
-    Request::PresentSurface { connector, surface }
+    Request::PresentSurface { connector, surface, damage: vec![] }
+}
+
+fn request_exclusive(client: u64, device: DeviceId) -> Request {
+    Request::RequestExclusiveInput { pid: pid(client), device }
 }
 
 fn input(device: DeviceId) -> Capability {
     Capability::InputDevice { device, exclusive: false }
+}
+
+fn exclusive_input(device: DeviceId) -> Capability {
+    Capability::InputDevice { device, exclusive: true }
 }

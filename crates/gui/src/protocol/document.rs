@@ -20,7 +20,7 @@ pub enum GuiRequest {
         /// How much.
         limits: GpuLimits,
     },
-    /// Access to an input device; for the compositor.
+    /// Access to an input device, which others may read too; for the compositor.
     RequestInputDevice {
         /// The caller.
         pid: Pid,
@@ -115,7 +115,7 @@ pub enum Capability {
     InputDevice {
         /// Which device.
         device: DeviceId,
-        /// True if nobody else reads it. Never granted as yet.
+        /// True if nobody else reads it, the console included.
         exclusive: bool,
     },
     /// Setting a connector's mode; the compositor holds it for each connector.

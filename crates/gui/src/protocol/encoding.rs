@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::{Answer, ConnectorInfo, DeviceInfo, DeviceType, Event, GuiResponse, Request};
+use super::{Answer, ConnectorInfo, DeviceInfo, DeviceType, Event, GuiResponse, RenderNode, Request};
 use crate::limits::{
-    CONNECTORS_MAX, DEVICES_MAX, GUI_MESSAGE_BYTES_MAX, MODES_MAX, NAME_BYTES_MAX, REASONS_MAX,
+    CONNECTORS_MAX, DAMAGE_MAX, DEVICES_MAX, GUI_MESSAGE_BYTES_MAX, MODES_MAX, NAME_BYTES_MAX, REASONS_MAX,
     TEXT_BYTES_MAX,
 };
 
@@ -103,6 +103,7 @@ impl Message for Request {
     fn check_bounds(&self) -> Result<(), Malformed> {
         match self {
             Request::LeaseDisplay { connectors } => check_list(connectors, CONNECTORS_MAX),
+            Request::PresentSurface { damage, .. } => check_list(damage, DAMAGE_MAX),
             _ => Ok(()),
         }
     }
@@ -122,6 +123,7 @@ impl Message for Answer {
                 devices.iter().try_for_each(check_device)
             }
             Answer::Description(description) => check_device_type(&description.device_type),
+            Answer::GpuGranted(grant) => check_node(&grant.node),
         }
     }
 }
@@ -131,6 +133,8 @@ impl Message for Event {
         match self {
             Event::ConnectorChanged(connector) => check_connector(connector),
             Event::DeviceAdded(device) => check_device(device),
+            Event::GpuGranted(grant) => check_node(&grant.node),
+            Event::Irrevocable { node, .. } => check_text(node, NAME_BYTES_MAX),
             _ => Ok(()),
         }
     }
@@ -143,6 +147,11 @@ fn check_connector(connector: &ConnectorInfo) -> Result<(), Malformed> {
 
 fn check_device(device: &DeviceInfo) -> Result<(), Malformed> {
     check_text(&device.name, NAME_BYTES_MAX)
+}
+
+fn check_node(node: &RenderNode) -> Result<(), Malformed> {
+    check_text(&node.name, NAME_BYTES_MAX)?;
+    check_text(&node.card, NAME_BYTES_MAX)
 }
 
 fn check_device_type(device_type: &DeviceType) -> Result<(), Malformed> {

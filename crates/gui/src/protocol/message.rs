@@ -3,13 +3,14 @@
 //! A request travels from a client to the bridge, an answer back to it; an event tells a client what it did not ask.
 //! Deliberately absent: descriptors and buffers. They travel beside a message, as capabilities attached to it.
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Capability, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType, DisplayMode,
-    GpuCapability, GuiRequest, GuiResponse, LeaseId, Pid, SessionId, SurfaceConfig, SurfaceId, SurfaceLayout,
+    BufferKind, Capability, ConnectorId, ConnectorInfo, DenialReason, DeviceId, DeviceInfo, DeviceType,
+    DisplayMode, GpuCapability, GpuGrant, GuiRequest, GuiResponse, LeaseId, Pid, Rectangle, SessionId,
+    SurfaceConfig, SurfaceId, SurfaceLayout,
 };
 
 /// From a client to the bridge.
@@ -35,6 +36,8 @@ pub enum Request {
         connector: ConnectorId,
         /// The compositor's own surface or one of an application.
         surface: SurfaceId,
+        /// What has changed since it was last shown there; all of it, if none are named. At most `DAMAGE_MAX`.
+        damage: Vec<Rectangle>,
     },
     /// What can show something; for the compositor.
     ListConnectors,
@@ -58,6 +61,14 @@ pub enum Request {
         /// Which session.
         session: SessionId,
     },
+    /// Access to an input device that nobody else reads meanwhile, the console included; for the compositor. Answered as
+    /// `RequestInputDevice` is.
+    RequestExclusiveInput {
+        /// The caller.
+        pid: Pid,
+        /// Which device.
+        device: DeviceId,
+    },
 }
 
 /// From the bridge to a client that asked.
@@ -73,6 +84,8 @@ pub enum Answer {
         stride: u32,
         /// Bytes of the buffer.
         bytes: u64,
+        /// What the buffer is.
+        buffer: BufferKind,
     },
     /// What can show something.
     Connectors(Vec<ConnectorInfo>),
@@ -85,6 +98,8 @@ pub enum Answer {
         /// The lease's number.
         lease: LeaseId,
     },
+    /// The GPU is granted with a render node, whose descriptor is attached. Where there is no node, the grant is the document's.
+    GpuGranted(GpuGrant),
 }
 
 impl From<GuiResponse> for Answer {
@@ -112,6 +127,8 @@ pub enum Event {
         config: SurfaceConfig,
         /// What it is.
         layout: SurfaceLayout,
+        /// What its buffer is.
+        buffer: BufferKind,
     },
     /// To the compositor: the surface of an application ended, and its buffer with it.
     SurfaceDestroyed {
@@ -171,6 +188,16 @@ pub enum Event {
     /// To the compositor: it has the seat again. Screens and leases go on; input devices are granted anew, each told as `Granted`
     /// with its descriptor attached.
     Resumed,
+    /// To an application: the compositor asked for the GPU in its name. The render node's descriptor is attached.
+    GpuGranted(GpuGrant),
+    /// To the holder, and to the compositor: a grant of the GPU has ended, and its render node stays with its holder, as Linux cannot
+    /// take it back.
+    Irrevocable {
+        /// The holder.
+        pid: Pid,
+        /// Which node; at most `NAME_BYTES_MAX` bytes.
+        node: String,
+    },
 }
 
 /// What a client is and holds.

@@ -3,6 +3,8 @@
 //! A [`SurfaceConfig`] is an allegation; a [`SurfaceLayout`] is proof that one was judged: its figures are within bounds and
 //! have not overflowed.
 
+use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{BUFFER_PAGE_BYTES, PIXELS_PER_SIDE_MAX, STRIDE_ALIGNMENT_BYTES, STRIDE_BYTES_MAX};
@@ -43,6 +45,44 @@ impl SurfaceConfig {
         }
         let bytes = u64::from(stride).checked_mul(u64::from(self.height))?;
         Some(SurfaceLayout { stride, bytes: bytes.checked_next_multiple_of(BUFFER_PAGE_BYTES)? })
+    }
+}
+
+/// A part of a surface, in pixels from its upper left corner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rectangle {
+    /// Its first column.
+    pub x: u32,
+    /// Its first row.
+    pub y: u32,
+    /// Its columns.
+    pub width: u32,
+    /// Its rows.
+    pub height: u32,
+}
+
+impl Rectangle {
+    /// True if it has pixels, all of which the surface has.
+    pub fn is_within(&self, config: &SurfaceConfig) -> bool {
+        let ends_in = |first: u32, count: u32, all: u32| {
+            count > 0 && first.checked_add(count).is_some_and(|end| end <= all)
+        };
+        ends_in(self.x, self.width, config.width) && ends_in(self.y, self.height, config.height)
+    }
+}
+
+/// What a surface's buffer is made of, and who can write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BufferKind {
+    /// Shared memory. Its owner alone writes it; Linux refuses that to everybody else.
+    Memfd,
+}
+
+impl fmt::Display for BufferKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BufferKind::Memfd => f.write_str("memfd, read-only to others"),
+        }
     }
 }
 
@@ -95,6 +135,28 @@ mod tests {
         assert_eq!(layout, Some(SurfaceLayout { stride: 448, bytes: 4096 }));
         let layout = config(100, 3, PixelFormat::RGB565, Some(200)).layout();
         assert_eq!(layout, Some(SurfaceLayout { stride: 200, bytes: 4096 }));
+    }
+
+    #[test]
+    fn a_part_has_pixels_and_all_of_them_within_the_surface() {
+        let config = config(100, 3, PixelFormat::XRGB8888, None);
+        let part = |x, y, width, height| Rectangle { x, y, width, height };
+        for within in [part(0, 0, 100, 3), part(99, 2, 1, 1)] {
+            assert!(within.is_within(&config), "{within:?}");
+        }
+        let beyond = [
+            part(0, 0, 0, 1),
+            part(0, 0, 1, 0),
+            part(1, 0, 100, 1),
+            part(0, 1, 1, 3),
+            part(100, 0, 1, 1),
+            part(0, 3, 1, 1),
+            part(u32::MAX, 0, 1, 1),
+            part(0, 1, 1, u32::MAX),
+        ];
+        for part in beyond {
+            assert!(!part.is_within(&config), "{part:?}");
+        }
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Kernel {
             Body::Device(device) => Some(device.label.clone()),
             Body::ServiceName(name) => Some(name.name.clone()),
             Body::Queue(_) => self.name_of(capability.object),
-            Body::Region(_) | Body::Process(_) | Body::Directory => None,
+            Body::Region(region) => region.label(),
+            Body::Process(_) | Body::Directory => None,
         };
         let parent = self.tree.held_parent(id).and_then(|parent| match parent.holder {
             Holder::Process(process, slot) => Some((process, self.process(process).table.handle(slot))),

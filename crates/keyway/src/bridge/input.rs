@@ -21,6 +21,7 @@ const EVENTS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct InputDevice {
     id: DeviceId,
+    is_exclusive: bool,
     file: File,
     has_ended: bool,
 }
@@ -46,13 +47,18 @@ impl InputEvent {
 }
 
 impl InputDevice {
-    pub(super) fn new(id: DeviceId, fd: OwnedFd) -> Self {
-        InputDevice { id, file: File::from(fd), has_ended: false }
+    pub(super) fn new(id: DeviceId, is_exclusive: bool, fd: OwnedFd) -> Self {
+        InputDevice { id, is_exclusive, file: File::from(fd), has_ended: false }
     }
 
     /// Which device.
     pub fn id(&self) -> DeviceId {
         self.id
+    }
+
+    /// Whether nobody else was to read it.
+    pub fn is_exclusive(&self) -> bool {
+        self.is_exclusive
     }
 
     /// Whether the grant has ended.

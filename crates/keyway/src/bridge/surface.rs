@@ -6,7 +6,7 @@ use std::{
 };
 
 use keyway_abi::Denial;
-use keyway_gui::protocol::{Pid, SurfaceConfig, SurfaceId, SurfaceLayout};
+use keyway_gui::protocol::{BufferKind, Pid, SurfaceConfig, SurfaceId, SurfaceLayout};
 use keyway_shm::OutOfView;
 
 use crate::{
@@ -21,12 +21,13 @@ use crate::{
 pub struct Surface {
     id: SurfaceId,
     stride: u32,
+    kind: BufferKind,
     writer: RegionWriter,
 }
 
 impl Surface {
-    pub(super) fn new(id: SurfaceId, stride: u32, writer: RegionWriter) -> Self {
-        Surface { id, stride, writer }
+    pub(super) fn new(id: SurfaceId, stride: u32, kind: BufferKind, writer: RegionWriter) -> Self {
+        Surface { id, stride, kind, writer }
     }
 
     /// Its number.
@@ -44,6 +45,11 @@ impl Surface {
         self.writer.len_bytes()
     }
 
+    /// What its buffer is.
+    pub fn kind(&self) -> BufferKind {
+        self.kind
+    }
+
     /// Writes bytes of pixels, in the surface's format.
     ///
     /// # Errors
@@ -56,7 +62,7 @@ impl Surface {
 /// A surface of an application, as the compositor is told of it.
 #[derive(Debug)]
 pub struct SharedSurface {
-    client: Client,
+    pub(super) client: Client,
     /// Its number.
     pub surface: SurfaceId,
     /// Whose it is.
@@ -65,21 +71,12 @@ pub struct SharedSurface {
     pub config: SurfaceConfig,
     /// How its buffer is laid out.
     pub layout: SurfaceLayout,
-    buffer: Capability,
+    /// What its buffer is.
+    pub kind: BufferKind,
+    pub(super) buffer: Capability,
 }
 
 impl SharedSurface {
-    pub(super) fn new(
-        client: Client,
-        surface: SurfaceId,
-        owner: Pid,
-        config: SurfaceConfig,
-        layout: SurfaceLayout,
-        buffer: Capability,
-    ) -> Self {
-        SharedSurface { client, surface, owner, config, layout, buffer }
-    }
-
     /// Maps its pixels for reading; waits until its owner has mapped them, but no longer than `timeout`.
     ///
     /// # Errors

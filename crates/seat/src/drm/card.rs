@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    ops::RangeInclusive,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -116,25 +117,41 @@ impl Node {
     /// The cards that the kernel lists below `root`, which is `/` but for tests.
     pub(super) fn all(root: &Path) -> Vec<Node> {
         let Ok(entries) = fs::read_dir(root.join("sys/class/drm")) else { return Vec::new() };
-        let mut nodes: Vec<Node> =
-            entries.flatten().filter_map(|entry| Node::read(root, &entry.path())).collect();
+        // Connectors are listed there too, and nodes that only render.
+        let is_card = |name: &str| {
+            let digits = name.strip_prefix("card");
+            digits
+                .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let nodes = entries.flatten().filter_map(|entry| Node::read(root, &entry.path()));
+        let mut nodes: Vec<Node> = nodes.filter(|node| is_card(&node.name)).collect();
         nodes.sort_by_key(|node| node.number);
         nodes
     }
 
-    /// Connectors are listed there too, and nodes that only render.
+    /// The node of the same graphics processor that renders and shows nothing, if it has one. It is told by its number.
+    pub(super) fn render(&self, root: &Path) -> Option<Node> {
+        let siblings = root.join("sys/class/drm").join(&self.name).join("device/drm");
+        let siblings = fs::read_dir(siblings).ok()?.flatten();
+        let nodes = siblings.filter_map(|entry| Node::read(root, &entry.path()));
+        let renders =
+            |node: &Node| node.number.major == DRM_MAJOR && RENDER_MINORS.contains(&node.number.minor);
+        nodes.filter(renders).min_by_key(|node| node.number)
+    }
+
     fn read(root: &Path, entry: &Path) -> Option<Node> {
         let name = entry.file_name()?.to_str()?.to_owned();
-        let digits = name.strip_prefix("card")?;
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
         let number = DeviceNumber::parse(&fs::read_to_string(entry.join("dev")).ok()?)?;
         let notice = fs::read_to_string(entry.join("uevent")).ok()?;
         let device = notice.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
         Some(Node { name, number, path: root.join("dev").join(device) })
     }
 }
+
+/// Graphics, by the numbers of the kernel's `devices.txt`.
+const DRM_MAJOR: u32 = 226;
+/// What of it renders: `DRM_MINOR_RENDER` of `drm_file.h`, 64 numbers of each sort.
+const RENDER_MINORS: RangeInclusive<u32> = 128..=191;
 
 #[cfg(test)]
 mod tests {
@@ -159,6 +176,33 @@ mod tests {
         assert_eq!(found[0].number, DeviceNumber { major: 226, minor: 0 });
         assert_eq!(found[0].path, root.path().join("dev/dri/card0"));
         assert_eq!(Node::all(Path::new("/nowhere")), []);
+    }
+
+    #[test]
+    fn the_render_node_of_a_card_is_told_by_its_number() {
+        let root = tempfile::tempdir().unwrap();
+        let entry = |name: &str, dev: &str| {
+            let directory = root.path().join("sys/class/drm/card1/device/drm").join(name);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("dev"), format!("{dev}\n")).unwrap();
+            fs::write(directory.join("uevent"), format!("DEVNAME=dri/{name}\n")).unwrap();
+        };
+        let card = |name: &str, minor| Node {
+            name: name.into(),
+            number: DeviceNumber { major: 226, minor },
+            path: root.path().join("dev/dri").join(name),
+        };
+        entry("card1", "226:1");
+        // Numbers of other sorts, and of another driver.
+        for (name, dev) in [("renderD1", "226:127"), ("renderD2", "226:192"), ("renderD3", "227:130")] {
+            entry(name, dev);
+        }
+        assert_eq!(card("card1", 1).render(root.path()), None);
+        entry("second", "226:191");
+        entry("first", "226:128");
+        let found = card("card1", 1).render(root.path()).unwrap();
+        assert_eq!((found.number.minor, found.path), (128, root.path().join("dev/dri/first")));
+        assert_eq!(card("card0", 0).render(root.path()), None);
     }
 
     #[test]

@@ -8,17 +8,20 @@ use std::{
 };
 
 use drm::control::{
-    AtomicCommitFlags, Device as _, Mode, ModeFlags, ModeTypeFlags, PageFlipFlags, atomic::AtomicModeReq,
-    connector, crtc, framebuffer, property,
+    AtomicCommitFlags, ClipRect, Device as _, Mode, ModeFlags, ModeTypeFlags, PageFlipFlags,
+    atomic::AtomicModeReq, connector, crtc, framebuffer, plane, property,
 };
 use keyway::RegionReader;
 use keyway_gui::{
     Ticket,
-    protocol::{ConnectorId, ConnectorInfo, DisplayMode, SurfaceConfig, SurfaceId, SurfaceLayout},
+    protocol::{ConnectorId, ConnectorInfo, DisplayMode, Rectangle, SurfaceConfig, SurfaceId, SurfaceLayout},
 };
 
-use super::{card::Card, scanout::Scanout};
-use crate::screen::ShowError;
+use super::{
+    card::Card,
+    scanout::{Black, Scanout},
+};
+use crate::{damage::Damage, screen::ShowError};
 
 /// A picture to be shown.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub(super) struct Picture {
     pub(super) pixels: Arc<RegionReader>,
     pub(super) config: SurfaceConfig,
     pub(super) layout: SurfaceLayout,
+    /// What differs from what the screen showed of the surface last.
+    pub(super) damage: Damage,
 }
 
 /// See the module.
@@ -40,6 +45,8 @@ pub(super) struct Output {
     /// What it showed when the bridge came.
     initial: Option<Shown>,
     screen: Option<Screen>,
+    /// What a mode shows at first.
+    black: Option<Black>,
     /// Who waits for the picture that is on its way to the screen, and since when.
     flipping: Option<(Ticket, Instant)>,
     /// What is to be shown after that. LIMIT: each is a request that waits, of which the bridge bounds the number.
@@ -68,9 +75,92 @@ struct Shown {
 struct Screen {
     crtc: crtc::Handle,
     mode: DisplayMode,
+    /// Of the mode, in pixels.
+    size: (u32, u32),
+    /// What is shown before the first picture.
+    black: framebuffer::Handle,
+    /// How the driver is told what has changed, where it can be told.
+    clips: Option<Clips>,
+    /// What pictures are drawn into; made for the first one.
+    drawn: Option<Drawn>,
+}
+
+#[derive(Debug)]
+struct Drawn {
     buffers: [Scanout; 2],
-    /// Which of them is seen, or about to be.
-    front: usize,
+    /// Which of them is seen, or about to be; neither if the first picture could not be shown.
+    front: Option<usize>,
+}
+
+impl Screen {
+    fn framebuffer(&self) -> framebuffer::Handle {
+        let front = self.drawn.as_ref().and_then(|drawn| Some(&drawn.buffers[drawn.front?]));
+        front.map_or(self.black, |front| front.framebuffer)
+    }
+
+    /// Draws a surface, in which this has changed, and has it seen from the next picture on.
+    fn show(
+        &mut self,
+        card: &Card,
+        pixels: &RegionReader,
+        shape: (&SurfaceConfig, &SurfaceLayout),
+        damage: &Damage,
+    ) -> Result<(), ShowError> {
+        let drawn = match &mut self.drawn {
+            Some(drawn) => drawn,
+            none => none.insert(Drawn { buffers: Scanout::pair(card, self.size)?, front: None }),
+        };
+        drawn.buffers.iter_mut().for_each(|buffer| buffer.spoil(damage));
+        let back = drawn.front.map_or(0, |front| 1 - front);
+        let buffer = &mut drawn.buffers[back];
+        let parts = buffer.draw(card, pixels, shape)?;
+        if let Err(error) = flip(card, (self.crtc, self.clips), buffer.framebuffer, parts.as_deref()) {
+            // What it holds is not what its screen was last said to show.
+            buffer.spoil(&Damage::All);
+            return Err(error.into());
+        }
+        drawn.front = Some(back);
+        Ok(())
+    }
+
+    fn free(self, card: &Card) {
+        self.drawn.into_iter().flat_map(|drawn| drawn.buffers).for_each(|buffer| buffer.free(card));
+    }
+}
+
+/// Where a plane is told which buffer to show, and what of it has changed: `FB_DAMAGE_CLIPS` of `drm_plane(9)`.
+#[derive(Clone, Copy, Debug)]
+struct Clips {
+    plane: plane::Handle,
+    framebuffer: property::Handle,
+    damage: property::Handle,
+}
+
+impl Clips {
+    /// None where modes are not set atomically, or the driver reads everything anyway.
+    fn of(card: &Card, crtc: crtc::Handle) -> Option<Self> {
+        let plane = card.is_atomic.then(|| card.primary_plane(crtc)).and_then(Result::ok).flatten()?;
+        let framebuffer = card.property(plane, "FB_ID").ok()?;
+        Some(Clips { plane, framebuffer, damage: card.property(plane, "FB_DAMAGE_CLIPS").ok()? })
+    }
+
+    /// Shows a buffer with the next picture of the screen, of which the driver need read only these parts.
+    fn flip(&self, card: &Card, framebuffer: framebuffer::Handle, parts: &[Rectangle]) -> io::Result<()> {
+        // `struct drm_mode_rect`: the first column and row, and those after the last. All are within a screen.
+        let edges = |part: &Rectangle| [part.x, part.y, part.x + part.width, part.y + part.height];
+        let edges: Vec<[u32; 4]> = parts.iter().map(edges).collect();
+        let blob = card.create_property_blob(edges.as_slice())?;
+        let mut request = AtomicModeReq::new();
+        let shown = property::Value::Framebuffer(Some(framebuffer));
+        request.add_property(self.plane, self.framebuffer, shown);
+        request.add_property(self.plane, self.damage, blob);
+        let flags = AtomicCommitFlags::PAGE_FLIP_EVENT | AtomicCommitFlags::NONBLOCK;
+        let done = card.atomic_commit(flags, request);
+        if let property::Value::Blob(blob) = blob {
+            let _ = card.destroy_property_blob(blob);
+        }
+        done
+    }
 }
 
 impl Output {
@@ -106,6 +196,7 @@ impl Output {
             modes,
             initial,
             screen: None,
+            black: None,
             flipping: None,
             queue: VecDeque::new(),
             surface: None,
@@ -156,23 +247,29 @@ impl Output {
             known.ok_or_else(|| io::Error::other(format!("{} has no such mode any more", self.name)))?.1;
         let crtc = self.choose_crtc(card, taken)?;
         let size = (u32::from(raw.size().0), u32::from(raw.size().1));
-        let first = Scanout::new(card, size)?;
-        let second = match Scanout::new(card, size) {
-            Ok(second) => second,
-            Err(error) => {
-                first.free(card);
-                return Err(error);
+        // Nothing is made, drawn or cleared for a mode that is no larger than one before: that takes longer than to set it.
+        let (black, larger) = match &mut self.black {
+            Some(black) if black.holds(size) => (black.framebuffer(card, size)?, None),
+            _ => {
+                let (larger, framebuffer) = Black::new(card, size)?;
+                (framebuffer, Some(larger))
             }
         };
-        if let Err(error) = self.commit(card, crtc, raw, first.framebuffer) {
-            first.free(card);
-            second.free(card);
+        if let Err(error) = self.commit(card, crtc, raw, black) {
+            if let Some(larger) = larger {
+                larger.free(card);
+            }
             return Err(error);
         }
         self.surface = None;
-        let screen = Screen { crtc, mode, buffers: [first, second], front: 0 };
+        let screen = Screen { crtc, mode, size, black, clips: Clips::of(card, crtc), drawn: None };
         if let Some(before) = self.screen.replace(screen) {
-            before.buffers.into_iter().for_each(|buffer| buffer.free(card));
+            before.free(card);
+        }
+        if let Some(larger) = larger
+            && let Some(before) = self.black.replace(larger)
+        {
+            before.free(card);
         }
         Ok(())
     }
@@ -249,17 +346,12 @@ impl Output {
         if self.flipping.is_some_and(|(_, since)| since.elapsed() < FLIP_PATIENCE) {
             return Ok(());
         }
-        let Some(Picture { ticket, surface, pixels, config, layout }) = self.queue.pop_front() else {
+        let Some(Picture { ticket, surface, pixels, config, layout, damage }) = self.queue.pop_front() else {
             return Ok(());
         };
         let Some(screen) = &mut self.screen else { return Err((ticket, ShowError::Dark)) };
-        let back = 1 - screen.front;
-        let drawn = screen.buffers[back].draw(card, &pixels, (&config, &layout));
-        drawn.map_err(|error| (ticket, error))?;
-        let framebuffer = screen.buffers[back].framebuffer;
-        card.page_flip(screen.crtc, framebuffer, PageFlipFlags::EVENT, None)
-            .map_err(|error| (ticket, error.into()))?;
-        screen.front = back;
+        let damage = if self.surface == Some(surface) { damage } else { Damage::All };
+        screen.show(card, &pixels, (&config, &layout), &damage).map_err(|error| (ticket, error))?;
         self.flipping = Some((ticket, Instant::now()));
         self.surface = Some(surface);
         Ok(())
@@ -278,13 +370,14 @@ impl Output {
         if self.surface == Some(surface) {
             self.surface = None;
             // Drawn on in front of everybody: what was there is to be gone now.
-            if let Some(screen) = &mut self.screen {
-                for buffer in &mut screen.buffers {
+            if let Some(drawn) = self.screen.as_mut().and_then(|screen| screen.drawn.as_mut()) {
+                for buffer in &mut drawn.buffers {
                     let _ = buffer.blank(card);
                 }
-                let front = &screen.buffers[screen.front];
-                // A driver that copies is told that there is something to copy; others need no telling.
-                let _ = card.dirty_framebuffer(front.framebuffer, &[front.all()]);
+                if let Some(front) = drawn.front.map(|front| &drawn.buffers[front]) {
+                    // A driver that copies is told that there is something to copy; others need no telling.
+                    let _ = card.dirty_framebuffer(front.framebuffer, &[front.all()]);
+                }
             }
         }
         gone.into_iter().map(|picture| picture.ticket).collect()
@@ -304,7 +397,7 @@ impl Output {
         let Some(screen) = &self.screen else { return self.show_initial(card) };
         let known = self.modes.iter().find(|(known, _)| *known == screen.mode);
         let raw = known.ok_or_else(|| io::Error::other(format!("{} has lost its mode", self.name)))?.1;
-        self.commit(card, screen.crtc, raw, screen.buffers[screen.front].framebuffer)
+        self.commit(card, screen.crtc, raw, screen.framebuffer())
     }
 
     /// Shows what was there when the bridge came, or nothing.
@@ -335,9 +428,34 @@ impl Output {
         if !matches!(back, Some(Ok(()))) {
             let _ = card.set_crtc(crtc, None, (0, 0), &[], None);
         }
-        self.screen.take().into_iter().flat_map(|screen| screen.buffers).for_each(|buffer| buffer.free(card));
+        self.screen.take().into_iter().for_each(|screen| screen.free(card));
+        self.black.take().into_iter().for_each(|black| black.free(card));
         waiting
     }
+}
+
+/// Has a buffer seen from the next picture on. `parts` is what was drawn into it; none if it was all.
+fn flip(
+    card: &Card,
+    (crtc, clips): (crtc::Handle, Option<Clips>),
+    framebuffer: framebuffer::Handle,
+    parts: Option<&[Rectangle]>,
+) -> io::Result<()> {
+    let parts = parts.filter(|parts| !parts.is_empty());
+    if let (Some(clips), Some(parts)) = (clips, parts) {
+        return clips.flip(card, framebuffer, parts);
+    }
+    card.page_flip(crtc, framebuffer, PageFlipFlags::EVENT, None)?;
+    if let (false, Some(parts)) = (card.is_atomic, parts) {
+        let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
+        let clip = |part: &Rectangle| {
+            let (right, below) = (part.x + part.width, part.y + part.height);
+            ClipRect::new(side(part.x), side(part.y), side(right), side(below))
+        };
+        // A driver that copies is told what to copy; others need no telling, and refuse it.
+        let _ = card.dirty_framebuffer(framebuffer, &parts.iter().map(clip).collect::<Vec<_>>());
+    }
+    Ok(())
 }
 
 /// A mode by what a user calls it; none for one without a refresh rate.

@@ -2,11 +2,11 @@
 
 use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
-use keyway::{Carried, Outgoing, ReplyTo, Rights};
+use keyway::{Carried, Outgoing, Queue, ReplyTo, Rights};
 use keyway_gui::{
-    Access, BackendFailure, ClientId, Effect, RequestNumber, Ticket,
+    Access, BackendFailure, ClientId, Effect, RequestNumber, Sharing, Ticket,
     protocol::{
-        self, Answer, Capability as Granted, ConnectorId, DeviceId, Event, GuiResponse, LeaseId,
+        self, Answer, Capability as Granted, ConnectorId, DeviceId, Event, GuiResponse, LeaseId, Rectangle,
         SurfaceConfig, SurfaceId, SurfaceLayout,
     },
 };
@@ -100,12 +100,19 @@ impl Seat {
             }
             News::ConnectorRemoved(connector) => self.machine.on_connector_removed(connector).collect(),
             News::Leased(ticket, lease, made) => {
-                let outcome = self.take_lease(lease, made).map_err(|message| BackendFailure { message });
+                let outcome =
+                    self.take_lease(lease, made).map_err(|message| BackendFailure::Refused { message });
                 self.machine.on_backend(ticket, outcome).collect()
             }
             News::CardOpened(ticket, client, card, opened) => {
+                let outcome = self
+                    .take_card(client, card, opened)
+                    .map_err(|message| BackendFailure::Refused { message });
+                self.machine.on_backend(ticket, outcome).collect()
+            }
+            News::NodeOpened(ticket, client, opened) => {
                 let outcome =
-                    self.take_card(client, card, opened).map_err(|message| BackendFailure { message });
+                    self.take_node(client, opened).map_err(|message| BackendFailure::Refused { message });
                 self.machine.on_backend(ticket, outcome).collect()
             }
             News::InputChanged => return self.on_input_changed(),
@@ -125,6 +132,18 @@ impl Seat {
             real.do_job(Job::EndLease(lease));
         }
         self.leases.insert(lease, kept?);
+        Ok(())
+    }
+
+    /// Has the broker keep a render node's descriptor for its client. Its label says which it is, and what holds of it.
+    fn take_node(&mut self, client: ClientId, opened: Result<OwnedFd, String>) -> Result<(), String> {
+        let node = match &self.hardware {
+            Hardware::Real(real) => real.render_node.as_ref().map_or("", |node| node.name.as_str()),
+            Hardware::Headless(_) => "",
+        };
+        let label = format!("{node}-irrevocable-memory-advisory");
+        let kept = self.depositor.deposit(&label, opened?).map_err(|error| error.to_string())?;
+        self.nodes.insert(client, kept);
         Ok(())
     }
 
@@ -189,13 +208,15 @@ impl Seat {
                 }
                 None
             }
-            Effect::GrantInput { ticket, client, device } => {
-                let granted = self.grant_input(client, device);
-                Some((ticket, granted.map_err(|message| BackendFailure { message })))
+            Effect::GrantInput { ticket, client, device, sharing } => {
+                Some((ticket, self.grant_input(client, device, sharing)))
             }
-            Effect::Present { ticket, connector, surface } => {
-                let shown = self.present(ticket, connector, surface);
-                shown.map_err(|message| BackendFailure { message }).transpose().map(|shown| (ticket, shown))
+            Effect::Present { ticket, connector, surface, ref damage } => {
+                let shown = self.present(ticket, (connector, surface), damage.clone());
+                shown
+                    .map_err(|message| BackendFailure::Refused { message })
+                    .transpose()
+                    .map(|shown| (ticket, shown))
             }
             _ => self.lend(effect),
         }
@@ -207,7 +228,7 @@ impl Seat {
             Effect::LeaseDisplay { ticket, lease, ref connectors } => match &mut self.hardware {
                 Hardware::Headless(_) => {
                     let message = "there is no hardware behind virtual screens that could be leased".into();
-                    Some((ticket, Err(BackendFailure { message })))
+                    Some((ticket, Err(BackendFailure::Refused { message })))
                 }
                 Hardware::Real(real) => {
                     real.do_job(Job::Lease { ticket, lease, connectors: connectors.clone() });
@@ -221,6 +242,23 @@ impl Seat {
                 }
                 if let Hardware::Real(real) = &mut self.hardware {
                     real.do_job(Job::EndLease(lease));
+                }
+                None
+            }
+            Effect::OpenNode { ticket, client } => match &mut self.hardware {
+                Hardware::Headless(_) => {
+                    let message = "there is no hardware behind virtual screens that could render".into();
+                    Some((ticket, Err(BackendFailure::Refused { message })))
+                }
+                Hardware::Real(real) => {
+                    real.do_job(Job::OpenNode { ticket, client });
+                    None
+                }
+            },
+            Effect::EndNode { client } => {
+                if let Some(descriptor) = self.nodes.remove(&client) {
+                    // Who has not claimed it will not have it.
+                    let _ = descriptor.revoke();
                 }
                 None
             }
@@ -253,21 +291,30 @@ impl Seat {
         Ok(())
     }
 
-    pub(super) fn grant_input(&mut self, client: ClientId, device: DeviceId) -> Result<(), String> {
-        let label = format!("{}input-{}", self.session_label(client), device.0);
+    pub(super) fn grant_input(
+        &mut self,
+        client: ClientId,
+        device: DeviceId,
+        sharing: Sharing,
+    ) -> Result<(), BackendFailure> {
+        let shown = match sharing {
+            Sharing::Shared => "",
+            Sharing::Exclusive => "-exclusive",
+        };
+        let label = format!("{}input-{}{shown}", self.session_label(client), device.0);
         let (capability, source) = match &self.hardware {
             Hardware::Headless(_) => {
-                let (mut input, reader) = VirtualInput::new().map_err(|error| error.to_string())?;
-                let capability =
-                    self.depositor.deposit(&label, &reader).map_err(|error| error.to_string())?;
+                // Each grant has events of its own, which nobody else reads.
+                let (mut input, reader) = VirtualInput::new().map_err(|error| failure(&error))?;
+                let capability = self.depositor.deposit(&label, &reader).map_err(|error| failure(&error))?;
                 if device == KEYBOARD {
-                    input.type_text(&self.options.keys).map_err(|error| error.to_string())?;
+                    input.type_text(&self.options.keys).map_err(|error| failure(&error))?;
                 }
                 (capability, Source::Virtual { _input: input })
             }
             Hardware::Real(real) => {
-                let fd = real.devices.open(device)?;
-                let capability = self.depositor.deposit(&label, &fd).map_err(|error| error.to_string())?;
+                let fd = real.devices.open(device, sharing)?;
+                let capability = self.depositor.deposit(&label, &fd).map_err(|error| failure(&error))?;
                 (capability, Source::Real(fd))
             }
         };
@@ -290,8 +337,8 @@ impl Seat {
     pub(super) fn present(
         &mut self,
         ticket: Ticket,
-        connector: ConnectorId,
-        surface: SurfaceId,
+        (connector, surface): (ConnectorId, SurfaceId),
+        damage: Vec<Rectangle>,
     ) -> Result<Option<()>, String> {
         let buffer = self.surfaces.get_mut(&surface).ok_or("the surface has no buffer")?;
         let pixels = if let Some(pixels) = &buffer.pixels {
@@ -303,12 +350,12 @@ impl Seat {
         let (config, layout) = (buffer.config, buffer.layout);
         let headless = match &mut self.hardware {
             Hardware::Real(real) => {
-                real.do_job(Job::Show { ticket, connector, surface, pixels, config, layout });
+                real.do_job(Job::Show { ticket, connector, surface, pixels, config, layout, damage });
                 return Ok(None);
             }
             Hardware::Headless(headless) => headless,
         };
-        let shown = headless.show(connector, surface, &pixels, (&config, &layout));
+        let shown = headless.show(connector, surface, &pixels, (&config, &layout), damage);
         shown.map_err(|error| error.to_string())?;
         if let Some(path) = &self.options.screenshot {
             headless.save(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -325,34 +372,19 @@ impl Seat {
     ) {
         // Whoever asked may have gone.
         let Some(reply_to) = self.calls.remove(&request) else { return };
-        if let Answer::Document(GuiResponse::Granted { capability: Granted::InputDevice { device, .. } }) =
-            answer
-            && let Some(input) = self.inputs.remove(&(client, *device))
-        {
-            self.reply(reply_to, answer, &[Carried::Copy(&input.device, Rights::CLAIM)]);
-            self.inputs.insert((client, *device), input);
-            return;
-        }
-        if let Answer::DisplayLeased { lease } = answer
-            && let Some(descriptor) = self.leases.remove(lease)
-        {
-            self.reply(reply_to, answer, &[Carried::Copy(&descriptor, Rights::CLAIM)]);
-            self.leases.insert(*lease, descriptor);
-            return;
-        }
-        let buffer =
-            attached.and_then(|(surface, access)| Some((self.surfaces.remove_entry(&surface)?, access)));
-        let Some(((surface, buffer), access)) = buffer else { return self.reply(reply_to, answer, &[]) };
-        self.reply(reply_to, answer, &[Carried::Copy(&buffer.region, rights(access))]);
-        self.surfaces.insert(surface, buffer);
-    }
-
-    pub(super) fn reply(&mut self, reply_to: ReplyTo, answer: &Answer, carried: &[Carried<'_>]) {
-        // An answer that is too long for its lane was bounded by the machine; a caller that is gone needs none.
-        if let Ok(payload) = protocol::encode(answer) {
-            let message = Outgoing { payload: &payload, capabilities: carried, ..Outgoing::default() };
-            let _ = self.public.reply(reply_to, &message);
-        }
+        let descriptor = match answer {
+            Answer::Document(GuiResponse::Granted { capability: Granted::InputDevice { device, .. } }) => {
+                self.inputs.get(&(client, *device)).map(|input| &input.device)
+            }
+            Answer::DisplayLeased { lease } => self.leases.get(lease),
+            Answer::GpuGranted(_) => self.nodes.get(&client),
+            _ => None,
+        };
+        let buffer = attached.and_then(|(surface, access)| Some((self.surfaces.get(&surface)?, access)));
+        let carried = descriptor.map(|descriptor| Carried::Copy(descriptor, Rights::CLAIM));
+        let carried =
+            carried.or(buffer.map(|(buffer, access)| Carried::Copy(&buffer.region, rights(access))));
+        reply(&mut self.public, reply_to, answer, carried.as_slice());
     }
 
     pub(super) fn notify(&mut self, client: ClientId, event: &Event, attached: Option<(SurfaceId, Access)>) {
@@ -361,15 +393,16 @@ impl Seat {
         };
         let Ok(payload) = protocol::encode(event) else { return };
         let buffer = attached.and_then(|(surface, access)| Some((self.surfaces.get(&surface)?, access)));
-        let regranted = match event {
+        let descriptor = match event {
             Event::Granted { capability: Granted::InputDevice { device, .. } } => {
-                self.inputs.get(&(client, *device))
+                self.inputs.get(&(client, *device)).map(|input| &input.device)
             }
+            Event::GpuGranted(_) => self.nodes.get(&client),
             _ => None,
         };
-        let carried = match (buffer, regranted) {
+        let carried = match (buffer, descriptor) {
             (Some((buffer, access)), _) => Some(Carried::Copy(&buffer.region, rights(access))),
-            (None, Some(input)) => Some(Carried::Copy(&input.device, Rights::CLAIM)),
+            (None, Some(descriptor)) => Some(Carried::Copy(descriptor, Rights::CLAIM)),
             (None, None) => None,
         };
         let capabilities = carried.as_slice();
@@ -407,6 +440,15 @@ impl Seat {
     }
 }
 
+/// Answers a call.
+pub(super) fn reply(queue: &mut Queue, reply_to: ReplyTo, answer: &Answer, carried: &[Carried<'_>]) {
+    // An answer that is too long for its lane was bounded by the machine; a caller that is gone needs none.
+    if let Ok(payload) = protocol::encode(answer) {
+        let message = Outgoing { payload: &payload, capabilities: carried, ..Outgoing::default() };
+        let _ = queue.reply(reply_to, &message);
+    }
+}
+
 fn rights(access: Access) -> Rights {
     match access {
         Access::Write => Rights::WRITE | Rights::MAP,
@@ -414,6 +456,6 @@ fn rights(access: Access) -> Rights {
     }
 }
 
-fn failure(error: &keyway::Error) -> BackendFailure {
-    BackendFailure { message: error.to_string() }
+fn failure(error: &dyn std::fmt::Display) -> BackendFailure {
+    BackendFailure::Refused { message: error.to_string() }
 }

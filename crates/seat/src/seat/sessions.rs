@@ -156,7 +156,7 @@ impl Seat {
         match &mut self.hardware {
             Hardware::Headless(_) => {
                 let message = "there is no card behind virtual screens".into();
-                Some((ticket, Err(BackendFailure { message })))
+                Some((ticket, Err(BackendFailure::Refused { message })))
             }
             Hardware::Real(real) => {
                 real.do_job(Job::OpenCard { ticket, client, card, grant });

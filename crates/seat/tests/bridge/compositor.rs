@@ -63,7 +63,7 @@ fn each_mode_of_each_connector_is_set_and_its_picture_has_that_size() {
             let listed = bridge.connectors().unwrap();
             let listed = listed.iter().find(|listed| listed.id == connector.id).unwrap();
             assert_eq!(listed.current, Some(mode));
-            bridge.present_surface(connector.id, surface.id()).unwrap();
+            bridge.present_surface(connector.id, surface.id(), &[]).unwrap();
             assert_eq!(stage.picture(connector.id).size, (mode.width, mode.height));
         }
     }
@@ -84,6 +84,37 @@ fn what_is_typed_arrives_key_by_key() {
     codes.extend(read_keys(&mut input, 5 - codes.len()));
     assert_eq!(codes, [35, 18, 38, 38, 24]);
     assert!(!input.has_ended());
+}
+
+#[test]
+fn a_device_that_is_taken_for_oneself_is_shown_as_such_until_it_is_taken_back() {
+    let stage = Stage::begin_with(Options { keys: "a".into(), ..Options::default() });
+    let (_client, mut bridge) = stage.compositor();
+    let device = keyboard(&mut bridge);
+    let has = |bridge: &mut Bridge, exclusive| {
+        bridge.has_capability(Capability::InputDevice { device, exclusive }).unwrap()
+    };
+    let labels = || -> Vec<String> {
+        let entries = stage.owner.capabilities().unwrap();
+        entries.iter().filter_map(|entry| Some(entry.label.as_ref()?.to_string())).collect()
+    };
+    for (exclusive, label) in [(false, "input-1"), (true, "input-1-exclusive")] {
+        let taken = if exclusive {
+            bridge.request_exclusive_input(device)
+        } else {
+            bridge.request_input_device(device)
+        };
+        let mut input = taken.unwrap();
+        assert_eq!((input.id(), input.is_exclusive()), (device, exclusive));
+        assert_eq!(read_keys(&mut input, 1), [30]);
+        assert_eq!((has(&mut bridge, false), has(&mut bridge, true)), (true, exclusive));
+        assert_eq!(labels().iter().filter(|held| held.starts_with("input")).collect::<Vec<_>>(), [label]);
+        bridge.unregister_compositor().unwrap();
+        await_end(&mut input);
+        assert_eq!((has(&mut bridge, false), has(&mut bridge, true)), (false, false));
+        assert!(!labels().contains(&label.to_owned()));
+        bridge.register_compositor().unwrap();
+    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ use keyway::{
     Client, Denial, Embedded, Outgoing,
     bridge::{
         Bridge, BridgeError, COMPOSITOR_SERVICE, Capability, ConnectorId, DenialReason, DeviceId, DeviceKind,
-        DisplayMode, Event, GpuCapability, GpuLimits, GuiRequest, GuiResponse, InputDevice, Pid, PixelFormat,
-        Request, Role, SERVICE, Surface, SurfaceConfig,
+        DisplayMode, Event, Gpu, GpuCapability, GpuLimits, GuiRequest, GuiResponse, InputDevice, Pid,
+        PixelFormat, Request, Role, SERVICE, Surface, SurfaceConfig,
     },
 };
 use keyway_gui::limits::{
@@ -63,7 +63,7 @@ fn ipc_protocol_defined() {
     let stage = Stage::begin_with(options);
     let client = stage.client();
     let mut caller = client.open_caller(&client.lookup(SERVICE).unwrap()).unwrap();
-    let mut ask = |bytes: Vec<u8>| caller.call(&Outgoing::bytes(&bytes), PATIENCE).unwrap().payload.to_vec();
+    let mut ask = |bytes: Vec<u8>| caller.call(&Outgoing::bytes(&bytes), PATIENCE).unwrap().payload;
     let (pid, xrgb) = (client.pid(), PixelFormat::XRGB8888.0);
     let (success, denied) = ([0, 2], |reason| [0, 1, reason]);
 
@@ -81,7 +81,7 @@ fn ipc_protocol_defined() {
     assert_eq!(ask(written(1, &[pid, 99])), denied(2));
     assert_eq!(ask(written(1, &[pid, 1])), [0, 0, 1, 1, 0]);
     // CreateSurface: its number, bytes a row and bytes in all; DestroySurface.
-    assert_eq!(ask(written(2, &[pid, 8, 8, xrgb, 0])), [&[1, 1, 64][..], &varint(4096)].concat());
+    assert_eq!(ask(written(2, &[pid, 8, 8, xrgb, 0])), [&[1, 1, 64][..], &varint(4096), &[0]].concat());
     assert_eq!(ask(written(3, &[pid, 1])), success);
     // SetDisplayMode: one that the connector lacks, and one that it has.
     assert_eq!(ask(written(4, &[1, 1, 1, 1])), denied(3));
@@ -139,7 +139,7 @@ fn userspace_client_compiles() {
     type Outcome<T> = Result<T, BridgeError>;
     let connect: fn(&Client) -> Outcome<Bridge> = Bridge::connect;
     let register: fn(&mut Bridge) -> Outcome<()> = Bridge::register_compositor;
-    let request_gpu: fn(&mut Bridge, GpuLimits) -> Outcome<GpuCapability> = Bridge::request_gpu;
+    let request_gpu: fn(&mut Bridge, GpuLimits) -> Outcome<Gpu> = Bridge::request_gpu;
     let request_input: fn(&mut Bridge, DeviceId) -> Outcome<InputDevice> = Bridge::request_input_device;
     let set_mode: fn(&mut Bridge, ConnectorId, DisplayMode) -> Outcome<()> = Bridge::set_display_mode;
     let is_mobile: fn(&mut Bridge) -> Outcome<bool> = Bridge::is_mobile_device;
@@ -152,7 +152,10 @@ fn userspace_client_compiles() {
     register(&mut bridge).unwrap();
     assert!(is_mobile(&mut bridge).unwrap());
     let limits = GpuLimits { memory_mb: 7, max_surfaces: 3 };
-    assert_eq!(request_gpu(&mut bridge, limits).unwrap(), GpuCapability { memory_mb: 7, max_surfaces: 3 });
+    assert_eq!(
+        request_gpu(&mut bridge, limits).unwrap().capability,
+        GpuCapability { memory_mb: 7, max_surfaces: 3 }
+    );
     let device = keyboard(&mut bridge);
     let input = request_input(&mut bridge, device).unwrap();
     assert_eq!((input.id(), input.has_ended()), (device, false));
@@ -305,7 +308,7 @@ fn display_mode_setting_works() {
     assert_eq!(bridge.connectors().unwrap()[0].current, Some(other));
     let drawable = application.create_surface(SMALL);
     application.draw(drawable.id, 0, &[0, 0, 255, 0]);
-    bridge.present_surface(FIRST, drawable.id).unwrap();
+    bridge.present_surface(FIRST, drawable.id, &[]).unwrap();
     let picture = stage.picture(FIRST);
     assert_eq!((picture.size, picture.at(0, 0)), ((other.width, other.height), [255, 0, 0]));
 
@@ -314,7 +317,7 @@ fn display_mode_setting_works() {
     assert_eq!(next.connectors().unwrap(), before);
     next.request_gpu(GpuLimits::default()).unwrap();
     let black = next.create_surface(SMALL).unwrap();
-    next.present_surface(FIRST, black.id()).unwrap();
+    next.present_surface(FIRST, black.id(), &[]).unwrap();
     let picture = stage.picture(FIRST);
     assert_eq!((picture.size, picture.lit_count()), ((initial.width, initial.height), 0));
 }
@@ -366,7 +369,7 @@ fn security_enforced() {
     assert_eq!(next_event(&mut bridge), Event::ApplicationGone { pid });
     bridge.request_gpu(limits).unwrap();
     assert_eq!(
-        bridge.present_surface(FIRST, drawable.id).unwrap_err().denial_reason(),
+        bridge.present_surface(FIRST, drawable.id, &[]).unwrap_err().denial_reason(),
         Some(DenialReason::DeviceNotFound)
     );
 

@@ -94,13 +94,13 @@ fn a_surface_that_ended_is_off_the_screen() {
     let mut application = Application::with_gpu(&client, &mut bridge, GpuLimits::default());
     let drawable = application.create_surface(SMALL);
     application.draw(drawable.id, 0, &[255; 16]);
-    bridge.present_surface(ConnectorId(2), drawable.id).unwrap();
+    bridge.present_surface(ConnectorId(2), drawable.id, &[]).unwrap();
     assert!(stage.picture(ConnectorId(2)).lit_count() > 0);
     let request = GuiRequest::DestroySurface { pid: application.pid(), surface: drawable.id };
     application.ask_document(request);
     // The next picture of the other connector saves all of them.
     bridge.request_gpu(GpuLimits::default()).unwrap();
     let own = bridge.create_surface(SMALL).unwrap();
-    bridge.present_surface(ConnectorId(1), own.id()).unwrap();
+    bridge.present_surface(ConnectorId(1), own.id(), &[]).unwrap();
     assert_eq!(stage.picture(ConnectorId(2)).lit_count(), 0);
 }

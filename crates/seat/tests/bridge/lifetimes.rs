@@ -78,7 +78,7 @@ fn modes_and_pictures_are_as_at_the_beginning_for_the_next_compositor() {
         bridge.set_display_mode(connector.id, last).unwrap();
         let surface = bridge.create_surface(small()).unwrap();
         surface.write(0, &[255; 16]).unwrap();
-        bridge.present_surface(connector.id, surface.id()).unwrap();
+        bridge.present_surface(connector.id, surface.id(), &[]).unwrap();
         assert_eq!(stage.picture(connector.id).lit_count(), 4);
     }
     bridge.unregister_compositor().unwrap();
@@ -88,7 +88,7 @@ fn modes_and_pictures_are_as_at_the_beginning_for_the_next_compositor() {
     other.request_gpu(GpuLimits::default()).unwrap();
     let surface = other.create_surface(config(1, 1, PixelFormat::XRGB8888)).unwrap();
     for connector in &before {
-        other.present_surface(connector.id, surface.id()).unwrap();
+        other.present_surface(connector.id, surface.id(), &[]).unwrap();
     }
     for connector in &before {
         let (picture, initial) = (stage.picture(connector.id), connector.current.unwrap());
@@ -155,13 +155,13 @@ fn a_destroyed_surface_is_gone_for_its_owner_and_the_compositor() {
     let mut application = Application::with_gpu(&client, &mut bridge, LIMITS);
     let drawable = application.create_surface(small());
     let shared = next_surface(&mut bridge);
-    bridge.present_surface(ConnectorId(1), drawable.id).unwrap();
+    bridge.present_surface(ConnectorId(1), drawable.id, &[]).unwrap();
     let request = GuiRequest::DestroySurface { pid: application.pid(), surface: drawable.id };
     assert_eq!(application.ask_document(request.clone()), GuiResponse::Success);
     assert_eq!(next_event(&mut bridge), Event::SurfaceDestroyed { surface: drawable.id });
     let gone = shared.map(PATIENCE).unwrap_err();
     assert!(matches!(gone.denial(), Some(Denial::StaleHandle { .. })), "{gone}");
-    let refused = bridge.present_surface(ConnectorId(1), drawable.id).unwrap_err();
+    let refused = bridge.present_surface(ConnectorId(1), drawable.id, &[]).unwrap_err();
     assert_eq!(refused.denial_reason(), Some(DenialReason::DeviceNotFound));
     assert_eq!(application.denial(request), DenialReason::DeviceNotFound);
     match application.ask(&Request::Describe) {
@@ -188,7 +188,7 @@ fn an_applications_surfaces_end_with_it() {
     }
     assert_eq!(next_event(&mut bridge), Event::ApplicationGone { pid: application.pid() });
     for shared in shared {
-        let refused = bridge.present_surface(ConnectorId(1), shared.surface).unwrap_err();
+        let refused = bridge.present_surface(ConnectorId(1), shared.surface, &[]).unwrap_err();
         assert_eq!(refused.denial_reason(), Some(DenialReason::DeviceNotFound));
         let gone = shared.map(PATIENCE).unwrap_err();
         assert!(matches!(gone.denial(), Some(Denial::StaleHandle { .. })), "{gone}");
@@ -304,7 +304,7 @@ fn the_bridge_keeps_nothing_of_who_is_gone() {
         let _input = bridge.request_input_device(device).unwrap();
         bridge.request_gpu(LIMITS).unwrap();
         let surface = bridge.create_surface(small()).unwrap();
-        bridge.present_surface(ConnectorId(1), surface.id()).unwrap();
+        bridge.present_surface(ConnectorId(1), surface.id(), &[]).unwrap();
         let mut application = Application::with_gpu(&client, &mut bridge, LIMITS);
         application.create_surface(small());
         assert!(matches!(bridge.next_event(PATIENCE), Ok(BridgeEvent::SurfaceCreated(_))));

@@ -3,8 +3,8 @@
 use keyway::{
     Capability, Client, Denial, Kind, Outgoing, Rights,
     bridge::{
-        Answer, Bridge, BridgeError, ConnectorId, GpuLimits, GuiRequest, Pid, PixelFormat, Request, SERVICE,
-        SurfaceConfig, SurfaceId,
+        Answer, Bridge, BridgeError, BufferKind, ConnectorId, DAMAGE_MAX, DenialReason, GpuLimits,
+        GuiRequest, Pid, PixelFormat, Rectangle, Request, SERVICE, Surface, SurfaceConfig, SurfaceId,
     },
 };
 
@@ -50,6 +50,7 @@ fn the_compositor_sees_what_an_application_draws_and_shows_it_pixel_by_pixel() {
     let shared = next_surface(&mut bridge);
     assert_eq!((shared.surface, shared.owner, shared.config), (drawable.id, application.pid(), config));
     assert_eq!((shared.layout.stride, shared.layout.bytes), (64, 4096));
+    assert_eq!(shared.kind, BufferKind::Memfd);
     let pixels = shared.map(PATIENCE).unwrap();
     let rows = [[1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0], [10, 20, 30, 0, 40, 50, 60, 0, 70, 80, 90, 0]];
     application.draw(drawable.id, 0, &rows[0]);
@@ -60,7 +61,7 @@ fn the_compositor_sees_what_an_application_draws_and_shows_it_pixel_by_pixel() {
         assert_eq!(seen, *row);
     }
 
-    bridge.present_surface(FIRST, shared.surface).unwrap();
+    bridge.present_surface(FIRST, shared.surface, &[]).unwrap();
     let picture = stage.picture(FIRST);
     let expected = [[[3, 2, 1], [6, 5, 4], [9, 8, 7]], [[30, 20, 10], [60, 50, 40], [90, 80, 70]]];
     for (y, row) in (0..).zip(expected) {
@@ -73,10 +74,50 @@ fn the_compositor_sees_what_an_application_draws_and_shows_it_pixel_by_pixel() {
 
     application.draw(drawable.id, 0, &[0, 0, 255, 0]);
     assert_eq!(stage.picture(FIRST).at(0, 0), [3, 2, 1]);
-    bridge.present_surface(FIRST, shared.surface).unwrap();
+    bridge.present_surface(FIRST, shared.surface, &[]).unwrap();
     assert_eq!(stage.picture(FIRST).at(0, 0), [255, 0, 0]);
-    bridge.present_surface(ConnectorId(2), shared.surface).unwrap();
+    bridge.present_surface(ConnectorId(2), shared.surface, &[]).unwrap();
     assert_eq!(stage.picture(ConnectorId(2)).at(2, 1), [90, 80, 70]);
+}
+
+#[test]
+fn of_a_surface_that_is_shown_again_only_what_is_named_is_drawn() {
+    let stage = Stage::begin();
+    let (_client, mut bridge) = stage.compositor();
+    bridge.request_gpu(GpuLimits::default()).unwrap();
+    let surface = bridge.create_surface(config(4, 2, PixelFormat::XRGB8888)).unwrap();
+    assert_eq!(surface.kind().to_string(), "memfd, read-only to others");
+    let fill = |surface: &Surface, shade: u8| {
+        for y in 0..2 {
+            surface.write((y * surface.stride()) as usize, &[shade, shade, shade, 0].repeat(4)).unwrap();
+        }
+    };
+    let part = |x, y, width, height| Rectangle { x, y, width, height };
+    // Parts of what is not shown yet are all of it.
+    fill(&surface, 10);
+    bridge.present_surface(FIRST, surface.id(), &[part(0, 0, 1, 1)]).unwrap();
+    assert_eq!(stage.picture(FIRST).lit_count(), 8);
+
+    fill(&surface, 20);
+    bridge.present_surface(FIRST, surface.id(), &[part(1, 0, 1, 2), part(3, 1, 1, 1)]).unwrap();
+    let picture = stage.picture(FIRST);
+    let shades = |y| [0, 1, 2, 3].map(|x| picture.at(x, y)[0]);
+    assert_eq!((shades(0), shades(1)), ([10, 20, 10, 10], [10, 20, 10, 20]));
+
+    // Another surface in between, and the first again.
+    let other = bridge.create_surface(config(4, 2, PixelFormat::XRGB8888)).unwrap();
+    fill(&other, 30);
+    for (shown, shade) in [(&other, 30), (&surface, 20)] {
+        bridge.present_surface(FIRST, shown.id(), &[part(0, 0, 1, 1)]).unwrap();
+        assert_eq!(stage.picture(FIRST).at(3, 0), [shade; 3]);
+    }
+
+    for beyond in [part(4, 0, 1, 1), part(0, 1, 1, 2), part(0, 0, 0, 1), part(u32::MAX, 0, 2, 1)] {
+        let refused = bridge.present_surface(FIRST, surface.id(), &[part(0, 0, 1, 1), beyond]).unwrap_err();
+        assert_eq!(refused.denial_reason(), Some(DenialReason::InvalidConfig), "{beyond:?}");
+    }
+    let too_many = bridge.present_surface(FIRST, surface.id(), &[part(0, 0, 1, 1); DAMAGE_MAX + 1]);
+    assert!(matches!(too_many, Err(BridgeError::Malformed(_))), "{too_many:?}");
 }
 
 #[test]
@@ -97,7 +138,7 @@ fn each_format_is_shown_in_its_colours() {
     for (format, pixel, expected) in formats {
         let surface = bridge.create_surface(config(2, 1, format)).unwrap();
         surface.write(pixel.len(), pixel).unwrap();
-        bridge.present_surface(FIRST, surface.id()).unwrap();
+        bridge.present_surface(FIRST, surface.id(), &[]).unwrap();
         let picture = stage.picture(FIRST);
         assert_eq!((picture.at(0, 0), picture.at(1, 0)), ([0; 3], expected), "{format:?}");
     }
@@ -121,7 +162,7 @@ fn a_stride_of_ones_own_is_kept_and_what_does_not_fit_is_cut_off() {
     for (x, y) in [corner, (small.width, 0), (0, small.height), (0, 1)] {
         surface.write(at(x, y), &[0, 0, 255, 0]).unwrap();
     }
-    bridge.present_surface(FIRST, surface.id()).unwrap();
+    bridge.present_surface(FIRST, surface.id(), &[]).unwrap();
     let picture = stage.picture(FIRST);
     assert_eq!(picture.size, (small.width, small.height));
     assert_eq!(picture.at(corner.0, corner.1), [255, 0, 0]);
@@ -135,13 +176,13 @@ fn a_surface_that_nobody_has_mapped_cannot_be_shown() {
     let (client, mut bridge) = stage.compositor();
     bridge.request_gpu(GpuLimits::default()).unwrap();
     let surface = create_unmapped(&mut bridge, &client, config(4, 4, PixelFormat::XRGB8888));
-    match bridge.present_surface(FIRST, surface) {
+    match bridge.present_surface(FIRST, surface, &[]) {
         Err(BridgeError::Failed(message)) => assert!(!message.is_empty()),
         other => panic!("shown, though there is nothing to show: {other:?}"),
     }
     // The next one is shown.
     let surface = bridge.create_surface(config(4, 4, PixelFormat::XRGB8888)).unwrap();
-    bridge.present_surface(FIRST, surface.id()).unwrap();
+    bridge.present_surface(FIRST, surface.id(), &[]).unwrap();
 }
 
 #[test]

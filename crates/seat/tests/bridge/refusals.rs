@@ -55,13 +55,14 @@ fn a_stranger_may_do_nothing_that_is_the_compositors_with_or_without_one() {
             Request::Document(GuiRequest::UnregisterCompositor { pid: own }),
             Request::Document(GuiRequest::SetDisplayMode { connector: FIRST, mode: MODE }),
             Request::Document(GuiRequest::RequestInputDevice { pid: own, device: DeviceId(1) }),
+            Request::RequestExclusiveInput { pid: own, device: DeviceId(1) },
             Request::Document(GuiRequest::RequestGpu { pid: own, limits: LIMITS }),
             Request::Document(GuiRequest::CreateSurface { pid: own, config: small() }),
             Request::RegisterApplication { pid: own, process: client.process_number().0 },
             Request::UnregisterApplication { pid: own },
             Request::LeaseDisplay { connectors: vec![FIRST] },
             Request::EndLease { lease: LeaseId(1) },
-            Request::PresentSurface { connector: FIRST, surface: SurfaceId(1) },
+            Request::PresentSurface { connector: FIRST, surface: SurfaceId(1), damage: vec![] },
             Request::ListConnectors,
             Request::ListDevices,
         ];
@@ -180,7 +181,7 @@ fn a_surface_of_another_cannot_be_destroyed() {
     assert_eq!(next_surface(&mut bridge).surface, surface);
     // Both are as before.
     for surface in [surface, compositors.id()] {
-        bridge.present_surface(FIRST, surface).unwrap();
+        bridge.present_surface(FIRST, surface, &[]).unwrap();
     }
 }
 
@@ -198,6 +199,7 @@ fn what_is_held_already_is_not_given_again() {
     let device = keyboard(&mut bridge);
     let input = bridge.request_input_device(device).unwrap();
     assert_eq!(refused(bridge.request_input_device(device)), held);
+    assert_eq!(refused(bridge.request_exclusive_input(device)), held);
     assert!(!input.has_ended());
 
     let mut application = Application::with_gpu(&client, &mut bridge, LIMITS);
@@ -220,11 +222,12 @@ fn what_does_not_exist_is_not_found() {
     let not_found = DenialReason::DeviceNotFound;
     for number in [0, 99, u32::MAX] {
         assert_eq!(refused(bridge.request_input_device(DeviceId(number))), not_found);
+        assert_eq!(refused(bridge.request_exclusive_input(DeviceId(number))), not_found);
         assert_eq!(refused(bridge.set_display_mode(ConnectorId(number), MODE)), not_found);
-        assert_eq!(refused(bridge.present_surface(ConnectorId(number), surface)), not_found);
+        assert_eq!(refused(bridge.present_surface(ConnectorId(number), surface, &[])), not_found);
     }
     for number in [0, surface.0 + 1, u64::MAX] {
-        assert_eq!(refused(bridge.present_surface(FIRST, SurfaceId(number))), not_found);
+        assert_eq!(refused(bridge.present_surface(FIRST, SurfaceId(number), &[])), not_found);
         assert_eq!(refused(bridge.destroy_surface(SurfaceId(number))), not_found);
     }
 }

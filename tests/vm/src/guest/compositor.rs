@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use keyway::{
     Client,
     bridge::{
-        Bridge, BridgeEvent, ConnectorInfo, DisplayMode, GpuLimits, PixelFormat, Surface, SurfaceConfig,
+        Bridge, BridgeEvent, ConnectorInfo, DisplayMode, Gpu, GpuLimits, PixelFormat, Surface, SurfaceConfig,
     },
 };
 use keyway_vm::protocol::{Display, Pixel};
@@ -30,6 +30,7 @@ pub const BLACK: Quadrants = [[0; 3]; 4];
 /// See the module.
 pub struct Compositor {
     pub bridge: Bridge,
+    pub gpu: Gpu,
     _client: Client,
 }
 
@@ -39,8 +40,8 @@ impl Compositor {
         let client = Client::connect_to(Path::new(SOCKET))?;
         let mut bridge = Bridge::connect(&client)?;
         bridge.register_compositor()?;
-        bridge.request_gpu(GpuLimits::default())?;
-        Ok(Compositor { bridge, _client: client })
+        let gpu = bridge.request_gpu(GpuLimits::default())?;
+        Ok(Compositor { bridge, gpu, _client: client })
     }
 
     /// The connector of a display.
@@ -69,15 +70,21 @@ impl Compositor {
     pub fn surface(&mut self, (width, height): (u32, u32), colours: Quadrants) -> Result<Surface> {
         let config = SurfaceConfig { width, height, format: PixelFormat::XRGB8888, stride: None };
         let surface = self.bridge.create_surface(config)?;
-        let memory = |[red, green, blue]: [u8; 3]| [blue, green, red, 0];
-        for y in 0..height {
-            let below = usize::from(y >= height / 2) * 2;
-            let mut row = memory(colours[below]).repeat(width as usize / 2);
-            row.extend(memory(colours[below + 1]).repeat(width as usize - width as usize / 2));
-            surface.write((y * surface.stride()) as usize, &row)?;
-        }
+        paint(&surface, (width, height), colours)?;
         Ok(surface)
     }
+}
+
+/// Draws the four colours on a surface of this size.
+pub fn paint(surface: &Surface, (width, height): (u32, u32), colours: Quadrants) -> Result<()> {
+    let memory = |[red, green, blue]: [u8; 3]| [blue, green, red, 0];
+    for y in 0..height {
+        let below = usize::from(y >= height / 2) * 2;
+        let mut row = memory(colours[below]).repeat(width as usize / 2);
+        row.extend(memory(colours[below + 1]).repeat(width as usize - width as usize / 2));
+        surface.write((y * surface.stride()) as usize, &row)?;
+    }
+    Ok(())
 }
 
 /// The outermost and innermost pixels of the quadrants.

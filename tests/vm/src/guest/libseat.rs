@@ -21,12 +21,14 @@ const OPEN_DEVICE: u16 = 3;
 const CLOSE_DEVICE: u16 = 4;
 const DISABLE_SEAT: u16 = 5;
 const SWITCH_SESSION: u16 = 6;
+const PING: u16 = 7;
 const SEAT_OPENED: u16 = 0x8001;
 const SEAT_CLOSED: u16 = 0x8002;
 const DEVICE_OPENED: u16 = 0x8003;
 const DEVICE_CLOSED: u16 = 0x8004;
 const DISABLE: u16 = 0x8005;
 const ENABLE: u16 = 0x8006;
+const PONG: u16 = 0x8007;
 const SESSION_SWITCHED: u16 = 0x8008;
 const SEAT_DISABLED: u16 = 0x8009;
 const ERROR: u16 = 0xffff;
@@ -40,7 +42,12 @@ pub struct Libseat(UnixStream);
 impl Libseat {
     /// Connects and opens the seat.
     pub fn open() -> Result<Self> {
-        let stream = UnixStream::connect(SEATD_SOCKET)?;
+        Self::open_at(Path::new(SEATD_SOCKET))
+    }
+
+    /// The same, of another door.
+    pub fn open_at(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut seat = Libseat(stream);
         seat.ask(OPEN_SEAT, &[])?;
@@ -74,6 +81,12 @@ impl Libseat {
     pub fn close_seat(&mut self) -> Result<()> {
         self.ask(CLOSE_SEAT, &[])?;
         self.expect(SEAT_CLOSED).map(drop)
+    }
+
+    /// There and back.
+    pub fn ping(&mut self) -> Result<()> {
+        self.ask(PING, &[])?;
+        self.expect(PONG).map(drop)
     }
 
     /// Lets another session have the seat, and is told to pause; whether it does is its own affair.

@@ -34,6 +34,10 @@ impl Process {
         Ok(Process { name: name.into(), child, log: path, begin })
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said so far.
     pub fn said(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.log)?.split_off(self.begin))

@@ -3,6 +3,7 @@
 mod devices;
 mod display;
 mod example;
+mod figures;
 mod headless;
 mod hotplug;
 mod huge;
@@ -10,6 +11,7 @@ mod input;
 mod lease;
 mod raw_drm;
 mod raw_keys;
+mod render;
 mod seatd;
 mod weston;
 
@@ -33,6 +35,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("compositor-dies", display::compositor_dies),
     ("example", example::example),
     ("input", input::input),
+    ("render-node", render::render_node),
     ("hotplug", hotplug::hotplug),
     ("lease", lease::lease),
     ("lessee-dies", lease::lessee_dies),
@@ -40,7 +43,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("seatd-lease", seatd::seatd_lease),
     ("seatd-user", seatd::seatd_user),
     ("seat-switch", seatd::seat_switch),
-    // Where it is installed, which the host sees to.
+    // Where these are installed, which the host sees to.
+    ("figures", figures::figures),
     ("weston", weston::weston),
     ("weston-lease", weston::weston_lease),
 ];
@@ -50,12 +54,13 @@ const PARTS: &[(&str, Part)] = &[
     ("stranger", headless::stranger),
     ("doomed", display::doomed),
     ("lessee", lease::lessee),
+    ("renderer", render::renderer),
     ("seatd-seated", seatd::seated),
     ("seatd-stranger", seatd::stranger),
 ];
 
 pub fn names() -> Vec<String> {
-    let is_there = |name: &str| !name.starts_with("weston") || weston::is_there();
+    let is_there = |name: &str| weston::is_there() || !(name.starts_with("weston") || name == "figures");
     SCENARIOS.iter().filter(|(name, _)| is_there(name)).map(|(name, _)| (*name).into()).collect()
 }
 

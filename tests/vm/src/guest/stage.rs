@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::process::CommandExt, path::PathBuf, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use keyway_vm::protocol::{Answer, Display, Pixel, Told};
 
 use crate::{LOGS, dialogue::Dialogue, process::Process};
@@ -38,6 +38,11 @@ impl Stage {
         self.host.tell(Told::Pixels { display, name: name.into(), size, expect: expect.into() })
     }
 
+    /// Shows lines to whoever started the run, and keeps them.
+    pub fn show_figures(&mut self, lines: Vec<String>) -> Result<()> {
+        self.host.tell(Told::Figures { lines })
+    }
+
     /// How many pixels differ between two pictures that were kept.
     pub fn count_differing(&mut self, first: &str, second: &str) -> Result<u64> {
         match self.host.ask(Told::Compare { first: first.into(), second: second.into() })? {
@@ -65,6 +70,13 @@ impl Stage {
     /// Starts the bridge at that broker, and waits until compositors can find it.
     pub fn start_bridge(&self, options: &[&str]) -> Result<Process> {
         self.start_keyway("bridge", &["seat", "--socket", SOCKET], options, "keyway: the bridge")
+    }
+
+    /// What the command `keyway` says about that broker: `caps`, `audit`.
+    pub fn listed(&self, command: &str) -> Result<String> {
+        let output = Command::new("/bin/keyway").args([command, "--socket", SOCKET]).output()?;
+        ensure!(output.status.success(), "keyway {command}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Starts any program; what it says is kept as `NAME.log`.

@@ -112,7 +112,7 @@ fn run(arguments: &Arguments) -> Result<Tally> {
 }
 
 /// The scenarios that have a machine of their own.
-const WESTON: [&str; 2] = ["weston", "weston-lease"];
+const WESTON: [&str; 3] = ["figures", "weston", "weston-lease"];
 /// How long a scenario may take; the guest ends it after that.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(60);
 /// The same, of weston, which is not optimised for emulated machines.

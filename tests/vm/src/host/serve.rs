@@ -175,6 +175,11 @@ impl Server {
                 self.machine.screenshot(display, &file_name(&name)?)?;
             }
             Told::Pixels { display, name, size, expect } => self.check(display, &name, size, &expect)?,
+            Told::Figures { lines } => {
+                let text = lines.join("\n") + "\n";
+                print!("{text}");
+                fs::write(self.directory.join("figures.md"), text)?;
+            }
             Told::Compare { first, second } => {
                 let pixels = self.picture(&first)?.count_differing(&self.picture(&second)?)?;
                 return Ok(Answer::Differ { pixels });

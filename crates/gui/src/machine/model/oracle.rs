@@ -2,12 +2,13 @@
 
 use std::{format, string::String, vec, vec::Vec};
 
-use super::{ConnectorId, DeviceId, MODE};
+use super::{ConnectorId, DeviceId, MODE, node};
 use crate::{
     machine::Door,
     protocol::{
-        Answer, Capability, DenialReason, GpuLimits, GuiRequest, GuiResponse, LeaseId, Pid, Request,
-        SurfaceConfig, SurfaceId,
+        Answer, BufferKind, Capability, DenialReason, Enforcer, GpuCapability, GpuGrant, GpuLimits,
+        GrantTerms, GuiRequest, GuiResponse, LeaseId, Pid, Rectangle, Request, Revocation, SurfaceConfig,
+        SurfaceId,
     },
 };
 
@@ -21,11 +22,14 @@ pub(super) struct Oracle {
     compositor: Option<u64>,
     /// Number and pid that it was registered under.
     applications: Vec<(u64, Pid)>,
-    gpu: Vec<(u64, GpuLimits)>,
-    /// Number, owner, bytes, stride, and whether it is made.
-    surfaces: Vec<(u64, u64, u64, u32, bool)>,
+    has_node: bool,
+    /// Holder, and whether it was told.
+    gpu: Vec<(u64, GpuLimits, bool)>,
+    /// Number, owner, bytes, stride, whether it is made, and its sides.
+    surfaces: Vec<(u64, u64, u64, u32, bool, [u32; 2])>,
     surfaces_ever: u64,
-    inputs: Vec<u32>,
+    /// Number, and whether it is exclusive.
+    inputs: Vec<(u32, bool)>,
     /// Number, and whether it is made. There is one connector to be leased.
     leases: Vec<(u64, bool)>,
     leases_ever: u64,
@@ -37,8 +41,10 @@ pub(super) struct Oracle {
 enum Work {
     Display,
     Surface(u64, u64),
-    Input(u32),
+    Input(u32, bool),
     Lease(u64),
+    /// Whose.
+    Node(u64),
 }
 
 fn denied(reason: DenialReason) -> Answer {
@@ -63,6 +69,11 @@ fn layout(config: &SurfaceConfig) -> Option<(u32, u64)> {
 }
 
 impl Oracle {
+    /// For a machine that has a render node, or none.
+    pub(super) fn with_node(has_node: bool) -> Self {
+        Oracle { has_node, ..Oracle::default() }
+    }
+
     pub(super) fn open(&mut self, client: u64, door: Door) -> Said {
         let by_door = door == Door::Compositor;
         match self.clients.iter_mut().find(|known| known.0 == client) {
@@ -105,7 +116,13 @@ impl Oracle {
         self.gpu.retain(|gpu| gpu.0 != ended);
         self.surfaces.retain(|surface| surface.1 != ended);
         let mut said = vec![];
-        for (asker, _, wait) in &mut self.open {
+        for (asker, work, wait) in &mut self.open {
+            if *asker != ended && *work == Work::Node(ended) {
+                if *wait == 'w' {
+                    said.push((*asker, denied(DenialReason::Unauthorized)));
+                }
+                *wait = 'o';
+            }
             if *asker == ended {
                 let listens = self.clients.iter().any(|known| known.0 == ended) && not_yet != Some(ended);
                 if *wait == 'w' && listens {
@@ -140,6 +157,11 @@ impl Oracle {
         {
             self.leases.retain(|lease| lease.0 != id);
         }
+        if let Work::Node(holder) = work
+            && (wait == 'l' || wait == 'w' && !is_ok)
+        {
+            self.gpu.retain(|gpu| gpu.0 != holder);
+        }
         if wait != 'w' {
             return vec![];
         }
@@ -151,15 +173,39 @@ impl Oracle {
             Work::Surface(id, bytes) => {
                 let surface = self.surfaces.iter_mut().find(|surface| surface.0 == id).unwrap();
                 surface.4 = true;
-                Answer::SurfaceCreated { surface: SurfaceId(id), stride: surface.3, bytes }
+                Answer::SurfaceCreated {
+                    surface: SurfaceId(id),
+                    stride: surface.3,
+                    bytes,
+                    buffer: BufferKind::Memfd,
+                }
+            }
+            Work::Node(holder) => {
+                let gpu = self.gpu.iter_mut().find(|gpu| gpu.0 == holder).unwrap();
+                gpu.2 = true;
+                let GpuLimits { memory_mb, max_surfaces } = gpu.1;
+                if asker == holder {
+                    Answer::GpuGranted(GpuGrant {
+                        capability: GpuCapability { memory_mb, max_surfaces },
+                        surfaces: GrantTerms { memory: Enforcer::Bridge, revocation: Revocation::WithGrant },
+                        node: node(),
+                        node_terms: GrantTerms {
+                            memory: Enforcer::Nobody,
+                            revocation: Revocation::Irrevocable,
+                        },
+                    })
+                } else {
+                    let capability = Capability::GpuRendering { memory_mb, max_surfaces };
+                    Answer::Document(GuiResponse::Granted { capability })
+                }
             }
             Work::Lease(id) => {
                 self.leases.iter_mut().find(|lease| lease.0 == id).unwrap().1 = true;
                 Answer::DisplayLeased { lease: LeaseId(id) }
             }
-            Work::Input(device) => {
-                self.inputs.push(device);
-                let capability = Capability::InputDevice { device: DeviceId(device), exclusive: false };
+            Work::Input(device, exclusive) => {
+                self.inputs.push((device, exclusive));
+                let capability = Capability::InputDevice { device: DeviceId(device), exclusive };
                 Answer::Document(GuiResponse::Granted { capability })
             }
         };
@@ -192,6 +238,7 @@ impl Oracle {
         let is_compositor = self.compositor == Some(client);
         match *request {
             Request::Document(ref document) => self.judge_document(client, document, said),
+            Request::RequestExclusiveInput { pid, device } => self.judge_input(client, pid, device, true),
             _ if !is_compositor => Err(DenialReason::Unauthorized),
             Request::RegisterApplication { pid, process } => {
                 let is_taken = self.applications.iter().any(|known| known.0 == process || known.1 == pid);
@@ -210,10 +257,17 @@ impl Oracle {
                 said.extend(self.end_application(application, DenialReason::Unauthorized, None));
                 Ok(Some(GuiResponse::Success))
             }
-            Request::PresentSurface { connector, surface } => {
-                let is_live = self.surfaces.iter().any(|known| known.0 == surface.0 && known.4);
-                if connector != ConnectorId(10) || !is_live {
-                    return Err(DenialReason::DeviceNotFound);
+            Request::PresentSurface { connector, surface, ref damage } => {
+                let live = self.surfaces.iter().find(|known| known.0 == surface.0 && known.4);
+                let live =
+                    live.filter(|_| connector == ConnectorId(10)).ok_or(DenialReason::DeviceNotFound)?;
+                let [width, height] = live.5.map(u64::from);
+                let is_senseless = |part: &Rectangle| {
+                    let [x, y, across, down] = [part.x, part.y, part.width, part.height].map(u64::from);
+                    across == 0 || down == 0 || x + across > width || y + down > height
+                };
+                if damage.iter().any(is_senseless) {
+                    return Err(DenialReason::InvalidConfig);
                 }
                 self.wait_for_display(client)
             }
@@ -240,20 +294,7 @@ impl Oracle {
             GuiRequest::RequestGpu { pid, limits } => self.judge_gpu(client, pid, limits),
             GuiRequest::CreateSurface { pid, config } => self.judge_create(client, pid, &config),
             GuiRequest::DestroySurface { pid, surface } => self.judge_destroy(client, pid, surface),
-            GuiRequest::RequestInputDevice { pid, device } => {
-                if !is_own(client, pid) || !is_compositor {
-                    return Err(DenialReason::Unauthorized);
-                }
-                if device.0 > 21 {
-                    return Err(DenialReason::DeviceNotFound);
-                }
-                let work = Work::Input(device.0);
-                let is_under_way = self.open.iter().any(|open| open.0 == client && open.1 == work);
-                if self.inputs.contains(&device.0) || is_under_way {
-                    return Err(DenialReason::AlreadyHeld);
-                }
-                self.wait(client, work)
-            }
+            GuiRequest::RequestInputDevice { pid, device } => self.judge_input(client, pid, device, false),
             GuiRequest::SetDisplayMode { .. } if !is_compositor => Err(DenialReason::Unauthorized),
             GuiRequest::SetDisplayMode { connector, .. } if connector.0 != 10 => {
                 Err(DenialReason::DeviceNotFound)
@@ -283,6 +324,27 @@ impl Oracle {
                 Ok(Some(GuiResponse::HasCapabilityResult { has_capability: self.holds(about, capability) }))
             }
         }
+    }
+
+    fn judge_input(
+        &mut self,
+        client: u64,
+        pid: Pid,
+        DeviceId(device): DeviceId,
+        exclusive: bool,
+    ) -> Result<Option<GuiResponse>, DenialReason> {
+        if !is_own(client, pid) || self.compositor != Some(client) {
+            return Err(DenialReason::Unauthorized);
+        }
+        if device > 21 {
+            return Err(DenialReason::DeviceNotFound);
+        }
+        let either = [Work::Input(device, false), Work::Input(device, true)];
+        let is_under_way = self.open.iter().any(|open| open.0 == client && either.contains(&open.1));
+        if self.inputs.iter().any(|input| input.0 == device) || is_under_way {
+            return Err(DenialReason::AlreadyHeld);
+        }
+        self.wait(client, Work::Input(device, exclusive))
     }
 
     fn judge_lease(
@@ -319,7 +381,8 @@ impl Oracle {
         if self.compositor != Some(holder) && !is_application {
             return Err(DenialReason::Unauthorized);
         }
-        if self.gpu.iter().any(|gpu| gpu.0 == holder) {
+        let is_under_way = self.open.iter().any(|open| open.1 == Work::Node(holder));
+        if self.gpu.iter().any(|gpu| gpu.0 == holder) || is_under_way {
             return Err(DenialReason::AlreadyHeld);
         }
         if memory_mb == 0 || max_surfaces == 0 {
@@ -328,7 +391,14 @@ impl Oracle {
         if memory_mb > 1024 || max_surfaces > 256 || self.reserved_mb() + u64::from(memory_mb) > 4096 {
             return Err(DenialReason::ResourceLimitExceeded);
         }
-        self.gpu.push((holder, limits));
+        let comes_with_node = self.has_node && self.clients.iter().any(|known| known.0 == holder);
+        if comes_with_node && self.is_full(client) {
+            return Err(DenialReason::ResourceLimitExceeded);
+        }
+        self.gpu.push((holder, limits, !comes_with_node));
+        if comes_with_node {
+            return self.wait(client, Work::Node(holder));
+        }
         let capability = Capability::GpuRendering { memory_mb, max_surfaces };
         Ok(Some(GuiResponse::Granted { capability }))
     }
@@ -339,8 +409,8 @@ impl Oracle {
         pid: Pid,
         config: &SurfaceConfig,
     ) -> Result<Option<GuiResponse>, DenialReason> {
-        let held = self.gpu.iter().find(|gpu| gpu.0 == client && is_own(client, pid));
-        let (_, limits) = *held.ok_or(DenialReason::Unauthorized)?;
+        let held = self.gpu.iter().find(|gpu| gpu.0 == client && gpu.2 && is_own(client, pid));
+        let (_, limits, _) = *held.ok_or(DenialReason::Unauthorized)?;
         let (stride, bytes) = layout(config).ok_or(DenialReason::InvalidConfig)?;
         let own: Vec<_> = self.surfaces.iter().filter(|surface| surface.1 == client).collect();
         if own.len() as u32 >= limits.max_surfaces
@@ -351,7 +421,7 @@ impl Oracle {
         }
         self.surfaces_ever += 1;
         let id = self.surfaces_ever;
-        self.surfaces.push((id, client, bytes, stride, false));
+        self.surfaces.push((id, client, bytes, stride, false, [config.width, config.height]));
         self.wait(client, Work::Surface(id, bytes))
     }
 
@@ -394,13 +464,14 @@ impl Oracle {
 
     fn holds(&self, about: u64, capability: Capability) -> bool {
         let is_compositor = self.compositor == Some(about);
-        let gpu = self.gpu.iter().find(|gpu| gpu.0 == about).map(|gpu| gpu.1);
+        let gpu = self.gpu.iter().find(|gpu| gpu.0 == about && gpu.2).map(|gpu| gpu.1);
         match capability {
             Capability::GpuRendering { memory_mb, max_surfaces } => {
                 gpu.is_some_and(|gpu| gpu.memory_mb >= memory_mb && gpu.max_surfaces >= max_surfaces)
             }
             Capability::InputDevice { device, exclusive } => {
-                is_compositor && !exclusive && self.inputs.contains(&device.0)
+                let enough = [(device.0, true), (device.0, exclusive)];
+                is_compositor && self.inputs.iter().any(|input| enough.contains(input))
             }
             Capability::DisplayControl { connector } => is_compositor && connector.0 == 10,
             Capability::SurfaceManagement => gpu.is_some(),
@@ -426,7 +497,8 @@ impl Oracle {
         let charged = |client| -> u64 {
             self.surfaces.iter().filter(|surface| surface.1 == client).map(|surface| surface.2).sum()
         };
-        let gpu = self.gpu.iter().map(|gpu| (gpu.0, gpu.1.memory_mb, gpu.1.max_surfaces, charged(gpu.0)));
+        let gpu =
+            self.gpu.iter().map(|gpu| (gpu.0, gpu.1.memory_mb, gpu.1.max_surfaces, charged(gpu.0), gpu.2));
         let mut gpu: Vec<_> = gpu.collect();
         gpu.sort_unstable();
         let surfaces: Vec<_> =

@@ -45,6 +45,7 @@ fn moves() -> impl Strategy<Value = Move> {
         Just(Request::Document(GuiRequest::RegisterCompositor { pid: Pid(101) })),
         Just(Request::Document(GuiRequest::UnregisterCompositor { pid: Pid(101) })),
         Just(Request::Document(GuiRequest::RequestInputDevice { pid: Pid(101), device: DeviceId(20) })),
+        Just(Request::RequestExclusiveInput { pid: Pid(101), device: DeviceId(21) }),
         Just(Request::LeaseDisplay { connectors: vec![ConnectorId(10)] }),
         (0_u32..5).prop_map(|session| Request::SwitchSession { session: SessionId(session) }),
     ];
@@ -136,7 +137,7 @@ fn play(bridge: &mut Bridge, world: &mut World, now_ns: &mut u64, step: Move) {
         Move::Backend(..) if world.tickets.is_empty() => vec![],
         Move::Backend(which, is_ok) => {
             let ticket = world.answer(which % world.tickets.len(), is_ok);
-            let result = if is_ok { Ok(()) } else { Err(BackendFailure { message: "no".into() }) };
+            let result = if is_ok { Ok(()) } else { Err(BackendFailure::Refused { message: "no".into() }) };
             bridge.on_backend(ticket, result).collect()
         }
         Move::Wait(ms) => {

@@ -159,20 +159,45 @@ fn the_next_compositor_is_told_what_the_last_one_changed_late() {
 
 #[test]
 fn a_device_that_is_pulled_out_is_revoked() {
-    let mut world = World::with_compositor();
-    world.carried_out(COMPOSITOR, request_input(COMPOSITOR, DEVICE));
-    let effects: Vec<_> = world.bridge.on_device_removed(DEVICE).collect();
-    assert_eq!(
-        effects,
-        [
-            Effect::RevokeInput { client: ClientId(COMPOSITOR), device: DEVICE },
-            notify(COMPOSITOR, Event::Revoked { capability: input(DEVICE) }),
-            notify(COMPOSITOR, Event::DeviceRemoved { device: DEVICE }),
-        ]
-    );
-    world.bridge.audit();
-    assert!(!world.holds(COMPOSITOR, input(DEVICE)));
-    assert_eq!(world.bridge.on_device_removed(DEVICE).count(), 0);
+    for (request, capability) in [
+        (request_input(COMPOSITOR, DEVICE), input(DEVICE)),
+        (request_exclusive(COMPOSITOR, DEVICE), exclusive_input(DEVICE)),
+    ] {
+        let mut world = World::with_compositor();
+        world.carried_out(COMPOSITOR, request);
+        let effects: Vec<_> = world.bridge.on_device_removed(DEVICE).collect();
+        assert_eq!(
+            effects,
+            [
+                Effect::RevokeInput { client: ClientId(COMPOSITOR), device: DEVICE },
+                notify(COMPOSITOR, Event::Revoked { capability }),
+                notify(COMPOSITOR, Event::DeviceRemoved { device: DEVICE }),
+            ]
+        );
+        world.bridge.audit();
+        assert!(!world.holds(COMPOSITOR, input(DEVICE)));
+        assert_eq!(world.bridge.on_device_removed(DEVICE).count(), 0);
+    }
+}
+
+#[test]
+fn an_input_device_is_granted_as_it_was_asked_for() {
+    let as_asked = [
+        (request_input(COMPOSITOR, DEVICE), Sharing::Shared, input(DEVICE)),
+        (request_exclusive(COMPOSITOR, DEVICE), Sharing::Exclusive, exclusive_input(DEVICE)),
+    ];
+    for (request, sharing, capability) in as_asked {
+        let mut world = World::with_compositor();
+        let effects = world.ask(COMPOSITOR, request);
+        let [Effect::GrantInput { ticket, sharing: asked, .. }] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!(asked, sharing);
+        let granted = GuiResponse::Granted { capability };
+        assert_eq!(world.backend(ticket, Ok(())), [answer_of(COMPOSITOR, granted.into())]);
+        // Whoever has it for itself may read it, which is all that a shared one allows.
+        assert!(world.holds(COMPOSITOR, input(DEVICE)));
+        assert_eq!(world.holds(COMPOSITOR, exclusive_input(DEVICE)), sharing == Sharing::Exclusive);
+        assert!(!world.holds(APPLICATION, exclusive_input(DEVICE)));
+    }
 }
 
 #[test]

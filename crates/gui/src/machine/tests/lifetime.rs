@@ -10,14 +10,17 @@ fn a_surface_goes_to_its_owner_to_write_and_to_the_compositor_to_read() {
     let asked = world.ask(APPLICATION, create(APPLICATION, SMALL));
     let ticket = ticket_of(&asked[0]).unwrap();
     assert_eq!(asked, [Effect::AllocateSurface { ticket, surface, client, config, layout }]);
-    let (stride, bytes) = (layout.stride, layout.bytes);
+    let (stride, bytes, buffer) = (layout.stride, layout.bytes, BufferKind::Memfd);
     assert_eq!(
         world.backend(ticket, Ok(())),
         [
             Effect::ShareSurface { surface, with: client, access: Access::Write },
-            answer_of(APPLICATION, Answer::SurfaceCreated { surface, stride, bytes }),
+            answer_of(APPLICATION, Answer::SurfaceCreated { surface, stride, bytes, buffer }),
             Effect::ShareSurface { surface, with: ClientId(COMPOSITOR), access: Access::Read },
-            notify(COMPOSITOR, Event::SurfaceCreated { surface, owner: pid(APPLICATION), config, layout }),
+            notify(
+                COMPOSITOR,
+                Event::SurfaceCreated { surface, owner: pid(APPLICATION), config, layout, buffer }
+            ),
         ]
     );
     assert_eq!(world.bridge.surface_owner(surface), Some(client));

@@ -294,20 +294,44 @@ fn a_surface_that_is_being_made_is_not_found() {
 fn only_the_compositor_reads_input() {
     let mut world = World::with_compositor();
     for client in [APPLICATION, STRANGER] {
-        assert_eq!(world.answer(client, request_input(client, DEVICE)), denied(UNAUTHORIZED));
-        assert_eq!(world.answer(client, request_input(COMPOSITOR, DEVICE)), denied(UNAUTHORIZED));
+        for request in [request_input, request_exclusive] {
+            assert_eq!(world.answer(client, request(client, DEVICE)), denied(UNAUTHORIZED));
+            assert_eq!(world.answer(client, request(COMPOSITOR, DEVICE)), denied(UNAUTHORIZED));
+        }
     }
-    assert_eq!(world.answer(COMPOSITOR, request_input(APPLICATION, DEVICE)), denied(UNAUTHORIZED));
-    assert_eq!(world.answer(COMPOSITOR, request_input(COMPOSITOR, DeviceId(99))), denied(NOT_FOUND));
+    for request in [request_input, request_exclusive] {
+        assert_eq!(world.answer(COMPOSITOR, request(APPLICATION, DEVICE)), denied(UNAUTHORIZED));
+        assert_eq!(world.answer(COMPOSITOR, request(COMPOSITOR, DeviceId(99))), denied(NOT_FOUND));
+    }
 }
 
 #[test]
 fn an_input_device_is_granted_once() {
     let mut world = World::with_compositor();
-    let ticket = world.ticket(COMPOSITOR, request_input(COMPOSITOR, DEVICE));
-    assert_eq!(world.answer(COMPOSITOR, request_input(COMPOSITOR, DEVICE)), denied(HELD));
-    world.backend(ticket, Ok(()));
-    assert_eq!(world.answer(COMPOSITOR, request_input(COMPOSITOR, DEVICE)), denied(HELD));
+    let both = [request_input, request_exclusive];
+    for granted in both {
+        let ticket = world.ticket(COMPOSITOR, granted(COMPOSITOR, DEVICE));
+        for request in both {
+            assert_eq!(world.answer(COMPOSITOR, request(COMPOSITOR, DEVICE)), denied(HELD));
+        }
+        world.backend(ticket, Ok(()));
+        for request in both {
+            assert_eq!(world.answer(COMPOSITOR, request(COMPOSITOR, DEVICE)), denied(HELD));
+        }
+        world.document(COMPOSITOR, unregister_compositor(COMPOSITOR));
+        world.document(COMPOSITOR, register_compositor(COMPOSITOR));
+    }
+}
+
+#[test]
+fn an_input_device_that_another_process_has_for_itself_is_held() {
+    let mut world = World::with_compositor();
+    let ticket = world.ticket(COMPOSITOR, request_exclusive(COMPOSITOR, DEVICE));
+    let effects = world.bridge.on_backend(ticket, Err(BackendFailure::HeldElsewhere)).collect();
+    assert_eq!(world.noted(effects), [answer_of(COMPOSITOR, denied(HELD))]);
+    world.bridge.audit();
+    assert!(!world.holds(COMPOSITOR, input(DEVICE)));
+    world.carried_out(COMPOSITOR, request_exclusive(COMPOSITOR, DEVICE));
 }
 
 #[test]
@@ -331,6 +355,24 @@ fn only_the_compositor_presents() {
     assert_eq!(world.answer(COMPOSITOR, present(ConnectorId(99), surface)), denied(NOT_FOUND));
     assert_eq!(world.answer(COMPOSITOR, present(CONNECTOR, SurfaceId(99))), denied(NOT_FOUND));
     assert_eq!(world.carried_out(COMPOSITOR, present(CONNECTOR, surface)), success());
+}
+
+#[test]
+fn what_has_changed_is_a_part_of_the_surface() {
+    let mut world = World::with_gpu();
+    let surface = world.surface(APPLICATION, SMALL);
+    let of = |damage| Request::PresentSurface { connector: CONNECTOR, surface, damage };
+    let part = |x, width| Rectangle { x, y: 15, width, height: 1 };
+    for damage in
+        [vec![part(0, 17)], vec![part(0, 1), part(16, 1)], vec![part(0, 0)], vec![part(u32::MAX, 2)]]
+    {
+        assert_eq!(world.answer(COMPOSITOR, of(damage)), denied(INVALID));
+    }
+    let too_many = vec![part(0, 1); limits::DAMAGE_MAX + 1];
+    assert_eq!(world.answer(COMPOSITOR, of(too_many)), denied(INVALID));
+    let most = vec![part(0, 16); limits::DAMAGE_MAX];
+    let effects = world.ask(COMPOSITOR, of(most.clone()));
+    assert!(matches!(&effects[..], [Effect::Present { damage, .. }] if *damage == most), "{effects:?}");
 }
 
 #[test]

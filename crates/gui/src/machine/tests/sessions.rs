@@ -381,6 +381,43 @@ fn the_compositor_is_paused_for_another_session_and_gets_its_devices_back() {
 }
 
 #[test]
+fn an_exclusive_device_comes_back_exclusive_after_a_pause_also_when_paused_again_meanwhile() {
+    let mut world = World::with_compositor();
+    world.carried_out(COMPOSITOR, request_exclusive(COMPOSITOR, DEVICE));
+    world.seated(FIRST);
+    for interrupted in [true, false] {
+        let effects = world.ask(COMPOSITOR, Request::SwitchSession { session: SessionId(2) });
+        if interrupted {
+            assert_eq!(effects[0], revoked(COMPOSITOR));
+            assert_eq!(
+                effects[1],
+                notify(COMPOSITOR, Event::Revoked { capability: exclusive_input(DEVICE) })
+            );
+        }
+        world.done(&effects);
+        world.session(FIRST, switch(1));
+        let effects = world.session(FIRST, SessionRequest::PauseDone);
+        let effects = world.done(&effects);
+        let is_regrant =
+            |effect: &Effect| matches!(effect, Effect::GrantInput { sharing: Sharing::Exclusive, .. });
+        assert!(is_regrant(&effects[1]), "{effects:?}");
+        if interrupted {
+            // Paused once more while it is opened: what comes is taken back, and it is opened anew after that.
+            let late = effects;
+            let effects = world.ask(COMPOSITOR, Request::SwitchSession { session: SessionId(2) });
+            assert_eq!(world.done(&late), [revoked(COMPOSITOR)]);
+            world.done(&effects);
+            world.session(FIRST, switch(1));
+            let effects = world.session(FIRST, SessionRequest::PauseDone);
+            let effects = world.done(&effects);
+            let again = world.done(&effects);
+            assert_eq!(again, [notify(COMPOSITOR, Event::Granted { capability: exclusive_input(DEVICE) })]);
+        }
+    }
+    assert!(!world.holds(COMPOSITOR, exclusive_input(DEVICE)));
+}
+
+#[test]
 fn what_the_compositor_was_to_get_when_it_was_paused_is_taken_back() {
     let mut world = World::with_compositor();
     let under_way = world.ticket(COMPOSITOR, request_input(COMPOSITOR, DEVICE));

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::{
-    Capability, Chassis, ConnectorId, DenialReason, Description, DeviceId, DeviceKind, DisplayMode,
-    GpuCapability, GpuLimits, GpuUse, GuiRequest, LeaseId, OtherDenial, Pid, PixelFormat, Presence, Reason,
-    Role, SurfaceConfig, SurfaceId, SurfaceLayout,
+    BufferKind, Capability, Chassis, ConnectorId, DenialReason, Description, DeviceId, DeviceKind,
+    DisplayMode, Enforcer, GpuCapability, GpuGrant, GpuLimits, GpuUse, GrantTerms, GuiRequest, LeaseId,
+    OtherDenial, Pid, PixelFormat, Presence, Reason, Rectangle, RenderNode, Revocation, Role, SurfaceConfig,
+    SurfaceId, SurfaceLayout,
 };
 
 /// The crate's own, whose refusals are noted.
@@ -80,20 +81,31 @@ fn document_requests() -> impl Strategy<Value = GuiRequest> {
     ]
 }
 
+fn rectangles() -> impl Strategy<Value = Rectangle> {
+    any::<[u32; 4]>().prop_map(|[x, y, width, height]| Rectangle { x, y, width, height })
+}
+
 fn requests() -> impl Strategy<Value = Request> {
     prop_oneof![
         6 => document_requests().prop_map(Request::Document),
         1 => (any::<u32>(), any::<u64>())
             .prop_map(|(pid, process)| Request::RegisterApplication { pid: Pid(pid), process }),
         1 => any::<u32>().prop_map(|pid| Request::UnregisterApplication { pid: Pid(pid) }),
-        1 => (any::<u32>(), any::<u64>()).prop_map(|(connector, surface)| Request::PresentSurface {
-            connector: ConnectorId(connector),
-            surface: SurfaceId(surface),
-        }),
+        1 => (any::<u32>(), any::<u64>(), prop::collection::vec(rectangles(), 0..=DAMAGE_MAX)).prop_map(
+            |(connector, surface, damage)| Request::PresentSurface {
+                connector: ConnectorId(connector),
+                surface: SurfaceId(surface),
+                damage,
+            }
+        ),
         1 => prop_oneof![Just(Request::ListConnectors), Just(Request::ListDevices), Just(Request::Describe)],
         1 => prop::collection::vec(any::<u32>().prop_map(ConnectorId), 0..=CONNECTORS_MAX)
             .prop_map(|connectors| Request::LeaseDisplay { connectors }),
         1 => any::<u64>().prop_map(|lease| Request::EndLease { lease: LeaseId(lease) }),
+        1 => any::<[u32; 2]>().prop_map(|[pid, device]| Request::RequestExclusiveInput {
+            pid: Pid(pid),
+            device: DeviceId(device),
+        }),
         1 => any::<u32>().prop_map(|session| Request::SwitchSession { session: crate::protocol::SessionId(session) }),
     ]
 }
@@ -120,13 +132,31 @@ fn responses() -> impl Strategy<Value = GuiResponse> {
     ]
 }
 
+fn gpu_grants() -> impl Strategy<Value = GpuGrant> {
+    let terms = || {
+        let enforcers = prop::sample::select(vec![Enforcer::Linux, Enforcer::Bridge, Enforcer::Nobody]);
+        let revocations = prop::sample::select(vec![Revocation::WithGrant, Revocation::Irrevocable]);
+        (enforcers, revocations).prop_map(|(memory, revocation)| GrantTerms { memory, revocation })
+    };
+    (any::<[u32; 2]>(), "[a-zA-Z0-9]{0,32}", "[a-z0-9]{0,32}", terms(), terms()).prop_map(
+        |([memory_mb, max_surfaces], name, card, surfaces, node_terms)| GpuGrant {
+            capability: GpuCapability { memory_mb, max_surfaces },
+            surfaces,
+            node: RenderNode { name, card },
+            node_terms,
+        },
+    )
+}
+
 fn answers() -> impl Strategy<Value = Answer> {
     prop_oneof![
+        gpu_grants().prop_map(Answer::GpuGranted),
         responses().prop_map(Answer::Document),
         any::<(u64, u32, u64)>().prop_map(|(surface, stride, bytes)| Answer::SurfaceCreated {
             surface: SurfaceId(surface),
             stride,
             bytes,
+            buffer: BufferKind::Memfd,
         }),
         prop::collection::vec(connectors(), 0..=8).prop_map(Answer::Connectors),
         prop::collection::vec(devices(), 0..=20).prop_map(Answer::Devices),
@@ -152,6 +182,9 @@ fn answers() -> impl Strategy<Value = Answer> {
 fn events() -> impl Strategy<Value = Event> {
     let surface = || any::<u64>().prop_map(SurfaceId);
     prop_oneof![
+        gpu_grants().prop_map(Event::GpuGranted),
+        (any::<u32>(), "[a-zA-Z0-9]{0,32}")
+            .prop_map(|(pid, node)| Event::Irrevocable { pid: Pid(pid), node }),
         (surface(), any::<(u32, u32, u64)>(), configs()).prop_map(
             |(surface, (pid, stride, bytes), config)| {
                 Event::SurfaceCreated {
@@ -159,6 +192,7 @@ fn events() -> impl Strategy<Value = Event> {
                     owner: Pid(pid),
                     config,
                     layout: SurfaceLayout { stride, bytes },
+                    buffer: BufferKind::Memfd,
                 }
             }
         ),
@@ -272,7 +306,7 @@ fn every_denial_keeps_its_number() {
 }
 
 #[test]
-fn the_longest_lawful_listings_fit() {
+fn the_longest_lawful_messages_fit() {
     let mode = |height| DisplayMode { width: 16_384, height, refresh_mhz: 1_000_000 };
     let connector = ConnectorInfo {
         id: ConnectorId(u32::MAX),
@@ -287,6 +321,11 @@ fn the_longest_lawful_listings_fit() {
     let name = "n".repeat(NAME_BYTES_MAX);
     let device = DeviceInfo { id: DeviceId(u32::MAX), name, kind: DeviceKind::Touchscreen };
     assert!(encode(&Answer::Devices(vec![device; DEVICES_MAX])).is_ok());
+
+    let most = u32::MAX;
+    let damage = vec![Rectangle { x: most, y: most, width: most, height: most }; DAMAGE_MAX];
+    let (connector, surface) = (ConnectorId(most), SurfaceId(u64::MAX));
+    assert!(encode(&Request::PresentSurface { connector, surface, damage }).is_ok());
 }
 
 #[test]
@@ -335,11 +374,26 @@ fn texts_and_lists_over_their_bounds_are_refused_in_both_directions() {
     refused(&Answer::Description(description), list_too_long(17, 16));
     let nine = vec![ConnectorId(1); 9];
     refused(&Request::LeaseDisplay { connectors: nine }, list_too_long(9, 8));
+    let part = Rectangle { x: 0, y: 0, width: 1, height: 1 };
+    let (connector, surface) = (ConnectorId(1), SurfaceId(1));
+    let damaged = Request::PresentSurface { connector, surface, damage: vec![part; 33] };
+    refused(&damaged, list_too_long(33, 32));
+    let grant = |name: usize, card: usize| GpuGrant {
+        capability: GpuCapability { memory_mb: 1, max_surfaces: 1 },
+        surfaces: GrantTerms::SURFACES,
+        node: RenderNode { name: "x".repeat(name), card: "x".repeat(card) },
+        node_terms: GrantTerms::SURFACES,
+    };
+    refused(&Answer::GpuGranted(grant(33, 1)), text_too_long(33, 32));
+    refused(&Event::GpuGranted(grant(1, 33)), text_too_long(33, 32));
+    let bounded = grant(33, 40).node.into_bounded();
+    assert_eq!((bounded.name.len(), bounded.card.len()), (32, 32));
+    refused(&Event::Irrevocable { pid: Pid(1), node: "x".repeat(33) }, text_too_long(33, 32));
 }
 
 #[test]
 fn an_unknown_variant_is_refused() {
-    assert_eq!(decode::<Request>(&[10]), Err(Malformed::Unreadable));
+    assert_eq!(decode::<Request>(&[11]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[0, 9]), Err(Malformed::Unreadable));
     assert_eq!(decode::<Request>(&[]), Err(Malformed::Truncated));
 }

@@ -3,10 +3,11 @@
 use std::{fs, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use keyway::bridge::Rectangle;
 use keyway_vm::protocol::Display;
 
 use crate::{
-    compositor::{BLACK, Compositor, EVENING, FIRST_MODE, MORNING, OTHER_MODE, pixels},
+    compositor::{BLACK, Compositor, EVENING, FIRST_MODE, MORNING, OTHER_MODE, paint, pixels},
     stage::Stage,
 };
 
@@ -30,14 +31,31 @@ pub fn display(stage: &mut Stage) -> Result<()> {
         stage.expect_pixels(display, &shown("mode"), OTHER_MODE, &pixels(OTHER_MODE, BLACK))?;
 
         let first = compositor.surface(OTHER_MODE, MORNING)?;
-        compositor.bridge.present_surface(connector.id, first.id())?;
+        compositor.bridge.present_surface(connector.id, first.id(), &[])?;
         stage.expect_pixels(display, &shown("first"), OTHER_MODE, &pixels(OTHER_MODE, MORNING))?;
         let second = compositor.surface(OTHER_MODE, EVENING)?;
-        compositor.bridge.present_surface(connector.id, second.id())?;
+        compositor.bridge.present_surface(connector.id, second.id(), &[])?;
         stage.expect_pixels(display, &shown("second"), OTHER_MODE, &pixels(OTHER_MODE, EVENING))?;
+        // Of another picture on the same surface one quarter after another is shown, and what is named at no time stays, once
+        // both of the screen's memories have the surface.
+        let pixel = Rectangle { x: 0, y: 0, width: 1, height: 1 };
+        compositor.bridge.present_surface(connector.id, second.id(), &[pixel])?;
+        paint(&second, OTHER_MODE, MORNING)?;
+        let (width, height) = (OTHER_MODE.0 / 2, OTHER_MODE.1 / 2);
+        let mut expected = EVENING;
+        for (quarter, x) in [(0, 0), (1, width)] {
+            compositor.bridge.present_surface(
+                connector.id,
+                second.id(),
+                &[Rectangle { x, y: 0, width, height }],
+            )?;
+            expected[quarter] = MORNING[quarter];
+            let name = shown(&format!("part-{quarter}"));
+            stage.expect_pixels(display, &name, OTHER_MODE, &pixels(OTHER_MODE, expected))?;
+        }
         // What is not shown is taken off without a trace.
         compositor.bridge.destroy_surface(first.id())?;
-        stage.expect_pixels(display, &shown("still"), OTHER_MODE, &pixels(OTHER_MODE, EVENING))?;
+        stage.expect_pixels(display, &shown("still"), OTHER_MODE, &pixels(OTHER_MODE, expected))?;
         compositor.bridge.destroy_surface(second.id())?;
         stage.expect_pixels(display, &shown("gone"), OTHER_MODE, &pixels(OTHER_MODE, BLACK))?;
     }
@@ -82,7 +100,7 @@ pub fn doomed(_: &[&str]) -> Result<()> {
     let connector = compositor.connector(Display::Virtio)?;
     compositor.set_mode(&connector, OTHER_MODE)?;
     let surface = compositor.surface(OTHER_MODE, MORNING)?;
-    compositor.bridge.present_surface(connector.id, surface.id())?;
+    compositor.bridge.present_surface(connector.id, surface.id(), &[])?;
     println!("shown");
     thread::sleep(Duration::from_secs(60));
     Ok(())

@@ -61,7 +61,7 @@ fn compose() -> Result<()> {
     for y in 0..height {
         surface.write((y * surface.stride()) as usize, &row)?;
     }
-    bridge.present_surface(connector.id, surface.id())?;
+    bridge.present_surface(connector.id, surface.id(), &[])?;
 
     let rgb = [COLOUR[2], COLOUR[1], COLOUR[0]];
     let corners = [(0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)];

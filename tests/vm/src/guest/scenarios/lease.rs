@@ -49,7 +49,7 @@ pub fn lease(stage: &mut Stage) -> Result<()> {
     // The bridge shows on it again.
     compositor.set_mode(&connector, OTHER_MODE)?;
     let surface = compositor.surface(OTHER_MODE, EVENING)?;
-    compositor.bridge.present_surface(connector.id, surface.id())?;
+    compositor.bridge.present_surface(connector.id, surface.id(), &[])?;
     stage.expect_pixels(Display::Virtio, "lease-after", OTHER_MODE, &pixels(OTHER_MODE, EVENING))
 }
 

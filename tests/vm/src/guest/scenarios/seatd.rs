@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, ErrorKind},
     os::fd::OwnedFd,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -23,7 +22,7 @@ use crate::{
     compositor::{Compositor, FIRST_MODE, MORNING, OTHER_MODE, expect_console, pixels},
     hardware,
     libseat::{Libseat, SEATD_SOCKET, dies},
-    stage::{SOCKET, Stage},
+    stage::Stage,
 };
 
 const USER: u32 = 1000;
@@ -181,18 +180,13 @@ pub fn seatd_user(stage: &mut Stage) -> Result<()> {
         stage.start_as_user(USER, "seatd-seated", &[&hardware::card(Display::Virtio)?.to_string_lossy()])?;
     seated.await_line("shown")?;
     stage.expect_pixels(Display::Virtio, "seatd-user", OTHER_MODE, &expected(OTHER_MODE))?;
-    let listed = |command: &str| -> Result<String> {
-        let output = Command::new("/bin/keyway").args([command, "--socket", SOCKET]).output()?;
-        ensure!(output.status.success(), "keyway {command}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let caps = listed("caps")?;
+    let caps = stage.listed("caps")?;
     ensure!(caps.contains("seatd-"), "the grant is not listed:\n{caps}");
     // By SIGKILL.
     drop(seated);
     expect_console(stage, "seatd-user-dead")?;
     let deadline = Instant::now() + Duration::from_secs(10);
-    while listed("caps")?.contains("seatd-") {
+    while stage.listed("caps")?.contains("seatd-") {
         ensure!(Instant::now() < deadline, "the grant is listed after its holder's death");
         thread::sleep(Duration::from_millis(20));
     }
@@ -227,7 +221,7 @@ pub fn seat_switch(stage: &mut Stage) -> Result<()> {
     let (connector, leased) = (compositor.connector(Display::Virtio)?, compositor.connector(Display::Bochs)?);
     compositor.set_mode(&connector, OTHER_MODE)?;
     let surface = compositor.surface(OTHER_MODE, MORNING)?;
-    compositor.bridge.present_surface(connector.id, surface.id())?;
+    compositor.bridge.present_surface(connector.id, surface.id(), &[])?;
     let lease = compositor.bridge.lease_display(&[leased.id])?;
     let lease = Card(File::from(OwnedFd::from(lease)));
     let of_lease = drive(&lease, OTHER_MODE)?;
@@ -247,7 +241,7 @@ pub fn seat_switch(stage: &mut Stage) -> Result<()> {
     let driven = drive(&card, FIRST_MODE)?;
     stage.expect_pixels(Display::Virtio, "seat-switch-session", FIRST_MODE, &expected(FIRST_MODE))?;
     refused(show_first_mode(&lease, of_lease))?;
-    let denied = compositor.bridge.present_surface(connector.id, surface.id()).err();
+    let denied = compositor.bridge.present_surface(connector.id, surface.id(), &[]).err();
     let reason = denied.and_then(|error| error.denial_reason());
     ensure!(reason == Some(DenialReason::Other(3)), "presented while paused: {reason:?}");
 
