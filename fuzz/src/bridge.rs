@@ -1,6 +1,7 @@
 //! A bridge's machine with everybody around it, driven by bytes.
 //!
-//! The bytes are a list of steps, one after another, until they end:
+//! The first byte says whether the machine has a render node: an odd one. After it, the bytes are a list of steps, one after another,
+//! until they end:
 //!
 //! | first byte, modulo 12 | then | what happens |
 //! |---|---|---|
@@ -35,8 +36,9 @@ const PROCESSES: u8 = 12;
 /// # Panics
 /// When a promise of the world is broken.
 pub fn drive(bytes: &[u8]) {
-    let mut world = World::default();
     let mut bytes = Bytes(bytes);
+    let Some(first) = bytes.byte() else { return };
+    let mut world = World::new(first % 2 == 1);
     for _ in 0..STEPS {
         match read(&mut bytes) {
             Some(Some(step)) => world.step(&step),

@@ -52,7 +52,7 @@ fn write_bridge(directory: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&messages)?;
     let (compositor, application) = (1, 2);
     let begin = [
-        &[0, 1, 0, 0, 1, 1, 0, 2, 0][..],
+        &[0, 0, 1, 0, 0, 1, 1, 0, 2, 0][..],
         &written(compositor, &document(GuiRequest::RegisterCompositor { pid: pid(1) })),
     ];
     let begin = begin.concat();
@@ -62,14 +62,16 @@ fn write_bridge(directory: &Path) -> Result<(), Box<dyn Error>> {
         let by = [compositor, application].map(|client| written(client, request)).concat();
         // Both ask, and the hardware answers.
         let asked = [&by[..], &[7, 0, 0, 7, 0, 0]].concat();
-        fs::write(steps.join(format!("request-{index}")), [&begin[..], &asked].concat())?;
+        // Every other machine has a render node.
+        let node = [(index % 2) as u8];
+        fs::write(steps.join(format!("request-{index}")), [&node[..], &begin[1..], &asked].concat())?;
         history.extend(asked);
     }
     fs::write(steps.join("history"), history)?;
     // A session comes in, opens the seat and a card, is told to pause, and the bridge begins anew.
     let session = [
-        0, 3, 2, 6, 3, 0, 0, 7, 0, 0, 6, 3, 2, 0, 7, 0, 0, 0, 4, 2, 6, 4, 0, 0, 6, 3, 6, 2, 9, 232, 3, 7, 0,
-        0, 11,
+        0, 0, 3, 2, 6, 3, 0, 0, 7, 0, 0, 6, 3, 2, 0, 7, 0, 0, 0, 4, 2, 6, 4, 0, 0, 6, 3, 6, 2, 9, 232, 3, 7,
+        0, 0, 11,
     ];
     fs::write(steps.join("session"), session)?;
     for (index, answer) in answers_of_bridge().iter().enumerate() {
@@ -103,7 +105,8 @@ fn requests_to_bridge() -> Vec<protocol::Request> {
     let mut requests = vec![protocol::Request::RegisterApplication { pid: pid(2), process: 2 }];
     requests.extend(documents.map(document));
     requests.extend([
-        protocol::Request::PresentSurface { connector, surface: SurfaceId(1), damage: Vec::new() },
+        protocol::Request::PresentSurface { connector, surface: SurfaceId(1), damage: vec![] },
+        protocol::Request::RequestExclusiveInput { pid: own, device: DeviceId(DEVICES[1]) },
         protocol::Request::ListConnectors,
         protocol::Request::ListDevices,
         protocol::Request::Describe,
@@ -119,6 +122,7 @@ fn requests_to_bridge() -> Vec<protocol::Request> {
 
 fn answers_of_bridge() -> Vec<Answer> {
     let capability = Capability::GpuRendering { memory_mb: 256, max_surfaces: 16 };
+    let buffer = BufferKind::Memfd;
     let connector = ConnectorInfo {
         id: ConnectorId(1),
         name: "c".into(),
@@ -133,7 +137,7 @@ fn answers_of_bridge() -> Vec<Answer> {
         GuiResponse::Error { message: "no".into() }.into(),
         GuiResponse::DeviceType { is_mobile: true }.into(),
         GuiResponse::HasCapabilityResult { has_capability: true }.into(),
-        Answer::SurfaceCreated { surface: SurfaceId(1), stride: 64, bytes: 4096, buffer: BufferKind::Memfd },
+        Answer::SurfaceCreated { surface: SurfaceId(1), stride: 64, bytes: 4096, buffer },
         Answer::Connectors(vec![connector]),
         Answer::Devices(vec![device]),
         Answer::DisplayLeased { lease: LeaseId(1) },
@@ -143,14 +147,9 @@ fn answers_of_bridge() -> Vec<Answer> {
 fn events_of_bridge() -> Vec<Event> {
     let device = DeviceInfo { id: DeviceId(1), name: "d".into(), kind: DeviceKind::Pointer };
     let layout = SurfaceLayout { stride: 64, bytes: 4096 };
+    let buffer = BufferKind::Memfd;
     vec![
-        Event::SurfaceCreated {
-            surface: SurfaceId(1),
-            owner: pid(2),
-            config: CONFIG,
-            layout,
-            buffer: BufferKind::Memfd,
-        },
+        Event::SurfaceCreated { surface: SurfaceId(1), owner: pid(2), config: CONFIG, layout, buffer },
         Event::Registered,
         Event::Revoked { capability: Capability::InputDevice { device: DeviceId(1), exclusive: false } },
         Event::DeviceAdded(device),

@@ -24,7 +24,7 @@ use keyway_gui::{
     limits::PENDING_TIMEOUT_NS,
     protocol::{
         Answer, Capability, CardId, ConnectorId, ConnectorInfo, DeviceId, DeviceInfo, DeviceKind, DeviceType,
-        DisplayMode, Event, GuiRequest, GuiResponse, Pid, Request, SessionAnswer, SessionEvent,
+        DisplayMode, Event, GuiRequest, GuiResponse, Pid, RenderNode, Request, SessionAnswer, SessionEvent,
         SessionRequest,
     },
 };
@@ -63,6 +63,7 @@ pub enum Step {
 /// See the module.
 #[derive(Debug)]
 pub struct World {
+    has_node: bool,
     machine: Bridge,
     hardware: Hardware,
     now_ns: u64,
@@ -101,12 +102,12 @@ fn device(id: u32) -> DeviceInfo {
     DeviceInfo { id: DeviceId(id), name: "d".into(), kind: DeviceKind::Keyboard }
 }
 
-fn facts() -> Facts {
+fn facts(has_node: bool) -> Facts {
     Facts {
         connectors: CONNECTORS.map(connector).to_vec(),
         cards: vec![CardId(0)],
         devices: DEVICES.map(device).to_vec(),
-        render_node: None,
+        render_node: has_node.then(|| RenderNode { name: "renderD128".into(), card: "card0".into() }),
         device_type: DeviceType::default(),
     }
 }
@@ -118,9 +119,19 @@ pub fn pid(client: u64) -> Pid {
 }
 
 impl Default for World {
+    /// On a machine without a render node.
     fn default() -> Self {
-        let facts = facts();
+        World::new(false)
+    }
+}
+
+impl World {
+    /// On a machine that has a render node, or none.
+    #[must_use]
+    pub fn new(has_node: bool) -> Self {
+        let facts = facts(has_node);
         World {
+            has_node,
             hardware: Hardware::new(&facts),
             machine: Bridge::new(facts).expect("INVARIANT: the facts are within bounds"),
             now_ns: 0,
@@ -135,9 +146,7 @@ impl Default for World {
             shared_with: None,
         }
     }
-}
 
-impl World {
     /// Lets it happen; what cannot, since somebody is not here, does not.
     ///
     /// # Panics
@@ -347,7 +356,7 @@ impl World {
         let here = std::mem::take(&mut self.here);
         let (now_ns, dead) = (self.now_ns, std::mem::take(&mut self.dead));
         // What it had made and opened ended with its descriptors; what it was asked, nobody will answer.
-        *self = World { now_ns, dead, ..World::default() };
+        *self = World { now_ns, dead, ..World::new(self.has_node) };
         for (client, doors) in here {
             for door in doors {
                 self.open(client, door);
@@ -439,16 +448,19 @@ impl World {
             Some(Request::UnregisterApplication { pid }) if *answer == success => {
                 self.applications.retain(|_, registered| *registered != pid);
             }
-            Some(Request::Document(GuiRequest::RequestInputDevice { device, .. })) => {
-                let capability = Capability::InputDevice { device, exclusive: false };
-                if *answer == Answer::Document(GuiResponse::Granted { capability }) {
-                    assert!(self.hardware.inputs.contains(&(client, device)), "what is granted is there");
-                }
-            }
             Some(Request::LeaseDisplay { connectors }) => {
                 if let Answer::DisplayLeased { lease } = answer {
                     assert_eq!(self.hardware.leases.get(lease).map(Vec::len), Some(connectors.len()));
                 }
+            }
+            _ => {}
+        }
+        match answer {
+            Answer::Document(GuiResponse::Granted { capability: Capability::InputDevice { device, .. } }) => {
+                assert!(self.hardware.inputs.contains(&(client, *device)), "what is granted is there");
+            }
+            Answer::GpuGranted(_) => {
+                assert!(self.hardware.nodes.contains(&client), "what is granted is there");
             }
             _ => {}
         }
@@ -470,6 +482,9 @@ impl World {
             }
             Event::Revoked { capability: Capability::InputDevice { device, .. } } => {
                 assert!(!self.hardware.inputs.contains(&(client, *device)), "what is revoked is not there");
+            }
+            Event::GpuGranted(_) => {
+                assert!(self.hardware.nodes.contains(&client), "what is granted is there");
             }
             Event::SurfaceCreated { surface, .. } => {
                 assert_eq!(self.compositor, Some(client), "the compositor is told");

@@ -53,7 +53,7 @@ fn destroy(client: u64, surface: u64) -> Step {
 
 fn present(connector: u32, surface: u64) -> Step {
     let (connector, surface) = (ConnectorId(connector), SurfaceId(surface));
-    Step::Ask(COMPOSITOR, Request::PresentSurface { connector, surface, damage: Vec::new() })
+    Step::Ask(COMPOSITOR, Request::PresentSurface { connector, surface, damage: vec![] })
 }
 
 fn set_mode(connector: u32, mode: DisplayMode) -> Step {
@@ -242,6 +242,41 @@ fn turns() -> Vec<Step> {
     ]
 }
 
+/// The render node comes with the GPU, and an input device that nobody else reads; nodes come late, and stay.
+fn nodes() -> Vec<Step> {
+    let exclusive = Request::RequestExclusiveInput { pid: pid(COMPOSITOR), device: DeviceId(DEVICES[0]) };
+    vec![
+        Step::Open(COMPOSITOR, Door::Compositor),
+        register_compositor(COMPOSITOR),
+        Step::Open(2, Door::Public),
+        register(2),
+        register(3),
+        gpu(2, 1, 2),
+        gpu(COMPOSITOR, 1, 2),
+        document(COMPOSITOR, GuiRequest::RequestGpu { pid: pid(3), limits: GpuLimits::default() }),
+        create(2, 16),
+        DONE,
+        DONE,
+        create(2, 16),
+        DONE,
+        Step::Open(3, Door::Public),
+        Step::Ask(COMPOSITOR, Request::UnregisterApplication { pid: pid(2) }),
+        register(2),
+        document(COMPOSITOR, GuiRequest::RequestGpu { pid: pid(2), limits: GpuLimits::default() }),
+        Step::Wait(2_000),
+        DONE,
+        gpu(2, 1, 2),
+        Step::Hardware(0, false),
+        gpu(2, 1, 2),
+        DONE,
+        Step::Ask(COMPOSITOR, exclusive),
+        DONE,
+        create(3, 16),
+        DONE,
+        unregister_compositor(COMPOSITOR),
+    ]
+}
+
 /// Numbers that make any step likely to do something.
 fn by_chance(seed: u64, count: usize) -> Vec<Step> {
     let mut random = Random::new(seed);
@@ -350,8 +385,8 @@ fn succeed(world: &mut World) {
 }
 
 /// The history up to a step, the end of somebody, and the rest of it.
-fn tell(steps: &[Step], at: usize, end: End, after: After) {
-    let mut world = World::default();
+fn tell(has_node: bool, steps: &[Step], at: usize, end: End, after: After) {
+    let mut world = World::new(has_node);
     steps[..at].iter().for_each(|step| world.step(step));
     let was = world.compositor();
     world.step(&match end {
@@ -385,13 +420,13 @@ fn tell(steps: &[Step], at: usize, end: End, after: After) {
 }
 
 /// Ends everybody after every step, in every way. Returns how many histories that makes.
-fn end_each_at_each(name: &str, steps: &[Step]) -> usize {
+fn end_each_at_each(name: &str, has_node: bool, steps: &[Step]) -> usize {
     let mut count = 0;
     for at in 0..=steps.len() {
         let of_all = parties(steps).into_iter().flat_map(|client| [End::Death(client), End::Lanes(client)]);
         for end in of_all.chain([End::Restart]) {
             for after in [After::Nothing, After::Done, After::Refused, After::Late, After::Backwards] {
-                let told = std::panic::catch_unwind(|| tell(steps, at, end, after));
+                let told = std::panic::catch_unwind(|| tell(has_node, steps, at, end, after));
                 assert!(
                     told.is_ok(),
                     "{name}: {end:?} after {at} steps, then {after:?}: {:#?}",
@@ -405,8 +440,8 @@ fn end_each_at_each(name: &str, steps: &[Step]) -> usize {
 }
 
 /// A history that does nothing shows nothing: what each has reached when nobody dies.
-fn reached(steps: &[Step]) -> Totals {
-    let mut world = World::default();
+fn reached(has_node: bool, steps: &[Step]) -> Totals {
+    let mut world = World::new(has_node);
     let mut most = Totals::default();
     for step in steps {
         world.step(step);
@@ -425,30 +460,37 @@ fn reached(steps: &[Step]) -> Totals {
 
 #[test]
 fn a_death_at_any_step_of_what_the_document_has_leaves_nothing() {
-    let most = reached(&documents());
+    let most = reached(false, &documents());
     assert_eq!((most.surfaces_count, most.applications_count, most.inputs_count), (3, 2, 1));
-    assert!(end_each_at_each("documents", &documents()) >= 1_000);
+    assert!(end_each_at_each("documents", false, &documents()) >= 1_000);
 }
 
 #[test]
 fn a_death_while_the_hardware_takes_its_time_leaves_nothing() {
-    let most = reached(&waits());
+    let most = reached(false, &waits());
     assert_eq!((most.pending_count, most.leases_count), (8, 1));
-    end_each_at_each("waits", &waits());
+    end_each_at_each("waits", false, &waits());
 }
 
 #[test]
 fn a_death_while_screens_and_devices_come_and_go_leaves_nothing() {
-    let most = reached(&plugs());
+    let most = reached(false, &plugs());
     assert_eq!((most.leases_count, most.inputs_count), (1, 1));
-    end_each_at_each("plugs", &plugs());
+    end_each_at_each("plugs", false, &plugs());
+}
+
+#[test]
+fn a_death_while_render_nodes_are_opened_leaves_nothing() {
+    let most = reached(true, &nodes());
+    assert_eq!((most.applications_count, most.surfaces_count, most.inputs_count), (2, 1, 1));
+    end_each_at_each("nodes", true, &nodes());
 }
 
 #[test]
 fn a_death_at_any_turn_of_sessions_leaves_nothing() {
-    let most = reached(&turns());
+    let most = reached(false, &turns());
     assert_eq!((most.sessions_count, most.opened_count, most.leases_count), (3, 3, 2));
-    end_each_at_each("turns", &turns());
+    end_each_at_each("turns", false, &turns());
 }
 
 #[test]
@@ -461,10 +503,11 @@ fn a_death_at_any_step_of_histories_by_chance_leaves_nothing() {
     let mut most = Totals::default();
     for seed in seeds {
         let steps = by_chance(seed, 45);
-        let now = reached(&steps);
+        let has_node = seed % 2 == 1;
+        let now = reached(has_node, &steps);
         most.surfaces_count = most.surfaces_count.max(now.surfaces_count);
         most.opened_count = most.opened_count.max(now.opened_count);
-        end_each_at_each(&format!("seed {seed}"), &steps);
+        end_each_at_each(&format!("seed {seed}"), has_node, &steps);
     }
     assert!(most.surfaces_count > 0 && most.opened_count > 0, "{most:?}");
 }

@@ -81,7 +81,7 @@ fn ipc_protocol_defined() {
     assert_eq!(ask(written(1, &[pid, 99])), denied(2));
     assert_eq!(ask(written(1, &[pid, 1])), [0, 0, 1, 1, 0]);
     // CreateSurface: its number, bytes a row and bytes in all; DestroySurface.
-    assert_eq!(ask(written(2, &[pid, 8, 8, xrgb, 0])), [&[1, 1, 64][..], &varint(4096)].concat());
+    assert_eq!(ask(written(2, &[pid, 8, 8, xrgb, 0])), [&[1, 1, 64][..], &varint(4096), &[0]].concat());
     assert_eq!(ask(written(3, &[pid, 1])), success);
     // SetDisplayMode: one that the connector lacks, and one that it has.
     assert_eq!(ask(written(4, &[1, 1, 1, 1])), denied(3));

@@ -20,6 +20,8 @@ pub(super) struct Hardware {
     pub(super) buffers: BTreeMap<SurfaceId, (ClientId, u64)>,
     pub(super) inputs: BTreeSet<(ClientId, DeviceId)>,
     pub(super) cards: BTreeSet<(ClientId, CardId)>,
+    /// Who is given the render node. Who has taken it keeps it, which is not the bridge's to end.
+    pub(super) nodes: BTreeSet<ClientId>,
     pub(super) leases: BTreeMap<LeaseId, Vec<ConnectorId>>,
     shown: BTreeMap<ConnectorId, SurfaceId>,
     modes: BTreeMap<ConnectorId, Option<DisplayMode>>,
@@ -36,6 +38,7 @@ impl Hardware {
             buffers: BTreeMap::new(),
             inputs: BTreeSet::new(),
             cards: BTreeSet::new(),
+            nodes: BTreeSet::new(),
             leases: BTreeMap::new(),
             shown: BTreeMap::new(),
             initial: modes.clone(),
@@ -59,6 +62,7 @@ impl Hardware {
             Effect::AllocateSurface { ticket, .. }
             | Effect::GrantInput { ticket, .. }
             | Effect::OpenCard { ticket, .. }
+            | Effect::OpenNode { ticket, .. }
             | Effect::HandOver { ticket, .. } => self.asked.push((*ticket, effect.clone())),
             Effect::LeaseDisplay { ticket, connectors, .. } => {
                 for connector in connectors {
@@ -76,6 +80,12 @@ impl Hardware {
             }
             Effect::CloseCard { client, card } => {
                 assert!(self.cards.remove(&(*client, *card)), "{card:?} is closed and was not open");
+            }
+            Effect::EndNode { client } => {
+                assert!(
+                    self.nodes.remove(client),
+                    "{client:?} is to have the render node no longer, and had it not"
+                );
             }
             Effect::EndLease { lease } => {
                 assert!(self.leases.remove(lease).is_some(), "{lease:?} is ended and was not there");
@@ -114,6 +124,9 @@ impl Hardware {
             }
             Effect::OpenCard { client, card, .. } => {
                 assert!(self.cards.insert((client, card)), "{card:?} is opened twice for {client:?}");
+            }
+            Effect::OpenNode { client, .. } => {
+                assert!(self.nodes.insert(client), "the render node is opened twice for {client:?}");
             }
             Effect::LeaseDisplay { lease, connectors, .. } => {
                 assert_eq!(self.leases.insert(lease, connectors), None, "{lease:?} is made twice");
@@ -159,7 +172,8 @@ impl Hardware {
     pub(super) fn holders(&self) -> BTreeSet<ClientId> {
         let inputs = self.inputs.iter().map(|(client, _)| *client);
         let cards = self.cards.iter().map(|(client, _)| *client);
-        inputs.chain(cards).chain(self.buffers.values().map(|(client, _)| *client)).collect()
+        let nodes = self.nodes.iter().copied();
+        inputs.chain(cards).chain(nodes).chain(self.buffers.values().map(|(client, _)| *client)).collect()
     }
 
     /// Everybody who reads input.

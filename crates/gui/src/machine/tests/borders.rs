@@ -16,8 +16,7 @@ fn as_many_facts_as_there_may_be_are_kept() {
         connectors: (0..limits::CONNECTORS_MAX as u32).map(connector).collect(),
         cards: (0..limits::CARDS_MAX as u32).map(CardId).collect(),
         devices: (0..limits::DEVICES_MAX as u32).map(device).collect(),
-        render_node: None,
-        device_type: DeviceType::default(),
+        ..Facts::default()
     };
     let mut bridge = Bridge::new(facts).unwrap();
     // One that is known may change where there is no room for another.
@@ -35,4 +34,19 @@ fn a_connector_that_comes_is_told_and_can_be_used() {
     let effects: Vec<_> = world.bridge.on_connector_changed(connector(99)).unwrap().collect();
     assert_eq!(effects, [notify(COMPOSITOR, Event::ConnectorChanged(connector(99)))]);
     assert_eq!(world.carried_out(COMPOSITOR, set_mode(ConnectorId(99), MODE)), success());
+}
+
+#[test]
+fn a_name_that_is_too_long_is_told_as_far_as_it_may_go() {
+    let mut world = World::with_compositor();
+    let name = "n".repeat(limits::NAME_BYTES_MAX + 1);
+    let clipped = "n".repeat(limits::NAME_BYTES_MAX);
+    let long = DeviceInfo { name: name.clone(), ..device(99) };
+    let effects: Vec<_> = world.bridge.on_device_added(long).unwrap().collect();
+    let told = DeviceInfo { name: clipped.clone(), ..device(99) };
+    assert_eq!(effects, [notify(COMPOSITOR, Event::DeviceAdded(told))]);
+    let long = ConnectorInfo { name, ..connector(99) };
+    let effects: Vec<_> = world.bridge.on_connector_changed(long).unwrap().collect();
+    let told = ConnectorInfo { name: clipped, ..connector(99) };
+    assert_eq!(effects, [notify(COMPOSITOR, Event::ConnectorChanged(told))]);
 }
