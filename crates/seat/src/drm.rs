@@ -171,6 +171,7 @@ impl Cards {
             if name.is_some_and(|name| name != card.node.name) {
                 continue;
             }
+            card.ask_anew();
             // A card that is gone has no connectors any more.
             let handles =
                 card.resource_handles().map(|found| found.connectors().to_vec()).unwrap_or_default();

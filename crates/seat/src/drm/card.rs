@@ -1,6 +1,8 @@
 //! One graphics card: its node, found by the kernel's own list, and what of its properties mode setting needs.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     fs, io,
     ops::RangeInclusive,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -21,7 +23,15 @@ pub(super) struct Card {
     pub(super) node: Node,
     /// Whether modes are set atomically.
     pub(super) is_atomic: bool,
+    /// The properties of objects that were asked for, by their names: to ask the driver takes a call for each of them, and
+    /// longer than to set a mode.
+    properties: RefCell<BTreeMap<control::RawResourceHandle, Properties>>,
+    /// The plane that a CRTC shows its picture on.
+    primary_planes: RefCell<BTreeMap<control::RawResourceHandle, Option<plane::Handle>>>,
 }
+
+/// They are the same for as long as the object is there.
+type Properties = BTreeMap<String, property::Handle>;
 
 impl AsFd for Card {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -41,7 +51,8 @@ impl Card {
         let fail =
             |what: &str, error: &dyn std::fmt::Display| format!("{}: {what}: {error}", node.path.display());
         let fd = device::open(&node.path, node.number).map_err(|error| fail("not opened", &error))?;
-        let mut card = Card { fd, node: node.clone(), is_atomic: false };
+        let (properties, primary_planes) = (RefCell::default(), RefCell::default());
+        let mut card = Card { fd, node: node.clone(), is_atomic: false, properties, primary_planes };
         card.acquire_master_lock()
             .map_err(|error| fail("another process sets its modes (DRM master)", &error))?;
         let has_buffers = card.get_driver_capability(DriverCapability::DumbBuffer);
@@ -55,8 +66,23 @@ impl Card {
         Ok(card)
     }
 
+    /// Forgets what was asked before: objects may have come and gone.
+    pub(super) fn ask_anew(&self) {
+        self.properties.borrow_mut().clear();
+        self.primary_planes.borrow_mut().clear();
+    }
+
     /// The plane that a CRTC shows its picture on.
     pub(super) fn primary_plane(&self, crtc: crtc::Handle) -> io::Result<Option<plane::Handle>> {
+        if let Some(known) = self.primary_planes.borrow().get(&crtc.into()) {
+            return Ok(*known);
+        }
+        let found = self.find_primary_plane(crtc)?;
+        self.primary_planes.borrow_mut().insert(crtc.into(), found);
+        Ok(found)
+    }
+
+    fn find_primary_plane(&self, crtc: crtc::Handle) -> io::Result<Option<plane::Handle>> {
         let resources = self.resource_handles()?;
         for handle in self.plane_handles()? {
             let info = self.get_plane(handle)?;
@@ -87,21 +113,27 @@ impl Card {
 
     /// A property of an object, by its name.
     pub(super) fn property<T: ResourceHandle>(&self, object: T, name: &str) -> io::Result<property::Handle> {
-        let found = self.find(object, name)?.map(|(handle, _)| handle);
+        let found = self.find(object, name)?;
         found.ok_or_else(|| io::Error::other(format!("the driver has no property {name}")))
     }
 
     fn value<T: ResourceHandle>(&self, object: T, name: &str) -> io::Result<Option<u64>> {
-        Ok(self.find(object, name)?.map(|(_, value)| value))
+        let Some(wanted) = self.find(object, name)? else { return Ok(None) };
+        let values = self.get_properties(object)?;
+        Ok(values.iter().find(|(handle, _)| **handle == wanted).map(|(_, value)| *value))
     }
 
-    fn find<T: ResourceHandle>(&self, object: T, name: &str) -> io::Result<Option<(property::Handle, u64)>> {
-        for (&handle, &value) in &self.get_properties(object)? {
-            if self.get_property(handle)?.name().to_bytes() == name.as_bytes() {
-                return Ok(Some((handle, value)));
-            }
+    fn find<T: ResourceHandle>(&self, object: T, name: &str) -> io::Result<Option<property::Handle>> {
+        if let Some(known) = self.properties.borrow().get(&object.into()) {
+            return Ok(known.get(name).copied());
         }
-        Ok(None)
+        let mut named = Properties::new();
+        for (&handle, _) in &self.get_properties(object)? {
+            named.insert(self.get_property(handle)?.name().to_string_lossy().into_owned(), handle);
+        }
+        let found = named.get(name).copied();
+        self.properties.borrow_mut().insert(object.into(), named);
+        Ok(found)
     }
 }
 
