@@ -103,7 +103,7 @@ pub struct Seat {
     leases: BTreeMap<LeaseId, Capability>,
     /// The descriptors of the render node, for those to whom it is granted to claim.
     nodes: BTreeMap<ClientId, Capability>,
-    calls: BTreeMap<RequestNumber, ReplyTo>,
+    calls: BTreeMap<RequestNumber, (ClientId, ReplyTo)>,
     /// Events for clients that have opened a lane and not yet said where to send them.
     early: BTreeMap<ClientId, Vec<Event>>,
     last_request: u64,
@@ -337,6 +337,8 @@ impl Seat {
         self.early.remove(&client);
         let effects = self.machine.on_client_gone(client).collect();
         self.carry_out(effects);
+        // The machine answers nobody who is gone.
+        self.calls.retain(|_, (asker, _)| *asker != client);
     }
 
     fn on_message(&mut self, mut message: Message) {
@@ -352,7 +354,7 @@ impl Seat {
         };
         self.last_request += 1;
         let number = RequestNumber(self.last_request);
-        self.calls.insert(number, reply_to);
+        self.calls.insert(number, (client, reply_to));
         let now_ns = self.now_ns();
         let effects = self.machine.handle(now_ns, client, number, request).collect();
         self.carry_out(effects);

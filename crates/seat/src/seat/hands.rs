@@ -371,7 +371,7 @@ impl Seat {
         attached: Option<(SurfaceId, Access)>,
     ) {
         // Whoever asked may have gone.
-        let Some(reply_to) = self.calls.remove(&request) else { return };
+        let Some((_, reply_to)) = self.calls.remove(&request) else { return };
         let descriptor = match answer {
             Answer::Document(GuiResponse::Granted { capability: Granted::InputDevice { device, .. } }) => {
                 self.inputs.get(&(client, *device)).map(|input| &input.device)
