@@ -1,7 +1,6 @@
 //! How one waits: spin for a while that adapts to how the peer answers, then sleep.
 
 use std::{
-    hint,
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -111,7 +110,7 @@ impl Spinner {
         self.style = style;
     }
 
-    /// Spins once more, or says that it is time to sleep.
+    /// Spins once more, or says that it is time to sleep. Who spins looks, and pauses after each look.
     pub(crate) fn spin(&mut self) -> bool {
         let limit = match self.style {
             WaitStyle::Spin => u32::MAX,
@@ -129,8 +128,6 @@ impl Spinner {
             let may_yield = self.style != WaitStyle::Spin || is_alone();
             if may_yield && self.spun.is_multiple_of(yield_every) {
                 self.let_others_run();
-            } else {
-                hint::spin_loop();
             }
         }
         self.style != WaitStyle::Spin || !self.spun.is_multiple_of(1024) || {
